@@ -1,0 +1,239 @@
+"""The command line: train, sample, evaluate, plot."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from . import __version__, data
+from .diffusion import subsequence
+from .evaluate import energy_distance, loss_at, nearest
+from .files import check_writable, write_whole
+from .schedule import Schedule
+from .train import DDPM
+
+SAVE_EVERY = 1000   # steps between checkpoints
+MOST_COMPARED = 2000  # rows in an energy distance
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)  # one line, like every other error
+
+
+def parser() -> Parser:
+    main = Parser(prog="npddpm", description="Denoising diffusion in NumPy.")
+    main.add_argument("--version", action="version", version=f"npddpm {__version__}")
+    commands = main.add_subparsers(dest="command", required=True, parser_class=Parser)
+
+    train = commands.add_parser("train", help="train a model and write a checkpoint")
+    train.add_argument("data", metavar="DATA", help=f"digits, {', '.join(data.PLANAR)}, or a .npy, .npz, .csv file")
+    train.add_argument("--steps", type=int, help="training steps (10000; images: 6000)")
+    train.add_argument("--batch-size", type=int, default=256)
+    train.add_argument("--hidden", type=int, help="width of the hidden layers (128; images: 512)")
+    train.add_argument("--depth", type=int, default=3, help="number of hidden layers")
+    train.add_argument("--T", type=int, default=1000, help="diffusion steps")
+    train.add_argument("--schedule", choices=["linear", "cosine"], default="linear")
+    train.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    train.add_argument("--holdout", type=float, default=0.2, help="share of the rows kept for evaluate")
+    train.add_argument("--out", type=Path, help="checkpoint (DATA.npz in this folder)")
+    train.add_argument("--resume", action="store_true", help="go on from the checkpoint, with its settings")
+
+    sample = commands.add_parser("sample", help="draw samples from a model")
+    sample.add_argument("-n", type=int, default=1000, help="number of samples")
+    sample.add_argument("--steps", type=int, help="DDIM in this many steps, instead of all T")
+    sample.add_argument("--eta", type=float, default=1.0, help="DDIM's noise: 0 none, 1 as DDPM")
+    sample.add_argument("--variance", choices=["beta", "posterior"], default="beta")
+    sample.add_argument("--out", type=Path, default=Path("samples.npy"))
+
+    evaluate = commands.add_parser("evaluate", help="compare a model with held-out data")
+    plot = commands.add_parser("plot", help="draw samples, the reverse process and the losses")
+    plot.add_argument("--out", type=Path, help="picture (MODEL.png)")
+    for command in (sample, evaluate, plot):
+        command.add_argument("model", metavar="MODEL", type=Path, help="checkpoint")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    for command in (evaluate, plot):
+        command.add_argument("data", metavar="DATA", nargs="?", help="by default what the model was trained on")
+    return main
+
+
+# ---------------------------------------------------------------- commands
+
+def train(args: argparse.Namespace) -> None:
+    out = args.out or Path(Path(args.data).stem + ".npz")
+    x = data.load(args.data)
+    if out.exists() and Path(args.data).exists() and out.samefile(args.data):
+        raise ValueError(f"--out {out} would overwrite the data; name another file")
+    if args.resume:
+        model = DDPM.load(out, args.device)
+        settings = model.about["settings"]
+        if model.about["sha256"] != digest(x):
+            raise ValueError(f"--resume: {args.data} is not the data that {out} was trained on")
+        if args.steps:
+            settings["steps"] = args.steps
+    else:
+        images = data.is_image(x)
+        schedule = {"linear": Schedule.linear, "cosine": Schedule.cosine}[args.schedule](args.T)
+        model = DDPM(schedule, args.hidden or (512 if images else 128), args.depth)
+        settings = {"steps": args.steps or (6000 if images else 10_000), "batch_size": args.batch_size,
+                    "lr": args.lr, "holdout": args.holdout}
+        model.about = {"data": args.data, "sha256": digest(x), "settings": settings}
+    if not 0 <= settings["holdout"] < 1:
+        raise ValueError(f"--holdout must lie in [0, 1), got {settings['holdout']}")
+    rows, held = data.split(x, settings["holdout"])
+    run = model.training(rows, settings["steps"], settings["batch_size"], settings["lr"], rng=args.seed,
+                         device=args.device, resume=args.resume)
+    check_writable(out)
+    print(f"{args.data}: {len(rows)} rows of {x.shape[1]} to train on, {len(held)} held out; "
+          f"{model.schedule}; checkpoint {out}", flush=True)
+
+    with Interrupt() as interrupt:
+        for step in progress(run, settings["steps"], model):
+            if step % SAVE_EVERY == 0 or interrupt.came:
+                model.save(out)
+            if interrupt.came:
+                print(f"interrupted: {out} holds step {step}; --resume goes on from there")
+                return
+    model.save(out)
+    print(f"wrote {out}")
+
+
+def sample(args: argparse.Namespace) -> None:
+    model = DDPM.load(args.model, args.device)
+    check_writable(args.out)
+    x = model.sample(args.n, args.seed, variance=args.variance, steps=args.steps, eta=args.eta)
+    with write_whole(args.out) as file:
+        np.save(file, x)
+    print(f"wrote {args.out}: {x.shape[0]} samples of {x.shape[1]} numbers")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    model = DDPM.load(args.model, args.device)
+    source, rows, held = reference(model, args)
+    print("loss by t, per dimension, on held-out data (1: no better than guessing 0)")
+    print("      t    loss   least   ratio")
+    for t, loss, least in loss_by_time(model, source, held, args.seed):
+        known = f"{least:8.4f}{loss / least:8.3f}" if np.isfinite(least) else "       -       -"
+        print(f"{t:7.0f}{loss:8.4f}{known}")
+
+    n = min(len(held), len(rows), MOST_COMPARED)
+    drawn, rows, held = (model.standardize(a) for a in (model.sample(n, args.seed), rows, held[:n]))
+    print(f"energy distance to {n} held-out rows, data at unit scale (V- and U-statistic)")
+    scores = [[energy_distance(a, held, u) for u in (False, True)] for a in (drawn, rows[:n])]
+    for name, (v, u) in zip((f"{n} samples", f"{n} training rows"), scores):
+        print(f"  {name:22s}{v:10.5f}{u:10.5f}")
+    print(f"  ratio                 {scores[0][0] / scores[1][0]:10.3f}")
+    near = [nearest(a, rows) for a in (drawn, held)]
+    print("median distance to the nearest training row")
+    print(f"  samples               {near[0]:10.5f}\n  held-out rows         {near[1]:10.5f}")
+    print(f"  ratio                 {near[0] / near[1]:10.3f}")
+
+
+def plot(args: argparse.Namespace) -> None:
+    try:
+        from .plot import overview
+    except ImportError:
+        raise ValueError("plot needs matplotlib: pip install 'npddpm[cli]'") from None
+    model = DDPM.load(args.model, args.device)
+    source, rows, held = reference(model, args)
+    out = args.out or args.model.with_suffix(".png")
+    check_writable(out)
+    figure = overview(model, rows, loss_by_time(model, source, held, args.seed), args.seed)
+    with write_whole(out) as file:
+        figure.savefig(file, format=out.suffix[1:] or "png", dpi=110)
+    print(f"wrote {out}")
+
+
+# ---------------------------------------------------------------- what they share
+
+def reference(model: DDPM, args: argparse.Namespace) -> tuple[str, np.ndarray, np.ndarray]:
+    """The data a model is compared with: source, the rows it was trained on, the rows held out."""
+    source = args.data or model.about.get("data")
+    if source is None:
+        raise ValueError(f"{args.model} does not say what it was trained on: name DATA")
+    x = data.load(source)
+    if x.shape[1] != model.net.dim:
+        raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {model.net.dim}")
+    rows, held = data.split(x, model.about.get("settings", {}).get("holdout") or 0.5)
+    return source, rows, held
+
+
+def loss_by_time(model: DDPM, source: str, held: np.ndarray, seed: int) -> np.ndarray:
+    """Rows of (t, loss, least possible loss or NaN) at a dozen times between 1 and T."""
+    s, net = model.schedule, model.denoiser
+    z = model.standardize(held)
+    z = net.xp.asarray(np.tile(z, (-(-4000 // len(z)), 1)), dtype=net.dtype)
+    oracle = data.GAUSSIANS.standardized(model.mean, model.scale) if source == "gaussians" else None
+    times = np.unique(np.geomspace(1, s.T, 12).round().astype(int)).tolist()
+    return np.array([[t, loss_at(net, s, z, t, seed), oracle.least_loss(s, t) if oracle else np.nan]
+                     for t in times])
+
+
+def digest(x: np.ndarray) -> str:
+    return hashlib.sha256(x.tobytes()).hexdigest()
+
+
+class Interrupt:
+    """Within the block Ctrl-C sets `came`, so that a step is finished before the run ends."""
+
+    came = False
+
+    def __enter__(self) -> Interrupt:
+        self.before = signal.signal(signal.SIGINT, lambda *_: setattr(self, "came", True))
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        signal.signal(signal.SIGINT, self.before)
+
+
+def progress(run: Iterable[int], steps: int, model: DDPM) -> Iterator[int]:
+    """Pass the steps on, with a bar on a terminal (if tqdm is there), else a line every tenth of the way."""
+    first, start = model.step, time.monotonic()
+    bar = None
+    if sys.stderr.isatty():
+        try:
+            from tqdm import tqdm
+            bar = tqdm(total=steps, initial=first, unit="step")
+        except ImportError:
+            pass
+    for step in run:
+        if bar is not None:
+            bar.update()
+            if step % 100 == 0:
+                bar.set_postfix(loss=f"{model.losses[-1]:.4f}", refresh=False)
+        elif step % max(1, steps // 10) == 0 or step == steps:
+            rate = (step - first) / (time.monotonic() - start)
+            loss = f"loss {model.losses[-1]:.4f}, " if model.losses else ""
+            print(f"step {step}/{steps}: {loss}{rate:.0f} steps/s, {(steps - step) / rate:.0f} s left",
+                  file=sys.stderr, flush=True)
+        yield step
+    if bar is not None:
+        bar.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        args = parser().parse_args(argv)
+        {"train": train, "sample": sample, "evaluate": evaluate, "plot": plot}[args.command](args)
+    except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
+        print(f"npddpm: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("npddpm: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

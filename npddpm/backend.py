@@ -1,0 +1,111 @@
+"""The one file that knows CuPy exists: array modules, transfer, random numbers and fused kernels.
+
+CuPy is looked up, never imported, until a GPU is asked for: no array can be CuPy's before CuPy has
+been imported, so ``sys.modules`` answers the question without its cost.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+BLOCK = 16384  # elements in a block of `elementwise`: 64 KiB of float32, so its temporaries stay in L2
+
+
+def get_array_module(*arrays: Any) -> ModuleType:
+    """Return ``cupy`` if any argument is a CuPy array, else ``numpy``."""
+    cupy = sys.modules.get("cupy")
+    on_gpu = cupy is not None and any(isinstance(a, cupy.ndarray) for a in arrays)
+    return cupy if on_gpu else np
+
+
+def device_module(device: str) -> ModuleType:
+    """Return the array module of a device: NumPy for ``"cpu"``, CuPy for ``"gpu"``.
+
+    Raises
+    ------
+    ValueError
+        If `device` is neither.
+    RuntimeError
+        If `device` is ``"gpu"`` and CuPy is not installed or finds no GPU.
+    """
+    if device == "cpu":
+        return np
+    if device != "gpu":
+        raise ValueError(f"device must be 'cpu' or 'gpu', got {device!r}")
+    try:
+        import cupy
+    except ImportError:
+        raise RuntimeError("device 'gpu' needs CuPy: pip install 'npddpm[cuda12]' "
+                           "(or [cuda13]), or use device 'cpu'") from None
+    try:
+        cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # a driver that is missing or too old has its own exception classes
+        raise RuntimeError(f"device 'gpu': CuPy finds no usable GPU ({error}); "
+                           "use device 'cpu'") from None
+    return cupy
+
+
+def to_host(array: Any) -> np.ndarray:
+    """Return the array in host memory; a NumPy array comes back as it is."""
+    xp = get_array_module(array)
+    return np.asarray(array) if xp is np else xp.asnumpy(array)
+
+
+def generator(rng: Any, xp: ModuleType = np) -> Any:
+    """Return a random generator that draws on the device of `xp` (SPEC 7).
+
+    Parameters
+    ----------
+    rng : None, int or Generator
+        A seed, or a generator. On the GPU a NumPy generator seeds CuPy's with its next draw.
+    """
+    if rng is not None and hasattr(rng, "standard_normal"):
+        if xp is np or not isinstance(rng, np.random.Generator):
+            return rng
+        rng = int(rng.integers(2**63))
+    if isinstance(rng, float):
+        raise TypeError(f"rng must be None, an int or a Generator, got {rng!r}")
+    return xp.random.default_rng(rng)
+
+
+def synchronize(xp: ModuleType) -> None:
+    """Wait until the device has finished; the CPU always has."""
+    if xp is not np:
+        xp.cuda.get_current_stream().synchronize()
+
+
+def elementwise(expression: Callable[..., None]) -> Callable[..., None]:
+    """Make one kernel of ``expression(xp, *arrays)``, plain array arithmetic that works in place.
+
+    On the GPU ``cupy.fuse`` compiles the expression to a single launch. On the CPU it runs over blocks
+    of rows small enough for all its operands to stay in cache. Arrays of the shape of the first one
+    are cut into blocks alike; other arguments, scalars say, are passed whole to each block.
+    """
+
+    @functools.cache
+    def fused(xp: ModuleType) -> Callable[..., None]:
+        def kernel(*arrays: Any) -> None:
+            expression(xp, *arrays)
+        return xp.fuse(kernel_name=expression.__name__)(kernel)
+
+    @functools.wraps(expression)
+    def call(*arrays: Any) -> None:
+        first = arrays[0]
+        xp = get_array_module(first)
+        if xp is not np:
+            fused(xp)(*arrays)
+        elif first.size <= BLOCK:
+            expression(np, *arrays)
+        else:
+            alike = [getattr(a, "shape", None) == first.shape for a in arrays]
+            rows = max(1, BLOCK * len(first) // first.size)
+            for i in range(0, len(first), rows):
+                expression(np, *[a[i:i + rows] if cut else a for a, cut in zip(arrays, alike)])
+
+    return call

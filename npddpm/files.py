@@ -1,0 +1,42 @@
+"""A file is written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def write_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path`, and give it that name when the block ends well.
+
+    Renaming is atomic: whoever opens `path` finds the old content or the new, also after a crash.
+    """
+    target = Path(path).resolve()  # through a symbolic link, so that the link stays one
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise OSError now if `path` could not be written later, after hours of work."""
+    target = Path(path).resolve()
+    if target.is_dir():
+        raise OSError(f"cannot write {path}: it is a folder")
+    probe = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        open(probe, "wb").close()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from None

@@ -1,0 +1,229 @@
+"""The network: a multilayer perceptron on fixed features of x_t and t, forward and backward by hand.
+
+Inside the network a column is an example, as on paper. With A_0 the features of the batch and a row
+of ones under every A, so that the last column of W is the bias, layer l of the forward pass is
+
+    Z_l = W_l A_{l-1},   A_l = silu(Z_l),        l = 1 ... depth
+    F   = W_out A_depth
+
+and with dX short for dL/dX the backward pass reads the same lines from the bottom up:
+
+    dW_out = dF A_depth^T,     dA_depth = W_out^T dF
+    dZ_l = dA_l * silu'(Z_l),  dW_l = dZ_l A_{l-1}^T,   dA_{l-1} = W_l^T dZ_l
+
+All W lie one after the other in a single vector, and the gradient has the same layout: an optimizer,
+an average or a checkpoint sees one array.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .backend import device_module, elementwise, generator
+from .schedule import Schedule, check_count
+
+TIME_FREQUENCIES = 32
+
+
+@elementwise
+def silu(xp: Any, z: Any, a: Any, sigma: Any) -> None:
+    """a = z sigma(z), with sigma(z) = (1 + tanh(z/2)) / 2 kept for the backward pass."""
+    xp.tanh(0.5 * z, out=sigma)
+    sigma += 1
+    sigma *= 0.5
+    xp.multiply(z, sigma, out=a)
+
+
+@elementwise
+def silu_backward(xp: Any, da: Any, a: Any, sigma: Any, dz: Any) -> None:
+    """dz = da silu'(z), with silu' = sigma + z sigma (1 - sigma) = sigma + a (1 - sigma)."""
+    xp.subtract(1, sigma, out=dz)
+    dz *= a
+    dz += sigma
+    dz *= da
+
+
+class MLP:
+    """The noise prediction eps_hat = sqrt(1 - abar_t) x_t + sqrt(abar_t) F(x_t, t).
+
+    The first term is the best linear guess for data of unit variance, and F starts as 0, so training
+    starts from it; F is then the negative "v" of Salimans and Ho (2022, arXiv:2202.00512).
+
+    Parameters
+    ----------
+    dim : int
+        Data dimension d.
+    hidden, depth : int
+        Width and number of the hidden layers.
+    schedule : Schedule
+    fourier : int
+        Octaves of fixed Fourier features of x: sin and cos of 2^k x, k = 0 ... fourier - 1. They give a
+        narrow network the sharp edges of low-dimensional data.
+    rng : None, int or Generator
+        For the initial weights.
+    dtype : {"float32", "float64", "complex128"}
+        Precision. The arithmetic is analytic in its parameters, so that complex128 gives derivatives
+        by the complex step, Im f(w + ih)/h, without cancellation.
+    device : {"cpu", "gpu"}
+
+    Attributes
+    ----------
+    parameters : (P,) array
+        All weights; change it in place.
+    weights : list of 2-D arrays
+        W_1 ... W_out, views of `parameters`. The last column of each is the bias, except in W_1, whose
+        columns are those of `features`.
+    """
+
+    def __init__(self, dim: int, hidden: int = 128, depth: int = 3, *, schedule: Schedule,
+                 fourier: int = 0, rng: Any = None, dtype: Any = "float32", device: str = "cpu") -> None:
+        self.dim, self.hidden = check_count("dim", dim), check_count("hidden", hidden)
+        self.depth, self.fourier = check_count("depth", depth), check_count("fourier", fourier, least=0)
+        if np.dtype(dtype).name not in ("float32", "float64", "complex128"):
+            raise ValueError(f"dtype must be float32, float64 or complex128, got {dtype!r}")
+        self.xp = xp = device_module(device)
+        self.schedule, self.device, self.dtype = schedule, device, np.dtype(dtype)
+
+        self.omega, self.phase = (xp.asarray(a, dtype=self.dtype) for a in fourier_basis(dim, fourier))
+        self.tau = xp.asarray(time_features(schedule), dtype=self.dtype)
+        self.x_features = dim + len(self.phase)
+        inputs = self.x_features + self.tau.shape[1]
+        widths = [self.hidden] * self.depth
+        self.shapes = [*zip(widths, [inputs] + [h + 1 for h in widths[:-1]]), (self.dim, self.hidden + 1)]
+
+        self.parameters = xp.zeros(sum(m * n for m, n in self.shapes), dtype=self.dtype)
+        self.weights = self.split(self.parameters)
+        rng = generator(rng)
+        for W in self.weights[:-1]:  # W_out stays 0, so that F does
+            scale = math.sqrt(2 / W.shape[1])
+            W[...] = xp.asarray(scale * rng.standard_normal(W.shape), dtype=self.dtype)
+        for W in self.weights[1:-1]:
+            W[:, -1] = 0
+        self._batch = -1
+
+    def split(self, vector: Any) -> list[Any]:
+        """Return the views of a (P,) vector that are laid out as `weights`."""
+        views, start = [], 0
+        for m, n in self.shapes:
+            views.append(vector[start:start + m * n].reshape(m, n))
+            start += m * n
+        return views
+
+    def __call__(self, xt: Any, t: Any) -> Any:
+        """Predict the noise.
+
+        Parameters
+        ----------
+        xt : (B, d) array
+        t : int or (B,) ints
+            With one t for all rows, its share of the first layer is computed once.
+
+        Returns
+        -------
+        (B, d) array
+        """
+        xp, s = self.xp, self.schedule
+        xt = xp.asarray(xt, dtype=self.dtype)
+        if xt.ndim != 2 or xt.shape[1] != self.dim:
+            raise ValueError(f"xt must have shape (B, {self.dim}), got {xt.shape}")
+        t = s._check_t(t, xt, first=0)
+        self._allocate(len(xt))
+        phi, n = self._phi, self.x_features
+
+        phi[:, :self.dim] = xt
+        xp.sin(xt @ self.omega + self.phase, out=phi[:, self.dim:n])
+        W = self.weights[0]
+        if isinstance(t, int):  # W_1 [phi_x; tau] = [W_x, W_t tau] [phi_x; 1]
+            W = xp.concatenate([W[:, :n], (W[:, n:] @ self.tau[t])[:, None]], axis=1)
+            phi = phi[:, :n + 1]
+        else:
+            xp.take(self.tau, t, axis=0, out=phi[:, n:])
+        A = phi.T
+        for W, A_next, S in zip([W, *self.weights[1:-1]], self._A, self._S):
+            Z = xp.matmul(W, A, out=self._Z)        # Z = W A
+            silu(Z, A_next[:-1], S)                 # A = silu(Z), S = sigma(Z)
+            A = A_next
+        F = A.T @ self.weights[-1].T                # F = W_out A, a row for each example again
+        self._t, self._noise, self._signal = t, *(s.at(f"sqrt_{name}alpha_bars", t, xt)
+                                                  for name in ("one_minus_", ""))
+        return self._noise * xt + self._signal * F  # eps_hat
+
+    def backward(self, grad_out: Any, out: Any = None) -> Any:
+        """The gradient of L for all parameters, from grad_out = dL/d eps_hat of the last forward pass.
+
+        Parameters
+        ----------
+        grad_out : (B, d) array
+        out : (P,) array, optional
+            Where to write the gradient.
+
+        Returns
+        -------
+        (P,) array
+        """
+        xp, n = self.xp, self.x_features
+        if grad_out.shape != (self._batch, self.dim):
+            raise ValueError(f"grad_out must have the shape of the last output, "
+                             f"{(self._batch, self.dim)}, got {grad_out.shape}")
+        out = xp.empty_like(self.parameters) if out is None else out
+        *dWs, dW_out = self.split(out)
+
+        self._grad_out = grad_out
+        dF = (self._signal * grad_out).T            # eps_hat = ... + sqrt(abar_t) F
+        xp.matmul(dF, self._A[-1].T, out=dW_out)    # F = W_out A
+        dA = xp.matmul(self.weights[-1][:, :-1].T, dF, out=self._dA)
+        for i in reversed(range(self.depth)):
+            dZ = self._dZ
+            silu_backward(dA, self._A[i][:-1], self._S[i], dZ)          # A = silu(Z)
+            if i > 0:
+                xp.matmul(dZ, self._A[i - 1].T, out=dWs[i])             # Z = W A_prev
+                dA = xp.matmul(self.weights[i][:, :-1].T, dZ, out=self._dA)
+        if isinstance(self._t, int):
+            dW = dZ @ self._phi[:, :n + 1]
+            dWs[0][:, :n] = dW[:, :n]
+            dWs[0][:, n:] = dW[:, n:] * self.tau[self._t]        # [W_x, W_t tau]
+        else:
+            xp.matmul(dZ, self._phi, out=dWs[0])
+        return out
+
+    def input_gradient(self) -> Any:
+        """dL/dx_t, (B, d), after `backward`: through the features and through the linear first term."""
+        d = self.dim
+        xt = self._phi[:, :d]
+        dphi = self._dZ.T @ self.weights[0][:, :self.x_features]                      # Z = W phi
+        slope = self.xp.cos(xt @ self.omega + self.phase)                             # phi = sin(x omega + ...)
+        return self._noise * self._grad_out + dphi[:, :d] + (dphi[:, d:] * slope) @ self.omega.T
+
+    def _allocate(self, batch: int) -> None:
+        """Make the buffers of a batch, unless the last one had the same size."""
+        if batch == self._batch:
+            return
+        self._batch = batch
+
+        def buffers(count: int, *shape: int) -> list[Any]:
+            return [self.xp.ones(shape, dtype=self.dtype) for _ in range(count)]
+
+        self._phi, = buffers(1, batch, self.x_features + self.tau.shape[1])  # row per example
+        self._A = buffers(self.depth, self.hidden + 1, batch)                # last row stays 1
+        self._S = buffers(self.depth, self.hidden, batch)
+        self._Z, self._dA, self._dZ = buffers(3, self.hidden, batch)
+
+
+def fourier_basis(dim: int, octaves: int) -> tuple[np.ndarray, np.ndarray]:
+    """Omega (d, 2 d octaves) and phase with sin(x Omega + phase) = sin and cos of 2^k x_i, all i and k."""
+    frequencies = 2.0 ** np.arange(octaves)
+    omega = np.kron(np.eye(dim), np.concatenate([frequencies, frequencies]))
+    return omega, np.tile(np.repeat([0, np.pi / 2], octaves), dim)
+
+
+def time_features(schedule: Schedule) -> np.ndarray:
+    """Row t holds a 1, which carries the bias, then sines and cosines of t at geometric frequencies.
+
+    The angles are t w_k, w_k = 10000^(-k/32), with t counted in thousandths of T (Vaswani et al. 2017).
+    """
+    t = np.arange(schedule.T + 1) * 1000 / schedule.T
+    angles = np.outer(t, 10000.0 ** (-np.arange(TIME_FREQUENCIES) / TIME_FREQUENCIES))
+    return np.concatenate([np.ones((len(t), 1)), np.sin(angles), np.cos(angles)], axis=1)

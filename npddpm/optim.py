@@ -1,0 +1,75 @@
+"""Updates of one flat parameter vector: Adam, its learning rate, gradient clipping and averaging."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .backend import elementwise, get_array_module
+
+
+@elementwise
+def adam_step(xp: Any, p: Any, m: Any, v: Any, g: Any, rate: Any, beta1: Any, beta2: Any, eps: Any) -> None:
+    m *= beta1
+    m += g                              # M <- beta1 M + g
+    v *= beta2
+    v += g * g                          # V <- beta2 V + g^2
+    p -= rate * m / (xp.sqrt(v) + eps)
+
+
+@elementwise
+def lerp(xp: Any, average: Any, p: Any, weight: Any) -> None:
+    average += weight * (p - average)
+
+
+class Adam:
+    """Adam with bias correction (Kingma and Ba 2015, arXiv:1412.6980, Algorithm 1).
+
+    With sums M and V in place of the paper's averages m = (1 - beta1) M and v = (1 - beta2) V,
+
+        m_hat = M / N1,   v_hat = V / N2,   N = (1 - beta^t) / (1 - beta)
+        p <- p - lr m_hat / (sqrt(v_hat) + eps)
+           = p - lr sqrt(N2)/N1  M / (sqrt(V) + sqrt(N2) eps)
+
+    so both bias corrections are two scalars, and two multiplications per parameter fall away.
+
+    Attributes
+    ----------
+    m, v : (P,) arrays
+        The sums M and V.
+    t : int
+        Steps taken.
+    """
+
+    def __init__(self, parameters: Any, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> None:
+        xp = get_array_module(parameters)
+        self.parameters = parameters
+        self.m, self.v = xp.zeros_like(parameters), xp.zeros_like(parameters)
+        self.beta1, self.beta2, self.eps, self.t = beta1, beta2, eps, 0
+
+    def step(self, gradient: Any, lr: float) -> None:
+        """Update the parameters in place."""
+        self.t += 1
+        n1 = -math.expm1(self.t * math.log(self.beta1)) / (1 - self.beta1)
+        n2 = -math.expm1(self.t * math.log(self.beta2)) / (1 - self.beta2)
+        adam_step(self.parameters, self.m, self.v, gradient, lr * math.sqrt(n2) / n1,
+                  self.beta1, self.beta2, math.sqrt(n2) * self.eps)
+
+
+def clip_norm(gradient: Any, max_norm: float) -> None:
+    """Shorten the gradient, in place, to a norm of at most `max_norm`."""
+    xp = get_array_module(gradient)
+    gradient *= xp.minimum(1, max_norm / xp.sqrt(gradient @ gradient))
+
+
+def update_average(average: Any, parameters: Any, t: int, decay: float = 0.999) -> None:
+    """Exponential moving average: average += (1 - decay_t)(parameters - average), in place.
+
+    decay_t = min(decay, t / (t + 9)), so that the first steps, far from the end, are soon forgotten.
+    """
+    lerp(average, parameters, max(1 - decay, 9 / (t + 9)))
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
+    """Linear warm-up to `peak`, then half a cosine down to 0 at `steps`."""
+    return peak * min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))

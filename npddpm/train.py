@@ -1,0 +1,289 @@
+"""A model that learns: the network with its data's scale, trained, sampled, saved and loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import diffusion
+from .backend import generator, to_host
+from .data import check_data, is_image
+from .files import write_whole
+from .mlp import MLP
+from .optim import Adam, clip_norm, learning_rate, update_average
+from .schedule import Schedule, check_count
+
+FORMAT = 1         # of checkpoints
+LOSS_EVERY = 100   # steps in one entry of DDPM.losses
+CHUNK = 2500       # samples drawn at a time
+
+
+class DDPM:
+    """A denoising diffusion model of the rows of an array.
+
+    Parameters
+    ----------
+    schedule : Schedule, optional
+        By default `Schedule.linear()`, 1000 steps.
+    hidden, depth, fourier, dtype
+        Of the network, see `MLP`; dtype is "float32" or "float64".
+
+    Attributes
+    ----------
+    net : MLP
+        The network that is trained.
+    average : (P,) array
+        The exponential moving average of its parameters, with which `denoiser` samples.
+    mean, scale : (d,) float64
+        The network sees (x - mean) / scale.
+    step : int
+        Training steps taken.
+    losses : list of float
+        The mean loss of every 100 steps, per dimension.
+    about : dict
+        Notes that travel with the checkpoint (JSON), such as where the data came from.
+    """
+
+    def __init__(self, schedule: Schedule | None = None, hidden: int = 128, depth: int = 3, *,
+                 fourier: int = 0, dtype: str = "float32") -> None:
+        if np.dtype(dtype).name not in ("float32", "float64"):
+            raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+        self.schedule = Schedule.linear() if schedule is None else schedule
+        self.shape = {"hidden": check_count("hidden", hidden), "depth": check_count("depth", depth),
+                      "fourier": check_count("fourier", fourier, least=0), "dtype": np.dtype(dtype).name}
+        self.step, self.losses, self.about = 0, [], {}
+        self._loss_sum: Any = 0.0
+
+    # ---- training
+
+    def fit(self, x: Any, steps: int = 10_000, batch_size: int = 256, lr: float = 1e-3, *, rng: Any = None,
+            device: str = "cpu", weighting: str = "simple", resume: bool = False) -> DDPM:
+        """Train on the rows of x, and return the model.
+
+        Parameters
+        ----------
+        x : (n, d) array_like
+            Finite numbers. Columns are brought to zero mean and unit variance; images, which see
+            `is_image`, keep the proportions of their pixels.
+        steps : int
+            Training steps. The learning rate warms up to `lr` and falls to 0 at the last one.
+        batch_size : int
+            Rows in a batch, drawn with replacement.
+        rng : None, int or Generator
+            For the initial weights, the batches, the times and the noise.
+        device : {"cpu", "gpu"}
+        weighting : {"simple", "elbo"}
+            See `loss_and_gradient`.
+        resume : bool
+            Go on from `step` to `steps`, with the generator as it was left; rng and device are not used.
+            On the CPU the parameters are then to the bit those of a run that was never interrupted.
+
+        Raises
+        ------
+        ValueError
+            For data or arguments that cannot be used.
+        FloatingPointError
+            If the loss becomes NaN or infinite.
+        """
+        for _ in self.training(x, steps, batch_size, lr, rng=rng, device=device, weighting=weighting,
+                               resume=resume):
+            pass
+        return self
+
+    def training(self, x: Any, steps: int = 10_000, batch_size: int = 256, lr: float = 1e-3, *,
+                 rng: Any = None, device: str = "cpu", weighting: str = "simple",
+                 resume: bool = False) -> Iterator[int]:
+        """`fit` as a generator that yields the number of steps taken, after each step.
+
+        Between two steps the model is whole: it can be sampled, saved, or left as it is.
+        """
+        x = check_data(x)
+        steps, batch_size = check_count("steps", steps), check_count("batch_size", batch_size)
+        if not (isinstance(lr, (int, float)) and 0 < lr < math.inf):
+            raise ValueError(f"lr must be a positive number, got {lr!r}")
+        if not resume:
+            self._start(x, rng, device)
+        elif self.step == 0:
+            raise ValueError("resume needs a model that was trained or loaded")
+        elif x.shape[1] != self.net.dim:
+            raise ValueError(f"x must have {self.net.dim} columns as before, got {x.shape[1]}")
+        return self._steps(x, steps, batch_size, lr, weighting)
+
+    def _start(self, x: np.ndarray, rng: Any, device: str) -> None:
+        self.mean, self.scale = standardization(x)
+        # A generator of our own, whose state is known to fit into a checkpoint.
+        self._rng = np.random.default_rng(generator(rng).integers(2**63))
+        self.net = MLP(x.shape[1], schedule=self.schedule, rng=self._rng, device=device, **self.shape)
+        self.average = self.net.parameters.copy()
+        self.optimizer = Adam(self.net.parameters)
+        self.step, self.losses, self._loss_sum = 0, [], 0.0
+
+    def _steps(self, x: np.ndarray, steps: int, batch_size: int, lr: float, weighting: str) -> Iterator[int]:
+        net, s = self.net, self.schedule
+        xp, dtype = net.xp, net.dtype
+        data = xp.asarray(self.standardize(x), dtype=dtype)
+        rng = generator(self._rng, xp)
+        gradient = xp.empty_like(net.parameters)
+        while self.step < steps:
+            x0 = data.take(rng.integers(0, len(data), size=batch_size), axis=0)
+            t = rng.integers(1, s.T + 1, size=batch_size)
+            eps = rng.standard_normal((batch_size, net.dim), dtype=dtype)
+            loss, _ = diffusion.loss_and_gradient(net, s, x0, t, eps, weighting, out=gradient)
+            if isinstance(loss, float):
+                self._check_finite(loss)
+            clip_norm(gradient, 1.0)
+            self.optimizer.step(gradient, learning_rate(self.step, steps, lr))
+            update_average(self.average, net.parameters, self.optimizer.t)
+            self.step += 1
+            self._loss_sum += loss
+            if self.step % LOSS_EVERY == 0:  # the one moment at which the GPU is waited for
+                self.losses.append(float(self._loss_sum) / LOSS_EVERY)
+                self._check_finite(self.losses[-1])
+                self._loss_sum = 0.0
+            yield self.step
+
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss became {loss} at step {self.step + 1}: "
+                                     "the learning rate is too high (lower lr), or the data too extreme")
+
+    # ---- use
+
+    def standardize(self, x: Any) -> Any:
+        """(x - mean) / scale; a constant column becomes 0."""
+        return (x - self.mean) / np.where(self.scale > 0, self.scale, 1)
+
+    def restore(self, z: Any) -> np.ndarray:
+        """mean + scale z, in host memory and float64: `standardize` undone."""
+        return self.mean + self.scale * to_host(z)
+
+    @property
+    def denoiser(self) -> MLP:
+        """The network with the averaged parameters, in the scaled units of `standardize`."""
+        self._check_trained()
+        net = MLP(self.net.dim, schedule=self.schedule, rng=0, device=self.net.device, **self.shape)
+        net.parameters[...] = self.average
+        return net
+
+    def sample(self, n: int, rng: Any = None, *, variance: str = "beta",
+               steps: int | Sequence[int] | None = None, eta: float = 1.0,
+               clip: tuple[Any, Any] | None = None) -> np.ndarray:
+        """Draw n samples in the units of the data, (n, d) float64; options as in `npddpm.sample`.
+
+        They are drawn in chunks of 2500 from one generator, so the first 2500 of a larger n are those of
+        n = 2500. `clip` is in the units of the data.
+        """
+        return np.concatenate([*self.sample_chunks(n, rng, variance=variance, steps=steps, eta=eta, clip=clip)])
+
+    def sample_chunks(self, n: int, rng: Any = None, **options: Any) -> Iterator[np.ndarray]:
+        """`sample` as a generator of chunks of at most 2500 rows, for any n in bounded memory."""
+        net = self.denoiser
+        n, rng = check_count("n", n), generator(rng, net.xp)
+        if options.get("clip") is not None:
+            low, high = options["clip"]
+            options["clip"] = tuple(net.xp.asarray(self.standardize(np.full(net.dim, v)), net.dtype)
+                                    for v in (low, high))
+        return (self.restore(diffusion.sample(net, self.schedule, min(CHUNK, n - start), net.dim, rng, **options))
+                for start in range(0, n, CHUNK))
+
+    def bound(self, x: Any, rng: Any = None, variance: str = "beta") -> np.ndarray:
+        """Lower bound of log p(x) for each row of x, (B,) nats, by `variational_bound`, in the data's units."""
+        net, x = self.denoiser, check_data(x)
+        if not (self.scale > 0).all():
+            raise ValueError(f"column {np.argmin(self.scale)} of the training data was constant, "
+                             "so that the model has no density")
+        z = net.xp.asarray(self.standardize(x), dtype=net.dtype)
+        nats = diffusion.variational_bound(net, self.schedule, z, rng, variance).nats
+        return to_host(nats) - np.log(self.scale).sum()       # p(x) = p(z) |dz/dx|
+
+    def _check_trained(self) -> None:
+        if self.step == 0:
+            raise ValueError("the model is not trained: call fit, or DDPM.load")
+
+    # ---- checkpoints
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a checkpoint (.npz): everything that sampling, and going on with the training, need.
+
+        It appears whole or not at all; the file that was there before survives a crash.
+        """
+        self._check_trained()
+        config = {"format": FORMAT, "dim": self.net.dim, **self.shape, "step": self.step,
+                  "optimizer_t": self.optimizer.t, "loss_sum": float(self._loss_sum),
+                  "rng": self._rng.bit_generator.state, "about": self.about}
+        arrays = {"betas": self.schedule.betas[1:], "mean": self.mean, "scale": self.scale,
+                  "parameters": self.net.parameters, "average": self.average,
+                  "m": self.optimizer.m, "v": self.optimizer.v, "losses": np.asarray(self.losses, dtype=float)}
+        with write_whole(path) as file:
+            np.savez(file, config=np.asarray(json.dumps(config)), **{k: to_host(a) for k, a in arrays.items()})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str = "cpu") -> DDPM:
+        """Read a checkpoint.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, is no checkpoint, or comes from a later version. Nothing in it is
+            executed: pickled objects are refused.
+        OSError
+            If it cannot be read.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                if "config" not in content.files:
+                    raise ValueError("it is no npddpm checkpoint")
+                arrays = dict(content)
+            config = json.loads(str(arrays.pop("config")))
+            if config["format"] > FORMAT:
+                raise ValueError(f"it has format {config['format']}, written by a later version of npddpm; "
+                                 f"this one reads up to {FORMAT}")
+            return cls._from_checkpoint(config, arrays, device)
+        except OSError as error:
+            raise OSError(f"cannot read {path}: {error.strerror or error}") from None
+        except (ValueError, TypeError, KeyError, AttributeError, EOFError, MemoryError, NotImplementedError,
+                zipfile.BadZipFile, zlib.error) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+            raise ValueError(f"cannot read {path}: {reason}") from None
+
+    @classmethod
+    def _from_checkpoint(cls, config: dict[str, Any], arrays: dict[str, Any], device: str) -> DDPM:
+        model = cls(Schedule.from_betas(arrays["betas"]), config["hidden"], config["depth"],
+                    fourier=config["fourier"], dtype=config["dtype"])
+        model._rng = np.random.default_rng()
+        model._rng.bit_generator.state = config["rng"]
+        model.net = MLP(config["dim"], schedule=model.schedule, rng=0, device=device, **model.shape)
+        model.optimizer = Adam(model.net.parameters)
+        model.average = model.net.parameters.copy()
+        model.mean, model.scale = np.zeros((2, model.net.dim))
+        for name, target in (("parameters", model.net.parameters), ("average", model.average),
+                             ("m", model.optimizer.m), ("v", model.optimizer.v),
+                             ("mean", model.mean), ("scale", model.scale)):
+            if arrays[name].shape != target.shape or not np.isfinite(arrays[name]).all():
+                raise ValueError(f"its {name} must be finite, of shape {target.shape}, "
+                                 f"and has shape {arrays[name].shape}")
+            target[...] = model.net.xp.asarray(arrays[name]) if target is not model.mean else arrays[name]
+        model.step, model.optimizer.t = config["step"], config["optimizer_t"]
+        model.losses, model._loss_sum = arrays["losses"].tolist(), config["loss_sum"]
+        model.about = config["about"]
+        return model
+
+
+def standardization(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale of the columns; images have one scale for all pixels, the root mean variance."""
+    mean = x.mean(0)
+    scale = (x - mean).std(0)
+    scale[np.ptp(x, axis=0) == 0] = 0  # where the rounding of the mean would pass for a spread
+    if not (scale > 0).any():
+        raise ValueError("x must vary: all its rows are equal")
+    if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
+        raise ValueError(f"x is too large to be scaled in float64: it reaches {np.abs(x).max():.3g}")
+    return mean, np.full_like(scale, math.sqrt(np.mean(scale**2))) if is_image(x) else scale
