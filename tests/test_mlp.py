@@ -1,0 +1,154 @@
+"""The network, and every gradient by two independent routes.
+
+The complex step: for an analytic f, Im f(w + ih)/h = f'(w) + O(h^2) with no subtraction, so h = 1e-30
+gives every digit. The arithmetic of the network is analytic, and runs in complex128.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytest import approx
+
+from npddpm import MLP, Schedule, loss_and_gradient
+
+H = 1e-30
+SCHEDULE = Schedule.linear(20)
+shapes = st.fixed_dictionaries({"dim": st.integers(1, 4), "hidden": st.integers(1, 6), "depth": st.integers(1, 4),
+                                "fourier": st.integers(0, 2)})
+
+
+def problem(shape, batch, seed, dtype, one_t=False):
+    """A network with no weight at zero, and a batch."""
+    rng = np.random.default_rng(seed)
+    net = MLP(**shape, schedule=SCHEDULE, rng=rng, dtype=dtype)
+    net.parameters[...] = 0.5 * rng.standard_normal(net.parameters.shape)
+    x0, eps = rng.standard_normal((2, batch, shape["dim"]))
+    t = int(rng.integers(1, 21)) if one_t else rng.integers(1, 21, batch)
+    return net, x0, t, eps
+
+
+@given(shapes, st.integers(1, 5), st.integers(0, 2**32), st.booleans(), st.sampled_from(["simple", "elbo"]))
+@settings(max_examples=60)
+def test_gradient_is_the_complex_step_derivative(shape, batch, seed, one_t, weighting):
+    """Every parameter, relative error 1e-12 of the gradient's size."""
+    net, x0, t, eps = problem(shape, batch, seed, "complex128", one_t)
+    _, gradient = loss_and_gradient(net, SCHEDULE, x0, t, eps, weighting)
+    exact = np.empty(len(gradient))
+    for i in range(len(gradient)):
+        kept = net.parameters[i]
+        net.parameters[i] += 1j * H
+        exact[i] = loss_and_gradient(net, SCHEDULE, x0, t, eps, weighting)[0].imag / H
+        net.parameters[i] = kept
+    assert np.abs(gradient.real - exact).max() <= 1e-12 * np.abs(exact).max()
+    assert np.abs(gradient.imag).max() == 0
+
+
+@given(shapes, st.integers(1, 5), st.integers(0, 2**32), st.booleans())
+@settings(max_examples=40)
+def test_input_gradient_is_the_complex_step_derivative(shape, batch, seed, one_t):
+    net, xt, t, weights = problem(shape, batch, seed, "complex128", one_t)
+    net(xt, t)
+    net.backward(weights.astype(complex))
+    gradient = net.input_gradient()
+    exact = np.empty(xt.shape)
+    for i in np.ndindex(xt.shape):
+        moved = xt.astype(complex)
+        moved[i] += 1j * H
+        exact[i] = (weights * net(moved, t)).sum().imag / H
+    assert np.abs(gradient - exact).max() <= 1e-12 * np.abs(exact).max()
+
+
+@given(shapes, st.integers(1, 5), st.integers(0, 2**32))
+@settings(max_examples=40)
+def test_gradient_is_the_central_difference(shape, batch, seed):
+    """(L(w + hv) - L(w - hv)) / 2h in float64, along the gradient itself and a random direction."""
+    net, x0, t, eps = problem(shape, batch, seed, "float64")
+    _, gradient = loss_and_gradient(net, SCHEDULE, x0, t, eps)
+    start, h = net.parameters.copy(), 1e-5
+    for v in (gradient / np.linalg.norm(gradient), np.random.default_rng(seed).standard_normal(len(gradient))):
+        losses = []
+        for sign in (1, -1):
+            net.parameters[...] = start + sign * h * v
+            losses.append(loss_and_gradient(net, SCHEDULE, x0, t, eps)[0])
+        size = np.linalg.norm(gradient) * np.linalg.norm(v)
+        assert (losses[0] - losses[1]) / (2 * h) == approx(gradient @ v, abs=1e-6 * (size + abs(losses[0])))
+
+
+@given(shapes, st.integers(1, 5), st.integers(0, 2**32), st.booleans())
+@settings(max_examples=40)
+def test_float32_gradient_is_the_float64_one_rounded(shape, batch, seed, one_t):
+    """The error is a modest multiple of the rounding unit u = 2^-24.
+
+    The residual eps_hat - eps is rounded to u (|eps_hat| + |eps|), so the gradient is rounded to u times
+    what it would be with a residual of that size.
+    """
+    net64, x0, t, eps = problem(shape, batch, seed, "float64", one_t)
+    net32 = MLP(**shape, schedule=SCHEDULE, rng=0, dtype="float32")
+    net32.parameters[...] = net64.parameters
+    net64.parameters[...] = net32.parameters
+    x0, eps = x0.astype("float32"), eps.astype("float32")
+    _, g32 = loss_and_gradient(net32, SCHEDULE, x0, t, eps)
+    _, g64 = loss_and_gradient(net64, SCHEDULE, x0.astype(float), t, eps.astype(float))
+    assert g32.dtype == np.float32
+    eps_hat = net64(SCHEDULE.q_sample(x0.astype(float), t, eps.astype(float)), t)
+    largest = net64.backward(2 / eps.size * (np.abs(eps_hat) + np.abs(eps)) * np.sign(eps_hat - eps))
+    assert np.linalg.norm(g32 - g64) <= 100 * 2.0**-24 * np.linalg.norm(largest)
+
+
+def test_one_time_for_all_rows_is_the_same_function():
+    net, x0, _, _ = problem({"dim": 3, "hidden": 5, "depth": 2, "fourier": 1}, 4, 0, "float64")
+    assert net(x0, 7) == approx(net(x0, np.full(4, 7)), rel=1e-13)
+
+
+def test_starts_as_the_best_linear_guess():
+    net = MLP(3, 8, 2, schedule=SCHEDULE, rng=0, dtype="float64")
+    x = np.random.default_rng(0).standard_normal((4, 3))
+    t = np.array([1, 5, 10, 20])
+    assert net(x, t) == approx(np.sqrt(SCHEDULE.one_minus_alpha_bars[t])[:, None] * x)
+    # but not so far in that nothing can be learned: the gradient is not 0
+    assert np.abs(loss_and_gradient(net, SCHEDULE, x, t, x + 1)[1]).max() > 0
+
+
+def test_weights_and_gradient_share_a_layout():
+    net = MLP(2, 4, 3, schedule=SCHEDULE, rng=0)
+    assert [W.shape for W in net.weights] == net.shapes
+    assert all(np.shares_memory(W, net.parameters) for W in net.weights)
+    assert np.concatenate([W.ravel() for W in net.weights]) == approx(net.parameters)
+    net.weights[-1][1, -1] = 5    # the bias of the second output
+    assert net(np.zeros((1, 2)), 20)[0] == approx([0, 5 * np.sqrt(SCHEDULE.alpha_bars[20])])
+
+
+def test_backward_writes_where_it_is_told_and_never_into_an_old_result():
+    net, x0, t, eps = problem({"dim": 2, "hidden": 3, "depth": 2, "fourier": 0}, 4, 0, "float32")
+    _, first = loss_and_gradient(net, SCHEDULE, x0, t, eps)
+    kept = first.copy()
+    out = np.empty_like(first)
+    _, second = loss_and_gradient(net, SCHEDULE, -x0, t, eps, out=out)
+    assert second is out and (first == kept).all() and (second != first).any()
+
+
+def test_seed_decides_the_weights():
+    first, same, other = (MLP(2, 4, 2, schedule=SCHEDULE, rng=seed).parameters for seed in (1, 1, 2))
+    assert (first == same).all() and (first != other).any()
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"dim": 0}, "dim must be an int of at least 1, got 0"), ({"hidden": 2.0}, "hidden must be"),
+    ({"depth": -1}, "depth must be"), ({"fourier": -1}, "fourier must be an int of at least 0"),
+    ({"dtype": "float16"}, "dtype must be float32, float64 or complex128"), ({"device": "tpu"}, "device must be"),
+])
+def test_bad_settings(change, message):
+    with pytest.raises(ValueError, match=message):
+        MLP(**{"dim": 2, "hidden": 4, "depth": 2, "schedule": SCHEDULE} | change)
+
+
+def test_bad_shapes():
+    net = MLP(2, 4, 2, schedule=SCHEDULE)
+    with pytest.raises(ValueError, match=r"xt must have shape \(B, 2\), got \(3,\)"):
+        net(np.zeros(3), 1)
+    with pytest.raises(ValueError, match="t must"):
+        net(np.zeros((3, 2)), np.array([1, 2]))
+    net(np.zeros((3, 2)), 1)
+    with pytest.raises(ValueError, match=r"grad_out must have the shape of the last output, \(3, 2\)"):
+        net.backward(np.zeros((2, 2)))

@@ -1,0 +1,75 @@
+"""Adam and the average against the formulas of their papers."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest import approx
+
+from npddpm.optim import Adam, clip_norm, learning_rate, update_average
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=20), st.floats(1e-4, 1))
+def test_adam_is_algorithm_1(gradients, lr):
+    """Kingma and Ba's Algorithm 1, line by line."""
+    p, (m, v, expected) = np.array([0.5]), (0.0, 0.0, 0.5)
+    adam = Adam(p)
+    for t, g in enumerate(gradients, 1):
+        adam.step(np.array([g]), lr)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        expected -= lr * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        assert p[0] == approx(expected, rel=1e-10, abs=1e-12)
+    assert adam.t == len(gradients)
+
+
+def test_first_step_is_the_learning_rate_in_the_sign_of_the_gradient():
+    p = np.zeros(4)
+    Adam(p).step(np.array([1e-3, -5, 100, 0]), 0.1)
+    assert p == approx([-0.1, 0.1, -0.1, 0], rel=1e-4)
+
+
+def test_adam_finds_the_minimum_of_a_quadratic():
+    """L = 1/2 (p - c)^T D (p - c), condition number 1e4."""
+    c, d = np.arange(5.0), np.logspace(-2, 2, 5)
+    p = np.zeros(5)
+    adam = Adam(p)
+    for k in range(4000):
+        adam.step(d * (p - c), learning_rate(k, 4000, 0.05))
+    assert p == approx(c, abs=1e-3)
+
+
+def test_long_vectors_are_updated_in_blocks_alike():
+    g = np.random.default_rng(0).standard_normal(100_000).astype("float32")
+    p = np.zeros_like(g)
+    adam = Adam(p)
+    adam.step(g, 0.1), adam.step(2 * g, 0.1)
+    for i in (0, 50_000, 99_999):
+        one = np.zeros(1, "float32")
+        alone = Adam(one)
+        alone.step(g[[i]], 0.1), alone.step(2 * g[[i]], 0.1)
+        assert p[i] == one[0]
+
+
+@given(st.floats(-5, 5), st.integers(1, 60))
+def test_average_of_a_constant_forgets_its_start(start, steps):
+    """With decay_t = min(decay, t/(t+9)) the share of the start is prod decay_t."""
+    average, left = np.array([start]), 1.0
+    for t in range(1, steps + 1):
+        update_average(average, np.array([1.0]), t, decay=0.8)
+        left *= min(0.8, t / (t + 9))
+    assert average[0] == approx(1 + left * (start - 1), rel=1e-9, abs=1e-12)
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=5), st.floats(0.1, 10))
+def test_clip_norm(values, most):
+    g = np.array(values)
+    before = g.copy()
+    with np.errstate(divide="ignore"):
+        clip_norm(g, most)
+    norm = np.linalg.norm(before)
+    assert g == approx(before if norm <= most else before * most / norm, rel=1e-12)
+
+
+def test_learning_rate_warms_up_and_ends_at_zero():
+    rates = [learning_rate(k, 1000, 0.01) for k in range(1000)]
+    assert rates[0] == approx(0.01 / 100, rel=1e-3) and max(rates) == approx(0.01, rel=0.05)
+    assert rates[-1] < 1e-7 and np.argmax(rates) == 99
