@@ -38,7 +38,7 @@ def parser() -> Parser:
     train.add_argument("data", metavar="DATA", help=f"digits, {', '.join(data.PLANAR)}, or a .npy, .npz, .csv file")
     train.add_argument("--steps", type=int, help="training steps (10000; images: 6000)")
     train.add_argument("--batch-size", type=int, default=256)
-    train.add_argument("--hidden", type=int, help="width of the hidden layers (128; images: 512)")
+    train.add_argument("--hidden", type=int, help="width of the hidden layers (128; images: 384)")
     train.add_argument("--depth", type=int, default=3, help="number of hidden layers")
     train.add_argument("--T", type=int, default=1000, help="diffusion steps")
     train.add_argument("--schedule", choices=["linear", "cosine"], default="linear")
@@ -80,13 +80,15 @@ def train(args: argparse.Namespace) -> None:
         settings = model.about["settings"]
         if model.about["sha256"] != digest(x):
             raise ValueError(f"--resume: {args.data} is not the data that {out} was trained on")
-        if args.steps:
+        if args.steps is not None:
             settings["steps"] = args.steps
     else:
-        images = data.is_image(x)
+        defaults = {"hidden": 384, "steps": 6000} if data.is_image(x) else {"hidden": 128, "steps": 10_000}
+        given = {name: value for name, value in vars(args).items() if value is not None}
+        args = argparse.Namespace(**(defaults | given))
         schedule = {"linear": Schedule.linear, "cosine": Schedule.cosine}[args.schedule](args.T)
-        model = DDPM(schedule, args.hidden or (512 if images else 128), args.depth)
-        settings = {"steps": args.steps or (6000 if images else 10_000), "batch_size": args.batch_size,
+        model = DDPM(schedule, args.hidden, args.depth)
+        settings = {"steps": args.steps, "batch_size": args.batch_size,
                     "lr": args.lr, "holdout": args.holdout}
         model.about = {"data": args.data, "sha256": digest(x), "settings": settings}
     if not 0 <= settings["holdout"] < 1:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 import math
-import zipfile
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from .backend import generator
+from .files import open_to_read
 from .oracle import GaussianMixture
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -98,12 +98,8 @@ def load(source: str, n: int = 10_000, rng: Any = 0) -> Array:
         near = difflib.get_close_matches(source, names, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"data sets are {', '.join(names)}"
         raise ValueError(f"data {source!r} is neither a data set nor a {', '.join(SUFFIXES)} file; {hint}")
-    try:
-        raw = _read_csv(path) if path.suffix.lower() == ".csv" else _read_npy(path)
-    except OSError as error:
-        raise OSError(f"cannot read {source}: {error.strerror or error}") from None
-    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile, NotImplementedError, SyntaxError) as error:
-        raise ValueError(f"cannot read {source}: {str(error) or type(error).__name__}") from None
+    with open_to_read(path) as file:
+        raw = _read_csv(file) if path.suffix.lower() == ".csv" else _read_npy(file)
     return check_data(raw, source)
 
 
@@ -122,8 +118,8 @@ def check_data(x: Any, name: str = "x") -> Array:
     return x
 
 
-def _read_npy(path: Path) -> Any:
-    content = np.load(path, allow_pickle=False)
+def _read_npy(file: BinaryIO) -> Any:
+    content = np.load(file, allow_pickle=False)
     if isinstance(content, np.ndarray):
         return content
     with content:
@@ -132,8 +128,8 @@ def _read_npy(path: Path) -> Any:
         raise ValueError(f"it must hold one array, or one called x, and holds {content.files}")
 
 
-def _read_csv(path: Path) -> Any:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+def _read_csv(file: BinaryIO) -> Any:
+    lines = file.read().decode("utf-8-sig").splitlines()
     rows = [(number, line.split(",")) for number, line in enumerate(lines, 1) if line.strip()]
     if rows and not any(_is_number(cell) for cell in rows[0][1]):
         rows = rows[1:]  # names of columns

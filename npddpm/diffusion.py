@@ -121,7 +121,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
         raise ValueError(f"variance must be 'beta' or 'posterior', got {variance!r}")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta!r}")
-    if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
+    if clip is not None and not (len(clip) == 2 and np.all(clip[0] < clip[1])):
         raise ValueError(f"clip must be (low, high) with low < high, got {clip!r}")
     xp = device_module(getattr(denoiser, "device", "cpu"))
     dtype = getattr(denoiser, "dtype", np.dtype(float))
@@ -163,7 +163,7 @@ def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, x
     eta : float in [0, 1]
         DDIM's share of noise: 0 is deterministic, 1 has the posterior variance.
     clip : (low, high), optional
-        Range for the predicted x_0, enforced at every step.
+        Range for the predicted x_0, enforced at every step: numbers, or (dim,) arrays.
 
     Returns
     -------

@@ -1,8 +1,10 @@
-"""A file is written whole or not at all."""
+"""Files: written whole or not at all, and read with one kind of complaint."""
 
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,3 +42,17 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         probe.unlink()
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+@contextmanager
+def open_to_read(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file; whatever its content provokes inside the block becomes one ValueError that names it."""
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise OSError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, EOFError, MemoryError, NotImplementedError,
+            SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise ValueError(f"cannot read {path}: {reason}") from None

@@ -26,6 +26,7 @@ from .backend import device_module, elementwise, generator
 from .schedule import Schedule, check_count
 
 TIME_FREQUENCIES = 32
+SILU_GAIN = 1.68  # 1 / sqrt(E silu(z)^2) for z ~ N(0, 1)
 
 
 @elementwise
@@ -97,11 +98,10 @@ class MLP:
         self.parameters = xp.zeros(sum(m * n for m, n in self.shapes), dtype=self.dtype)
         self.weights = self.split(self.parameters)
         rng = generator(rng)
-        for W in self.weights[:-1]:  # W_out stays 0, so that F does
-            scale = math.sqrt(2 / W.shape[1])
-            W[...] = xp.asarray(scale * rng.standard_normal(W.shape), dtype=self.dtype)
-        for W in self.weights[1:-1]:
-            W[:, -1] = 0
+        n = self.x_features
+        for block in (self.weights[0][:, :n], self.weights[0][:, n:], *(W[:, :-1] for W in self.weights[1:-1])):
+            # Unit variance for z from x, from t, and from each hidden layer; W_out stays 0, so that F does.
+            block[...] = xp.asarray(SILU_GAIN * rng.standard_normal(block.shape) / math.sqrt(block.shape[1]), dtype=self.dtype)
         self._batch = -1
 
     def split(self, vector: Any) -> list[Any]:

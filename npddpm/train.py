@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +13,7 @@ import numpy as np
 from . import diffusion
 from .backend import generator, to_host
 from .data import check_data, is_image
-from .files import write_whole
+from .files import open_to_read, write_whole
 from .mlp import MLP
 from .optim import Adam, clip_norm, learning_rate, update_average
 from .schedule import Schedule, check_count
@@ -33,8 +30,10 @@ class DDPM:
     ----------
     schedule : Schedule, optional
         By default `Schedule.linear()`, 1000 steps.
-    hidden, depth, fourier, dtype
+    hidden, depth, dtype
         Of the network, see `MLP`; dtype is "float32" or "float64".
+    fourier : int, optional
+        Octaves of Fourier features, see `MLP`. By default 2 for data of up to three dimensions, else 0.
 
     Attributes
     ----------
@@ -53,12 +52,13 @@ class DDPM:
     """
 
     def __init__(self, schedule: Schedule | None = None, hidden: int = 128, depth: int = 3, *,
-                 fourier: int = 0, dtype: str = "float32") -> None:
+                 fourier: int | None = None, dtype: str = "float32") -> None:
         if np.dtype(dtype).name not in ("float32", "float64"):
             raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
         self.schedule = Schedule.linear() if schedule is None else schedule
         self.shape = {"hidden": check_count("hidden", hidden), "depth": check_count("depth", depth),
-                      "fourier": check_count("fourier", fourier, least=0), "dtype": np.dtype(dtype).name}
+                      "dtype": np.dtype(dtype).name}
+        self.fourier = None if fourier is None else check_count("fourier", fourier, least=0)
         self.step, self.losses, self.about = 0, [], {}
         self._loss_sum: Any = 0.0
 
@@ -121,10 +121,15 @@ class DDPM:
         self.mean, self.scale = standardization(x)
         # A generator of our own, whose state is known to fit into a checkpoint.
         self._rng = np.random.default_rng(generator(rng).integers(2**63))
-        self.net = MLP(x.shape[1], schedule=self.schedule, rng=self._rng, device=device, **self.shape)
+        if self.fourier is None:
+            self.fourier = 2 if x.shape[1] <= 3 else 0
+        self.net = self._network(x.shape[1], self._rng, device)
         self.average = self.net.parameters.copy()
         self.optimizer = Adam(self.net.parameters)
         self.step, self.losses, self._loss_sum = 0, [], 0.0
+
+    def _network(self, dim: int, rng: Any, device: str) -> MLP:
+        return MLP(dim, schedule=self.schedule, fourier=self.fourier, rng=rng, device=device, **self.shape)
 
     def _steps(self, x: np.ndarray, steps: int, batch_size: int, lr: float, weighting: str) -> Iterator[int]:
         net, s = self.net, self.schedule
@@ -169,7 +174,7 @@ class DDPM:
     def denoiser(self) -> MLP:
         """The network with the averaged parameters, in the scaled units of `standardize`."""
         self._check_trained()
-        net = MLP(self.net.dim, schedule=self.schedule, rng=0, device=self.net.device, **self.shape)
+        net = self._network(self.net.dim, 0, self.net.device)
         net.parameters[...] = self.average
         return net
 
@@ -216,7 +221,7 @@ class DDPM:
         It appears whole or not at all; the file that was there before survives a crash.
         """
         self._check_trained()
-        config = {"format": FORMAT, "dim": self.net.dim, **self.shape, "step": self.step,
+        config = {"format": FORMAT, "dim": self.net.dim, **self.shape, "fourier": self.fourier, "step": self.step,
                   "optimizer_t": self.optimizer.t, "loss_sum": float(self._loss_sum),
                   "rng": self._rng.bit_generator.state, "about": self.about}
         arrays = {"betas": self.schedule.betas[1:], "mean": self.mean, "scale": self.scale,
@@ -237,22 +242,15 @@ class DDPM:
         OSError
             If it cannot be read.
         """
-        try:
-            with np.load(path, allow_pickle=False) as content:
-                if "config" not in content.files:
-                    raise ValueError("it is no npddpm checkpoint")
-                arrays = dict(content)
+        with open_to_read(path) as file, np.load(file, allow_pickle=False) as content:
+            if "config" not in content:
+                raise ValueError("it is no npddpm checkpoint")
+            arrays = dict(content)
             config = json.loads(str(arrays.pop("config")))
             if config["format"] > FORMAT:
                 raise ValueError(f"it has format {config['format']}, written by a later version of npddpm; "
                                  f"this one reads up to {FORMAT}")
             return cls._from_checkpoint(config, arrays, device)
-        except OSError as error:
-            raise OSError(f"cannot read {path}: {error.strerror or error}") from None
-        except (ValueError, TypeError, KeyError, AttributeError, EOFError, MemoryError, NotImplementedError,
-                zipfile.BadZipFile, zlib.error) as error:
-            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-            raise ValueError(f"cannot read {path}: {reason}") from None
 
     @classmethod
     def _from_checkpoint(cls, config: dict[str, Any], arrays: dict[str, Any], device: str) -> DDPM:
@@ -260,7 +258,7 @@ class DDPM:
                     fourier=config["fourier"], dtype=config["dtype"])
         model._rng = np.random.default_rng()
         model._rng.bit_generator.state = config["rng"]
-        model.net = MLP(config["dim"], schedule=model.schedule, rng=0, device=device, **model.shape)
+        model.net = model._network(config["dim"], 0, device)
         model.optimizer = Adam(model.net.parameters)
         model.average = model.net.parameters.copy()
         model.mean, model.scale = np.zeros((2, model.net.dim))

@@ -1,0 +1,107 @@
+"""Data sets and files."""
+
+import numpy as np
+import pytest
+
+from npddpm import data
+
+
+@pytest.mark.parametrize("name", data.PLANAR)
+def test_planar_sets(name):
+    x = data.load(name, 2000)
+    assert x.shape == (2000, 2) and np.isfinite(x).all() and np.abs(x).max() < 20
+    assert (data.load(name, 2000) == x).all() and (data.load(name, 2000, rng=1) != x).any()
+    assert data.load(name).shape == (10_000, 2)
+
+
+def test_checkerboard_fills_the_dark_squares_evenly():
+    x = data.load("checkerboard", 80_000)
+    column, row = np.floor(x + 2).astype(int).T
+    assert ((column + row) % 2 == 0).all() and set(column) == set(range(4)) == set(row)
+    _, counts = np.unique(4 * column + row, return_counts=True)
+    assert len(counts) == 8 and np.abs(counts - 10_000).max() < 6 * 100
+
+
+def test_gaussians_follow_their_law():
+    x = data.load("gaussians", 100_000)
+    radius = np.hypot(*x.T)
+    assert radius.mean() == pytest.approx(2, abs=0.03) and x.mean(0) == pytest.approx([0, 0], abs=0.03)
+
+
+def test_digits():
+    x = data.load("digits")
+    assert x.shape == (1797, 64) and (x.min(), x.max()) == (0, 16) and data.is_image(x)
+
+
+def test_what_is_an_image():
+    x = np.random.default_rng(0).random((5, 16))
+    assert data.is_image(x) and data.is_image(np.round(255 * x))
+    assert not data.is_image(255 * x) and not data.is_image(x - 0.5) and not data.is_image(x[:, :9])
+
+
+def test_split_is_fixed_and_loses_nothing():
+    x = np.arange(20.0).reshape(10, 2)
+    rows, held = data.split(x)
+    assert len(rows) == 8 and len(held) == 2
+    assert sorted(np.concatenate([rows, held])[:, 0]) == sorted(x[:, 0])
+    assert (data.split(x)[1] == held).all() and len(data.split(x, 0)[1]) == 0
+
+
+X = np.array([[1.0, 2.5], [-3.0, 4e-3]])
+
+
+def test_files_are_read_back(tmp_path):
+    np.save(tmp_path / "a.npy", X)
+    np.savez(tmp_path / "b.npz", x=X, other=np.zeros(3))
+    np.savez(tmp_path / "c.npz", anything=X)
+    (tmp_path / "d.csv").write_text("1,2.5\n-3,4e-3\n")
+    (tmp_path / "e.csv").write_text("\ufeffleft,right\r\n1, 2.5\r\n\r\n-3, 4e-3\r\n", encoding="utf-8")
+    for name in ("a.npy", "b.npz", "c.npz", "d.csv", "e.csv"):
+        assert (data.load(str(tmp_path / name)) == X).all(), name
+
+
+@pytest.mark.parametrize("content, message", [
+    ("1,2\n3,x\n", "line 2 holds 'x', which is no number"), ("1,2\n3\n", "line 2 has 1 values, the first has 2"),
+    ("1,2\n3,nan\n", "got nan in row 1, column 1"), ("1,2\n3,1e999\n", "got inf"), ("1,\n2,3\n", "holds ''"),
+    ("", "no rows"), ("a,b\n", "no rows"), ("1,2\n", r"n >= 2 rows .* got \(1, 2\)"),
+    ("some text\nmore text\n", "which is no number"),
+])
+def test_bad_csv(tmp_path, content, message):
+    path = tmp_path / "bad.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        data.load(str(path))
+
+
+@pytest.mark.parametrize("array, message", [
+    (np.zeros((3, 2, 2)), r"got \(3, 2, 2\)"), (np.zeros(3), r"got \(3,\)"), (np.zeros((0, 2)), r"got \(0, 2\)"),
+    (np.zeros((3, 0)), r"got \(3, 0\)"), (np.array([["a"], ["b"]]), "must hold real numbers"),
+    (np.array([[1j], [2]]), "must hold real numbers"), (np.array([[object()], [1]]), "allow_pickle|pickle"),
+])
+def test_bad_npy(tmp_path, array, message):
+    path = tmp_path / "bad.npy"
+    np.save(path, array)
+    with pytest.raises(ValueError, match=message):
+        data.load(str(path))
+
+
+def test_bad_files(tmp_path):
+    np.savez(tmp_path / "two.npz", a=X, b=X)
+    with pytest.raises(ValueError, match="one array, or one called x"):
+        data.load(str(tmp_path / "two.npz"))
+    (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:100])
+    (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
+    for name in ("cut.npy", "cut.npz", "bytes.csv"):
+        with pytest.raises(ValueError, match=f"cannot read .*{name}"):
+            data.load(str(tmp_path / name))
+    for name in ("none.csv", "none.npy"):
+        with pytest.raises(OSError, match=f"cannot read .*{name}: No such file"):
+            data.load(str(tmp_path / name))
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="did you mean 'spirals'"):
+        data.load("spiral")
+    with pytest.raises(ValueError, match="data sets are digits, moons"):
+        data.load("zzz")

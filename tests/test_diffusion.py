@@ -1,0 +1,144 @@
+"""Loss, samplers and bound, with denoisers that are known in closed form."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest import approx
+
+import npddpm
+from npddpm import MLP, GaussianMixture, Schedule, sample, trajectory, variational_bound
+
+S = Schedule.linear(20)
+
+
+def shrink(x, t):
+    """A denoiser that is no better than it looks."""
+    return 0.3 * x + 0.01 * np.asarray(t).reshape(-1, 1)
+
+
+def replay(s, x, noise, variance):
+    """Ho et al.'s Algorithm 2, line by line."""
+    for t in range(s.T, 0, -1):
+        beta, abar, before = s.betas[t], s.alpha_bars[t], s.alpha_bars[t - 1]
+        sigma2 = beta if variance == "beta" else beta * (1 - before) / (1 - abar)
+        z = noise[t] if t > 1 else 0
+        x = (x - beta / np.sqrt(1 - abar) * shrink(x, t)) / np.sqrt(1 - beta) + np.sqrt(sigma2) * z
+    return x
+
+
+@pytest.mark.parametrize("variance", ["beta", "posterior"])
+def test_ancestral_sampling_is_algorithm_2(variance):
+    x_T, noise = np.random.default_rng(0).standard_normal((4, 2)), np.random.default_rng(1).standard_normal((21, 4, 2))
+    x = sample(shrink, S, 4, 2, x_T=x_T, noise=noise, variance=variance)
+    assert x == approx(replay(S, x_T, noise, variance), rel=1e-12)
+
+
+def test_ddim_with_eta_1_is_ancestral_with_the_posterior_variance():
+    x_T, noise = np.random.default_rng(0).standard_normal((4, 2)), np.random.default_rng(1).standard_normal((21, 4, 2))
+    ancestral = sample(shrink, S, 4, 2, x_T=x_T, noise=noise, variance="posterior")
+    assert sample(shrink, S, 4, 2, x_T=x_T, noise=noise, steps=20, eta=1.0) == approx(ancestral, rel=1e-13)
+
+
+@given(st.integers(1, 20))
+def test_ddim_without_noise_is_deterministic(steps):
+    x_T = np.random.default_rng(0).standard_normal((4, 2))
+    first, second = (sample(shrink, S, 4, 2, rng=seed, x_T=x_T, steps=steps, eta=0.0) for seed in (1, 2))
+    assert (first == second).all()
+    assert (sample(shrink, S, 4, 2, x_T=x_T, steps=S.T, eta=0.0) == sample(shrink, S, 4, 2, x_T=x_T, eta=0.0)).all()
+
+
+def test_ddim_of_a_point_lands_on_it():
+    """If all data are one point m, eps = (x_t - sqrt(abar) m)/sqrt(1 - abar), and any step count ends at m."""
+    m = np.array([1.0, -2.0])
+    exact = lambda x, t: S.predict_eps(x, t, np.broadcast_to(m, x.shape))  # noqa: E731
+    for steps in (1, 3, 20):
+        assert sample(exact, S, 5, 2, rng=0, steps=steps, eta=0.0) == approx(np.tile(m, (5, 1)), rel=1e-9)
+
+
+def test_trajectory_yields_every_time_and_ends_in_the_sample():
+    steps = list(trajectory(shrink, S, 3, 2, rng=0))
+    assert [t for t, _ in steps] == list(range(20, -1, -1))
+    assert (steps[-1][1] == sample(shrink, S, 3, 2, rng=0)).all()
+    assert [t for t, _ in trajectory(shrink, S, 3, 2, rng=0, steps=4)] == [20, 15, 10, 5, 0]
+    assert [t for t, _ in trajectory(shrink, S, 3, 2, rng=0, steps=[19, 4, 1])] == [19, 4, 1, 0]
+
+
+def test_seed_decides_the_samples():
+    first, same, other = (sample(shrink, S, 3, 2, rng=seed) for seed in (0, np.random.default_rng(0), 1))
+    assert (first == same).all() and (first != other).any()
+
+
+@pytest.mark.parametrize("options", [{}, {"steps": 5, "eta": 0.5}])
+def test_clip_bounds_the_predicted_x0(options):
+    """In the last step x_0 is its own prediction, so it lies within the range, and inside it nothing changes."""
+    wild, tame = lambda x, t: 3 * x, lambda x, t: np.sqrt(S.one_minus_alpha_bars[t]) * x  # noqa: E731
+    assert np.abs(sample(wild, S, 50, 2, rng=0, clip=(-1.5, 1.5), **options)).max() <= 1.5 + 1e-12
+    free = sample(tame, S, 50, 2, rng=0, **options)
+    assert sample(tame, S, 50, 2, rng=0, clip=(-1e3, 1e3), **options) == approx(free, rel=1e-9)
+
+
+def test_network_precision_is_kept():
+    net = MLP(2, 4, 1, schedule=S, rng=0, dtype="float32")
+    assert sample(net, S, 3, 2, rng=0).dtype == np.float32
+
+
+def test_elbo_loss_is_the_weighted_one():
+    net = MLP(2, 4, 1, schedule=S, rng=0, dtype="float64")
+    rng = np.random.default_rng(0)
+    x0, eps, t = rng.standard_normal((3, 2)), rng.standard_normal((3, 2)), np.array([1, 7, 20])
+    error = (net(S.q_sample(x0, t, eps), t) - eps) ** 2
+    assert npddpm.loss_and_gradient(net, S, x0, t, eps)[0] == approx(error.mean(), rel=1e-12)
+    weighted = (S.loss_weights[t][:, None] * error).mean()
+    loss, _ = npddpm.loss_and_gradient(net, S, x0, t, eps, "elbo")
+    assert loss == approx(weighted, rel=1e-12) and isinstance(loss, float)
+
+
+@pytest.mark.parametrize("variance", ["beta", "posterior"])
+def test_bound_is_the_gaussian_algebra_term_by_term(variance):
+    """Each term from gaussian.kl and gaussian.log_density, with the noise that the bound draws."""
+    from npddpm import gaussian
+    x0 = np.random.default_rng(3).standard_normal((4, 2))
+    bound = variational_bound(shrink, S, x0, rng=0, variance=variance)
+    rng = np.random.default_rng(0)
+    terms = [-gaussian.kl(*S.q_mean_variance(x0, 20), np.zeros((4, 2)), 1.0)]
+    for t in range(1, 21):
+        xt = S.q_sample(x0, t, rng.standard_normal((4, 2)))
+        mu, (mean, rho) = S.reverse_mean(xt, t, shrink(xt, t)), S.q_posterior(x0, xt, t)
+        sigma2 = S.betas[t] if variance == "beta" or t == 1 else rho
+        terms.append(gaussian.log_density(x0, mu, sigma2) if t == 1 else -gaussian.kl(mean, rho, mu, sigma2))
+    assert bound.terms == approx(np.array(terms), rel=1e-9)
+    assert bound.nats == approx(sum(terms), rel=1e-9)
+
+
+def test_bound_stays_below_the_density_and_comes_near():
+    """Its mean over 500 points, up to five standard errors."""
+    law = GaussianMixture([1, 1], [[-1.0, 0], [1, 0.5]], [0.1, 0.05])
+    s, x0 = Schedule.cosine(200), law.sample(500, 0)
+    gap = law.log_density(x0) - variational_bound(law.denoiser(s), s, x0, rng=1).nats
+    assert -5 * gap.std() / 500**0.5 < gap.mean() < 0.3
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"n": 0}, "n must be an int of at least 1, got 0"), ({"dim": -1}, "dim must be"),
+    ({"variance": "gamma"}, "variance must be 'beta' or 'posterior', got 'gamma'"),
+    ({"steps": 0}, r"steps must lie in 1\.\.20, got 0"), ({"steps": 21}, "steps must lie in"),
+    ({"steps": [5, 5]}, "fall"), ({"steps": []}, "fall"), ({"steps": [25, 3]}, "fall"),
+    ({"eta": -0.1}, r"eta must lie in \[0, 1\]"), ({"eta": 2}, "eta must"), ({"clip": (1, -1)}, "low < high"),
+    ({"x_T": np.zeros((2, 2))}, r"x_T must have shape \(3, 2\), got \(2, 2\)"),
+    ({"noise": np.zeros((20, 3, 2))}, r"noise must have shape \(21, 3, 2\)"),
+    ({"denoiser": lambda x, t: x[:, :1]}, "denoiser must return an array of the shape of x_t"),
+    ({"denoiser": lambda x, t: None}, "got NoneType"),
+])
+def test_bad_arguments(change, message):
+    arguments = {"denoiser": shrink, "s": S, "n": 3, "dim": 2, "rng": 0} | change
+    with pytest.raises(ValueError, match=message):
+        sample(**arguments)
+
+
+def test_bad_words():
+    net = MLP(2, 4, 1, schedule=S)
+    with pytest.raises(ValueError, match="weighting must be 'simple' or 'elbo', got 'l1'"):
+        npddpm.loss_and_gradient(net, S, np.zeros((1, 2)), 1, np.zeros((1, 2)), "l1")
+    with pytest.raises(ValueError, match="variance must be"):
+        variational_bound(shrink, S, np.zeros((1, 2)), variance="large")

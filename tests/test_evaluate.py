@@ -1,0 +1,36 @@
+"""Distances between samples."""
+
+import numpy as np
+import pytest
+from pytest import approx
+
+from npddpm.evaluate import distances, energy_distance, loss_at, nearest
+from npddpm import GaussianMixture, Schedule
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((40, 3)), 5 + RNG.standard_normal((25, 3))
+
+
+def test_distances():
+    expected = np.linalg.norm(X[:, None] - Y, axis=-1)
+    assert distances(X, Y) == approx(expected, rel=1e-10)
+    assert nearest(X, Y, rows=7) == approx(np.median(expected.min(1)))
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_energy_distance_is_its_definition(unbiased):
+    def mean(a, b):
+        d = np.linalg.norm(a[:, None] - b, axis=-1)
+        return d.sum() / (len(a) * (len(a) - 1)) if unbiased and a is b else d.mean()
+    assert energy_distance(X, Y, unbiased) == approx(2 * mean(X, Y) - mean(X, X) - mean(Y, Y), rel=1e-10)
+
+
+def test_energy_distance_of_points():
+    """Two point masses at distance 3: 2 * 3 - 0 - 0."""
+    assert energy_distance(np.zeros((5, 1)), np.full((4, 1), 3.0)) == approx(6)
+    assert energy_distance(X, X, unbiased=False) == approx(0, abs=1e-7)
+
+
+def test_loss_of_the_best_denoiser_is_the_least_loss():
+    law, s = GaussianMixture([1], [[0.0, 1.0]], [0.5]), Schedule.linear(50)
+    assert loss_at(law.denoiser(s), s, law.sample(100_000, 0), 20, rng=1) == approx(law.least_loss(s, 20), rel=0.03)

@@ -1,0 +1,162 @@
+"""The model: it learns, repeats itself, and survives being saved."""
+
+import json
+
+import numpy as np
+import pytest
+from pytest import approx
+
+from npddpm import DDPM, Schedule, data
+from npddpm.evaluate import energy_distance
+from npddpm.train import standardization
+
+S = Schedule.linear(50)
+MOONS = data.load("moons", 500)
+
+
+def small(**changes):
+    return DDPM(S, hidden=16, depth=2).fit(MOONS, **{"steps": 60, "batch_size": 32, "rng": 0} | changes)
+
+
+def test_it_learns():
+    """The samples of a short training are far nearer to the data than a Gaussian of the same moments."""
+    x, fresh = data.load("gaussians", 2000), data.load("gaussians", 1000, rng=1)
+    model = DDPM(S, hidden=64, depth=2).fit(x, steps=1500, batch_size=128, lr=3e-3, rng=0)
+    assert len(model.losses) == 15 and np.mean(model.losses[-3:]) < model.losses[0]
+    gaussian = np.random.default_rng(0).multivariate_normal(x.mean(0), np.cov(x.T), 1000)
+    assert energy_distance(model.sample(1000, rng=0), fresh) < 0.25 * energy_distance(gaussian, fresh)
+
+
+def test_seed_decides_everything():
+    first, same, other = small(), small(rng=np.random.default_rng(0)), small(rng=1)
+    assert (first.average == same.average).all() and (first.average != other.average).any()
+    assert (first.sample(5, rng=2) == same.sample(5, rng=2)).all()
+
+
+def test_scaling_is_learned_and_undone():
+    x = np.column_stack([1e6 + 1e3 * MOONS[:, 0], 1e-9 * MOONS[:, 1], np.full(500, 7.25)])
+    model = DDPM(S, hidden=16, depth=1).fit(x, steps=20, rng=0)
+    z = model.standardize(x)
+    assert z[:, :2].std(0) == approx([1, 1]) and (z[:, 2] == 0).all()
+    assert model.restore(z) == approx(x, rel=1e-12)
+    samples = model.sample(200, rng=0)
+    assert (samples[:, 2] == 7.25).all()
+    assert np.abs(samples - x.mean(0))[:, :2].mean(0) == approx([1e3, 5e-10], rel=0.8)
+    with pytest.raises(ValueError, match="column 2 of the training data was constant"):
+        model.bound(x)
+
+
+def test_images_keep_their_proportions():
+    x = data.load("digits")
+    mean, scale = standardization(x)
+    assert len(set(scale)) == 1 and ((x - mean) / scale).var(0).mean() == approx(1)
+
+
+def test_chunks_are_drawn_from_one_generator():
+    model = small()
+    many = model.sample(2600, rng=0, steps=2)
+    assert many.shape == (2600, 2) and (many[:2500] == model.sample(2500, rng=0, steps=2)).all()
+    chunks = list(model.sample_chunks(2600, rng=0, steps=2))
+    assert [len(c) for c in chunks] == [2500, 100] and (np.concatenate(chunks) == many).all()
+
+
+def test_clip_is_in_the_units_of_the_data():
+    x = small().sample(200, rng=0, clip=(-0.5, 0.75))
+    assert x.min() == approx(-0.5, abs=1e-6) and x.max() == approx(0.75, abs=1e-6)
+
+
+def test_bound_changes_with_the_units_as_a_density_does():
+    """x -> 10 x divides a density in two dimensions by 100."""
+    bound = small().bound(MOONS[:20], rng=0)
+    larger = DDPM(S, hidden=16, depth=2).fit(10 * MOONS, steps=60, batch_size=32, rng=0).bound(10 * MOONS[:20], rng=0)
+    assert bound.shape == (20,) and larger == approx(bound - 2 * np.log(10), abs=1e-2)
+
+
+def test_save_and_load(tmp_path):
+    model = small()
+    model.about = {"data": "moons", "note": [1, "two"]}
+    model.save(tmp_path / "m.npz")
+    again = DDPM.load(tmp_path / "m.npz")
+    assert (again.sample(7, rng=3) == model.sample(7, rng=3)).all()
+    assert (again.bound(MOONS[:3], rng=0) == model.bound(MOONS[:3], rng=0)).all()
+    assert again.schedule == S and again.losses == model.losses and again.about == model.about and again.step == 60
+    assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]
+
+
+@pytest.mark.parametrize("stop", [1, 99, 100, 137])
+def test_resumed_run_is_the_uninterrupted_one_to_the_bit(tmp_path, stop):
+    whole, model = small(steps=210), DDPM(S, hidden=16, depth=2)
+    for step in model.training(MOONS, steps=210, batch_size=32, rng=0):
+        if step == stop:
+            break
+    model.save(tmp_path / "m.npz")
+    resumed = DDPM.load(tmp_path / "m.npz").fit(MOONS, steps=210, batch_size=32, resume=True)
+    for name in ("average", "mean", "scale", "losses", "step"):
+        assert np.array_equal(getattr(resumed, name), getattr(whole, name)), name
+    assert (resumed.net.parameters == whole.net.parameters).all()
+    assert (resumed.optimizer.v == whole.optimizer.v).all()
+
+
+def test_divergence_is_named():
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match="the loss became inf at step 2: .*lower lr"):
+        small(lr=1e30, steps=200)
+
+
+def test_damaged_checkpoints_are_refused(tmp_path):
+    good, bad = tmp_path / "good.npz", tmp_path / "bad.npz"
+    small().save(good)
+    content = good.read_bytes()
+    for damaged in (b"", content[:10], content[:len(content) // 2], content[:-1], b"PK" + content[5:], b"text"):
+        bad.write_bytes(damaged)
+        with pytest.raises(ValueError, match="cannot read .*bad.npz"):
+            DDPM.load(bad)
+    for position in range(100, len(content), len(content) // 40):
+        flipped = bytearray(content)
+        flipped[position] ^= 0x10
+        bad.write_bytes(flipped)
+        try:
+            assert (DDPM.load(bad).average == small().average).all()   # a bit that carries no meaning
+        except ValueError as error:
+            assert "cannot read" in str(error)
+
+
+def test_foreign_checkpoints_are_refused(tmp_path):
+    good, bad = tmp_path / "good.npz", tmp_path / "bad.npz"
+    small().save(good)
+    arrays = dict(np.load(good))
+    config = json.loads(str(arrays["config"]))
+
+    def refuse(message, **changes):
+        np.savez(bad, **{k: v for k, v in (arrays | changes).items() if v is not None})
+        with pytest.raises(ValueError, match=message):
+            DDPM.load(bad)
+
+    refuse("no npddpm checkpoint", config=None)
+    refuse("later version", config=np.array(json.dumps(config | {"format": 2})))
+    refuse("cannot read", config=np.array("{"))
+    refuse("hidden must be", config=np.array(json.dumps(config | {"hidden": -4})))
+    refuse("its parameters must be finite, of shape", config=np.array(json.dumps(config | {"hidden": 4})))
+    refuse("it has no 'average'", average=None)
+    refuse("its mean must be finite", mean=np.array([np.nan, 0]))
+    refuse("betas", betas=np.array([2.0]))
+    refuse("pickle", m=np.array([print], dtype=object))
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"x": [[1, 2]]}, r"n >= 2 rows"), ({"x": np.full((5, 2), np.nan)}, "x must be finite, got nan in row 0, column 0"),
+    ({"x": np.ones((5, 2))}, "all its rows are equal"), ({"x": "moons"}, "real numbers"),
+    ({"x": 1e300 * np.array([[-1.0], [1.0]])}, "too large"),
+    ({"steps": 0}, "steps must be an int of at least 1"), ({"batch_size": 1.5}, "batch_size must be"),
+    ({"lr": 0}, "lr must be a positive number"), ({"lr": np.nan}, "lr must be"), ({"device": "tpu"}, "device must be"),
+    ({"weighting": "l1"}, "weighting must be"), ({"resume": True}, "resume needs a model"),
+])
+def test_bad_arguments(change, message):
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match=message):
+        DDPM(S, 4, 1).fit(**{"x": MOONS, "steps": 5, "rng": 0} | change)
+
+
+def test_untrained_model():
+    with pytest.raises(ValueError, match="not trained"):
+        DDPM(S).sample(3)
+    with pytest.raises(ValueError, match="dtype must be 'float32' or 'float64'"):
+        DDPM(S, dtype="complex128")
