@@ -121,9 +121,9 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
         raise ValueError(f"variance must be 'beta' or 'posterior', got {variance!r}")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta!r}")
-    if clip is not None and not (len(clip) == 2 and np.all(clip[0] < clip[1])):
-        raise ValueError(f"clip must be (low, high) with low < high, got {clip!r}")
     xp = device_module(getattr(denoiser, "device", "cpu"))
+    if clip is not None and not (len(clip) == 2 and (xp.asarray(clip[0]) < xp.asarray(clip[1])).all()):
+        raise ValueError(f"clip must be (low, high) with low < high, got {clip!r}")
     dtype = getattr(denoiser, "dtype", np.dtype(float))
     rng = generator(rng, xp)
 

@@ -260,15 +260,14 @@ class DDPM:
         model._rng.bit_generator.state = config["rng"]
         model.net = model._network(config["dim"], 0, device)
         model.optimizer = Adam(model.net.parameters)
-        model.average = model.net.parameters.copy()
-        model.mean, model.scale = np.zeros((2, model.net.dim))
-        for name, target in (("parameters", model.net.parameters), ("average", model.average),
-                             ("m", model.optimizer.m), ("v", model.optimizer.v),
-                             ("mean", model.mean), ("scale", model.scale)):
-            if arrays[name].shape != target.shape or not np.isfinite(arrays[name]).all():
-                raise ValueError(f"its {name} must be finite, of shape {target.shape}, "
-                                 f"and has shape {arrays[name].shape}")
-            target[...] = model.net.xp.asarray(arrays[name]) if target is not model.mean else arrays[name]
+        P, d = len(model.net.parameters), model.net.dim
+        for name, n in {"parameters": P, "average": P, "m": P, "v": P, "mean": d, "scale": d}.items():
+            if arrays[name].shape != (n,) or not np.isfinite(arrays[name]).all():
+                raise ValueError(f"its {name} must be {n} finite numbers, and has shape {arrays[name].shape}")
+        parameters, model.average, m, v = (model.net.xp.asarray(arrays[name], dtype=model.net.dtype)
+                                           for name in ("parameters", "average", "m", "v"))
+        model.net.parameters[...], model.optimizer.m[...], model.optimizer.v[...] = parameters, m, v
+        model.mean, model.scale = arrays["mean"], arrays["scale"]
         model.step, model.optimizer.t = config["step"], config["optimizer_t"]
         model.losses, model._loss_sum = arrays["losses"].tolist(), config["loss_sum"]
         model.about = config["about"]

@@ -135,9 +135,9 @@ def test_foreign_checkpoints_are_refused(tmp_path):
     refuse("later version", config=np.array(json.dumps(config | {"format": 2})))
     refuse("cannot read", config=np.array("{"))
     refuse("hidden must be", config=np.array(json.dumps(config | {"hidden": -4})))
-    refuse("its parameters must be finite, of shape", config=np.array(json.dumps(config | {"hidden": 4})))
+    refuse("its parameters must be .* finite numbers", config=np.array(json.dumps(config | {"hidden": 4})))
     refuse("it has no 'average'", average=None)
-    refuse("its mean must be finite", mean=np.array([np.nan, 0]))
+    refuse("its mean must be 2 finite numbers", mean=np.array([np.nan, 0]))
     refuse("betas", betas=np.array([2.0]))
     refuse("pickle", m=np.array([print], dtype=object))
 
