@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import hashlib
+import re
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import BinaryIO, NoReturn, Self
 
 import numpy as np
 
 from . import __version__, data
-from .diffusion import subsequence
 from .evaluate import energy_distance, loss_at, nearest
 from .files import check_writable, write_whole
 from .schedule import Schedule
 from .train import DDPM
 
-SAVE_EVERY = 1000   # steps between checkpoints
+SAVE_EVERY = 1000     # steps between checkpoints
 MOST_COMPARED = 2000  # rows in an energy distance
+FOR_IMAGES = {"hidden": 256, "depth": 5, "steps": 6000}
+FOR_OTHERS = {"hidden": 128, "depth": 3, "steps": 10_000}
 
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ValueError(message)  # one line, like every other error
+        """One line, like every other error, and the nearest name beside a wrong one."""
+        wrong = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        near = wrong and difflib.get_close_matches(wrong[1], re.findall(r"\w+", wrong[2]), 1)
+        raise ValueError(f"{message}; did you mean {near[0]!r}?" if near else message)
 
 
 def parser() -> Parser:
@@ -36,10 +42,10 @@ def parser() -> Parser:
 
     train = commands.add_parser("train", help="train a model and write a checkpoint")
     train.add_argument("data", metavar="DATA", help=f"digits, {', '.join(data.PLANAR)}, or a .npy, .npz, .csv file")
-    train.add_argument("--steps", type=int, help="training steps (10000; images: 6000)")
+    train.add_argument("--steps", type=int, help="training steps (10000; images 6000)")
     train.add_argument("--batch-size", type=int, default=256)
-    train.add_argument("--hidden", type=int, help="width of the hidden layers (128; images: 384)")
-    train.add_argument("--depth", type=int, default=3, help="number of hidden layers")
+    train.add_argument("--hidden", type=int, help="width of the hidden layers (128; images 256)")
+    train.add_argument("--depth", type=int, help="number of hidden layers (3; images 5)")
     train.add_argument("--T", type=int, default=1000, help="diffusion steps")
     train.add_argument("--schedule", choices=["linear", "cosine"], default="linear")
     train.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
@@ -59,6 +65,7 @@ def parser() -> Parser:
     evaluate = commands.add_parser("evaluate", help="compare a model with held-out data")
     plot = commands.add_parser("plot", help="draw samples, the reverse process and the losses")
     plot.add_argument("--out", type=Path, help="picture (MODEL.png)")
+    plot.add_argument("--animate", metavar="GIF", type=Path, help="also film the reverse process")
     for command in (sample, evaluate, plot):
         command.add_argument("model", metavar="MODEL", type=Path, help="checkpoint")
         command.add_argument("--seed", type=int, default=0)
@@ -83,9 +90,8 @@ def train(args: argparse.Namespace) -> None:
         if args.steps is not None:
             settings["steps"] = args.steps
     else:
-        defaults = {"hidden": 384, "steps": 6000} if data.is_image(x) else {"hidden": 128, "steps": 10_000}
         given = {name: value for name, value in vars(args).items() if value is not None}
-        args = argparse.Namespace(**(defaults | given))
+        args = argparse.Namespace(**((FOR_IMAGES if data.is_image(x) else FOR_OTHERS) | given))
         schedule = {"linear": Schedule.linear, "cosine": Schedule.cosine}[args.schedule](args.T)
         model = DDPM(schedule, args.hidden, args.depth)
         settings = {"steps": args.steps, "batch_size": args.batch_size,
@@ -101,7 +107,8 @@ def train(args: argparse.Namespace) -> None:
           f"{model.schedule}; checkpoint {out}", flush=True)
 
     with Interrupt() as interrupt:
-        for step in progress(run, settings["steps"], model):
+        for step in progress(run, settings["steps"], "step", model.step,
+                             lambda: f"loss {model.losses[-1]:.4f}" if model.losses else ""):
             if step % SAVE_EVERY == 0 or interrupt.came:
                 model.save(out)
             if interrupt.came:
@@ -114,20 +121,21 @@ def train(args: argparse.Namespace) -> None:
 def sample(args: argparse.Namespace) -> None:
     model = DDPM.load(args.model, args.device)
     check_writable(args.out)
-    x = model.sample(args.n, args.seed, variance=args.variance, steps=args.steps, eta=args.eta)
+    chunks = model.sample_chunks(args.n, args.seed, variance=args.variance, steps=args.steps, eta=args.eta)
     with write_whole(args.out) as file:
-        np.save(file, x)
-    print(f"wrote {args.out}: {x.shape[0]} samples of {x.shape[1]} numbers")
+        for _ in progress(write_rows(file, args.n, model.net.dim, chunks), args.n, "sample"):
+            pass
+    print(f"wrote {args.out}: {args.n} samples of {model.net.dim} numbers")
 
 
 def evaluate(args: argparse.Namespace) -> None:
     model = DDPM.load(args.model, args.device)
     source, rows, held = reference(model, args)
     print("loss by t, per dimension, on held-out data (1: no better than guessing 0)")
-    print("      t    loss   least   ratio")
+    print("      t     loss    least   ratio")
     for t, loss, least in loss_by_time(model, source, held, args.seed):
-        known = f"{least:8.4f}{loss / least:8.3f}" if np.isfinite(least) else "       -       -"
-        print(f"{t:7.0f}{loss:8.4f}{known}")
+        known = f"{least:9.3g}{loss / least:8.3f}" if np.isfinite(least) else "        -       -"
+        print(f"{t:7.0f}{loss:9.3g}{known}")
 
     n = min(len(held), len(rows), MOST_COMPARED)
     drawn, rows, held = (model.standardize(a) for a in (model.sample(n, args.seed), rows, held[:n]))
@@ -144,17 +152,25 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def plot(args: argparse.Namespace) -> None:
     try:
-        from .plot import overview
+        from .plot import film, overview
     except ImportError:
         raise ValueError("plot needs matplotlib: pip install 'npddpm[cli]'") from None
     model = DDPM.load(args.model, args.device)
     source, rows, held = reference(model, args)
     out = args.out or args.model.with_suffix(".png")
-    check_writable(out)
+    for path in filter(None, (out, args.animate)):
+        check_writable(path)
     figure = overview(model, rows, loss_by_time(model, source, held, args.seed), args.seed)
+    kind = out.suffix[1:] or "png"
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise ValueError(f"--out must end in .png, .svg or .pdf, got {out}")
     with write_whole(out) as file:
-        figure.savefig(file, format=out.suffix[1:] or "png", dpi=110)
+        figure.savefig(file, format=kind, dpi=110)
     print(f"wrote {out}")
+    if args.animate:
+        with write_whole(args.animate) as file:
+            file.write(film(model, rows, args.seed))
+        print(f"wrote {args.animate}")
 
 
 # ---------------------------------------------------------------- what they share
@@ -191,35 +207,44 @@ class Interrupt:
 
     came = False
 
-    def __enter__(self) -> Interrupt:
+    def __enter__(self) -> Self:
         self.before = signal.signal(signal.SIGINT, lambda *_: setattr(self, "came", True))
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGINT, self.before)
 
 
-def progress(run: Iterable[int], steps: int, model: DDPM) -> Iterator[int]:
-    """Pass the steps on, with a bar on a terminal (if tqdm is there), else a line every tenth of the way."""
-    first, start = model.step, time.monotonic()
-    bar = None
+def write_rows(file: BinaryIO, n: int, d: int, chunks: Iterable[np.ndarray]) -> Iterator[int]:
+    """Write a .npy file of n rows chunk by chunk, yielding the number of rows written."""
+    header = {"descr": "<f8", "fortran_order": False, "shape": (n, d)}
+    np.lib.format.write_array_header_1_0(file, header)
+    done = 0
+    for chunk in chunks:
+        file.write(chunk.astype("<f8").tobytes())
+        done += len(chunk)
+        yield done
+
+
+def progress(counts: Iterable[int], total: int, unit: str, first: int = 0,
+             note: Callable[[], str] = str) -> Iterator[int]:
+    """Pass rising counts on, with a bar on a terminal (if tqdm is there), else a line every tenth of the way."""
+    start, shown, bar = time.monotonic(), first, None
     if sys.stderr.isatty():
         try:
-            from tqdm import tqdm
-            bar = tqdm(total=steps, initial=first, unit="step")
+            from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
+            bar = tqdm(total=total, initial=first, unit=unit)
         except ImportError:
             pass
-    for step in run:
+    for count in counts:
         if bar is not None:
-            bar.update()
-            if step % 100 == 0:
-                bar.set_postfix(loss=f"{model.losses[-1]:.4f}", refresh=False)
-        elif step % max(1, steps // 10) == 0 or step == steps:
-            rate = (step - first) / (time.monotonic() - start)
-            loss = f"loss {model.losses[-1]:.4f}, " if model.losses else ""
-            print(f"step {step}/{steps}: {loss}{rate:.0f} steps/s, {(steps - step) / rate:.0f} s left",
-                  file=sys.stderr, flush=True)
-        yield step
+            bar.set_postfix_str(note(), refresh=False)
+            bar.update(count - bar.n)
+        elif count == total or count - shown >= total / 10:
+            rate, shown = (count - first) / (time.monotonic() - start), count
+            parts = [note(), f"{rate:.0f} {unit}s/s", f"{(total - count) / rate:.0f} s left"]
+            print(f"{unit} {count}/{total}: {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
+        yield count
     if bar is not None:
         bar.close()
 

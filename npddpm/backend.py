@@ -20,11 +20,12 @@ BLOCK = 16384  # elements in a block of `elementwise`: 64 KiB of float32, so its
 def get_array_module(*arrays: Any) -> ModuleType:
     """Return ``cupy`` if any argument is a CuPy array, else ``numpy``."""
     cupy = sys.modules.get("cupy")
-    on_gpu = cupy is not None and any(isinstance(a, cupy.ndarray) for a in arrays)
-    return cupy if on_gpu else np
+    if cupy is not None and any(isinstance(a, cupy.ndarray) for a in arrays):
+        return cupy
+    return np
 
 
-def device_module(device: str) -> ModuleType:
+def device_module(device: str) -> Any:
     """Return the array module of a device: NumPy for ``"cpu"``, CuPy for ``"gpu"``.
 
     Raises
@@ -45,7 +46,7 @@ def device_module(device: str) -> ModuleType:
                            "(or [cuda13]), or use device 'cpu'") from None
     try:
         cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # a driver that is missing or too old has its own exception classes
+    except Exception as error:  # noqa: BLE001, a driver that is missing or too old has classes of its own
         raise RuntimeError(f"device 'gpu': CuPy finds no usable GPU ({error}); "
                            "use device 'cpu'") from None
     return cupy
@@ -89,7 +90,7 @@ def elementwise(expression: Callable[..., None]) -> Callable[..., None]:
     """
 
     @functools.cache
-    def fused(xp: ModuleType) -> Callable[..., None]:
+    def fused(xp: ModuleType) -> Any:
         def kernel(*arrays: Any) -> None:
             expression(xp, *arrays)
         return xp.fuse(kernel_name=expression.__name__)(kernel)

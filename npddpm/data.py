@@ -89,7 +89,7 @@ def load(source: str, n: int = 10_000, rng: Any = 0) -> Array:
     """
     if source == "digits":
         with resources.files("npddpm").joinpath("digits.npz").open("rb") as file:
-            return np.load(file)["x"].astype(np.float64)
+            return check_data(np.load(file)["x"])
     if source in PLANAR:
         return PLANAR[source](n, generator(rng))
     path = Path(source)
@@ -104,18 +104,18 @@ def load(source: str, n: int = 10_000, rng: Any = 0) -> Array:
 
 
 def check_data(x: Any, name: str = "x") -> Array:
-    """Return x as (n, d) float64, or raise ValueError saying what is wrong with it."""
+    """Return x as an (n, d) float64 array, or raise ValueError saying what is wrong with it."""
     x = np.asarray(x)
     if x.dtype.kind not in "fiub":
         raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
     if x.ndim != 2 or x.shape[0] < 2 or x.shape[1] < 1:
         raise ValueError(f"{name} must have shape (n, d) with n >= 2 rows and d >= 1 columns, got {x.shape}")
-    x = x.astype(np.float64)
-    bad = np.argwhere(~np.isfinite(x))
+    out: Array = x.astype(np.float64)
+    bad = np.argwhere(~np.isfinite(out))
     if len(bad):
         row, column = bad[0]
         raise ValueError(f"{name} must be finite, got {x[row, column]} in row {row}, column {column}")
-    return x
+    return out
 
 
 def _read_npy(file: BinaryIO) -> Any:

@@ -232,8 +232,8 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     rng, (batch, d) = generator(rng, xp), x0.shape
     terms = xp.empty((s.T + 1, batch))
     # KL( N(sqrt(abar_T) x_0, v I) || N(0, I) ),  v = 1 - abar_T
-    v, log_v = s.one_minus_alpha_bars[-1], math.log(s.one_minus_alpha_bars[-1])
-    terms[0] = -0.5 * (s.alpha_bars[-1] * (x0**2).sum(-1) + d * (-s.alpha_bars[-1] - log_v))
+    abar, log_v = s.alpha_bars[-1], math.log(s.one_minus_alpha_bars[-1])
+    terms[0] = -0.5 * (abar * (x0**2).sum(-1) + d * (-abar - log_v))
     for t in range(1, s.T + 1):
         eps = rng.standard_normal(x0.shape)
         error = ((eps - predict(denoiser, s.q_sample(x0, t, eps), t)) ** 2).sum(-1)

@@ -13,7 +13,7 @@ from .schedule import Schedule
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def distances(x: Array, y: Array) -> Array:
+def distances(x: Array, y: Array) -> Any:
     """Euclidean distances of all rows of x to all rows of y, (n, m): |x - y|^2 = |x|^2 + |y|^2 - 2 x.y."""
     center = y.mean(0)
     x, y = x - center, y - center

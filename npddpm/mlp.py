@@ -26,7 +26,6 @@ from .backend import device_module, elementwise, generator
 from .schedule import Schedule, check_count
 
 TIME_FREQUENCIES = 32
-SILU_GAIN = 1.0
 
 
 @elementwise
@@ -75,8 +74,8 @@ class MLP:
     parameters : (P,) array
         All weights; change it in place.
     weights : list of 2-D arrays
-        W_1 ... W_out, views of `parameters`. The last column of each is the bias, except in W_1, whose
-        columns are those of `features`.
+        W_1 ... W_out, views of `parameters`. The last column is the bias, but in W_1 the features of x
+        come first, then the bias, then the sines and cosines of t.
     """
 
     def __init__(self, dim: int, hidden: int = 128, depth: int = 3, *, schedule: Schedule,
@@ -97,11 +96,11 @@ class MLP:
 
         self.parameters = xp.zeros(sum(m * n for m, n in self.shapes), dtype=self.dtype)
         self.weights = self.split(self.parameters)
-        rng = generator(rng)
-        n = self.x_features
+        rng, n = generator(rng), self.x_features
         for block in (self.weights[0][:, :n], self.weights[0][:, n:], *(W[:, :-1] for W in self.weights[1:-1])):
-            # Unit variance for z from x, from t, and from each hidden layer; W_out stays 0, so that F does.
-            block[...] = xp.asarray(SILU_GAIN * rng.standard_normal(block.shape) / math.sqrt(block.shape[1]), dtype=self.dtype)
+            # He et al. (2015): what x, t and each hidden layer send on keeps its size. W_out and F start as 0.
+            deviation = math.sqrt(2 / block.shape[1])
+            block[...] = xp.asarray(deviation * rng.standard_normal(block.shape), dtype=self.dtype)
         self._batch = -1
 
     def split(self, vector: Any) -> list[Any]:
@@ -142,13 +141,13 @@ class MLP:
         else:
             xp.take(self.tau, t, axis=0, out=phi[:, n:])
         A = phi.T
-        for W, A_next, S in zip([W, *self.weights[1:-1]], self._A, self._S):
-            Z = xp.matmul(W, A, out=self._Z)        # Z = W A
+        for W_l, A_next, S in zip([W, *self.weights[1:-1]], self._A, self._S):
+            Z = xp.matmul(W_l, A, out=self._Z)      # Z = W A
             silu(Z, A_next[:-1], S)                 # A = silu(Z), S = sigma(Z)
             A = A_next
         F = A.T @ self.weights[-1].T                # F = W_out A, a row for each example again
-        self._t, self._noise, self._signal = t, *(s.at(f"sqrt_{name}alpha_bars", t, xt)
-                                                  for name in ("one_minus_", ""))
+        self._t, self._noise = t, s.at("sqrt_one_minus_alpha_bars", t, xt)
+        self._signal = s.at("sqrt_alpha_bars", t, xt)
         return self._noise * xt + self._signal * F  # eps_hat
 
     def backward(self, grad_out: Any, out: Any = None) -> Any:

@@ -58,7 +58,8 @@ class GaussianMixture:
         rng = generator(rng)
         k = rng.choice(len(self.weights), size=n, p=self.weights)
         z = rng.standard_normal((n, self.means.shape[1])) * np.sqrt(self.variances[k])
-        return self.means[k] + np.einsum("nij,nj->ni", self.axes[k], z)
+        x: np.ndarray = self.means[k] + np.einsum("nij,nj->ni", self.axes[k], z)
+        return x
 
     def standardized(self, mean: Any, scale: Any) -> GaussianMixture:
         """The law of (x - mean) / scale."""
@@ -99,7 +100,7 @@ class GaussianMixture:
         if d <= 2:
             z, w = np.polynomial.hermite_e.hermegauss(QUADRATURE_NODES)
             nodes = np.stack(np.meshgrid(*[z] * d), -1).reshape(-1, d)
-            w = math.prod(np.meshgrid(*[w / w.sum()] * d)).ravel()
+            w = np.prod(np.meshgrid(*[w / w.sum()] * d), axis=0).ravel()
             a, b = s.alpha_bars[t], s.one_minus_alpha_bars[t]
             total = 0.0
             for k, weight in enumerate(self.weights):

@@ -1,25 +1,32 @@
-"""Pictures of a model: its samples beside the data, the reverse process, and the losses."""
+"""Pictures of a model: samples beside data, both processes, the vector field, the losses; and a film."""
 
 from __future__ import annotations
 
 import math
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.animation import ArtistAnimation
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from . import diffusion
-from .backend import generator
+from .backend import generator, to_host
 from .data import is_image
-from .train import LOSS_EVERY, DDPM
+from .train import DDPM, LOSS_EVERY
 
 GRID = 8, 12     # rows and columns of a mosaic of images
 POINTS = 2000    # points of a scatter
-MOMENTS = (1, 0.7, 0.5, 0.35, 0.2, 0.1, 0.05, 0)  # of the reverse process, as shares of T
+MOMENTS = (1, 0.7, 0.5, 0.35, 0.2, 0.1, 0.05, 0)  # of a process, as shares of T
+FIELDS = (0.7, 0.35, 0.1, 0.02)                   # of the vector field
+WIDTH = 12.0     # of the page, inches
+FRAMES = 60      # of the film
 
 
 def overview(model: DDPM, x: np.ndarray, by_time: np.ndarray, rng: Any = 0) -> Figure:
-    """One page: samples beside data, the reverse process at eight times t, both loss curves.
+    """One page: samples beside data, the forward and the reverse process, the vector field, the losses.
 
     Parameters
     ----------
@@ -29,54 +36,108 @@ def overview(model: DDPM, x: np.ndarray, by_time: np.ndarray, rng: Any = 0) -> F
     by_time : (k, 3) array
         Columns t, loss at t, and the least possible loss at t, NaN where nobody knows it.
     """
-    images = is_image(x)
+    images, planar = is_image(x), x.shape[1] == 2
     net, s = model.denoiser, model.schedule
+    rng = generator(rng, net.xp)
     n = math.prod(GRID) if images else POINTS
     moments = [round(share * s.T) for share in MOMENTS]
-    films = {t: model.restore(xt) for t, xt in
-             diffusion.trajectory(net, s, n, net.dim, generator(rng, net.xp)) if t in moments}
+    reverse = {t: model.restore(xt) for t, xt in diffusion.trajectory(net, s, n, net.dim, rng) if t in moments}
+    x0 = net.xp.asarray(model.standardize(x[:n]), dtype=net.dtype)
+    eps = rng.standard_normal(x0.shape, dtype=net.dtype)
+    forward = {t: model.restore(s.q_sample(x0, t, eps)) for t in moments}
 
-    figure = Figure(figsize=(12, 11), layout="constrained")
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[2.2, 1, 1.5] if images else [2, 0.9, 1.3])
-    for axes, rows, title in zip(top.subplots(1, 2), (films[0], x[:n]), ("Samples", "Data")):
+    shape = panel_shape(x)
+    small = WIDTH / len(moments) * (1 if images else shape) + 0.6
+    heights = [WIDTH / 2 * shape + 0.4, small, small, WIDTH / len(FIELDS) * shape + 0.6, 3.4]
+    if not planar:
+        heights.pop(3)
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    pages: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
+    top, noising, denoising, *field, bottom = pages
+
+    for axes, rows, title in zip(top.subplots(1, 2), (reverse[0], x[:n]), ("Samples", "Data")):
         axes.set_title(title)
         draw(axes, rows, x)
-    middle.suptitle("The reverse process, from noise to samples")
-    for axes, t in zip(middle.subplots(1, len(moments)), moments):
-        axes.set_title(f"t = {t}", fontsize="medium")
-        draw(axes, films[t][:16], x, (4, 4)) if images else draw(axes, films[t], x)
-        axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
-    draw_losses(*bottom.subplots(1, 2), model, by_time)
+    for page, films, title in ((noising, forward, "The forward process $q(x_t | x_0)$: data become noise"),
+                               (denoising, reverse, "The reverse process: noise becomes samples")):
+        page.suptitle(title)
+        for axes, t in zip(page.subplots(1, len(moments)), sorted(moments, reverse=page is denoising)):
+            axes.set_title(f"$t = {t}$", fontsize="medium")
+            draw(axes, films[t][:16] if images else films[t], x, (4, 4))
+            axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
+    for page in field:
+        page.suptitle(r"Where the network sends a point: $-\hat\epsilon(x_t, t)$ over points of $x_t$")
+        for axes, share in zip(page.subplots(1, len(FIELDS)), FIELDS):
+            draw_field(axes, model, net, max(1, round(share * s.T)), x0, eps)
+    draw_losses(bottom.subplots(1, 2), model, by_time)
+    FigureCanvasAgg(figure)
     return figure
 
 
-def draw(axes: Any, rows: np.ndarray, x: np.ndarray, grid: tuple[int, int] = GRID) -> None:
+def film(model: DDPM, x: np.ndarray, rng: Any = 0) -> bytes:
+    """The reverse process as an animated GIF; it lingers on small t, where the shapes appear."""
+    net, s = model.denoiser, model.schedule
+    moments = {round(s.T * (1 - i / FRAMES) ** 2) for i in range(FRAMES + 1)}
+    n = math.prod(GRID) if is_image(x) else POINTS
+    figure = Figure(figsize=(5, 5 * panel_shape(x) + 0.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes, frames = figure.subplots(), []
+    for t, xt in diffusion.trajectory(net, s, n, net.dim, rng):
+        if t in moments:
+            label = axes.text(0.5, 1.02, f"$t = {t}$", transform=axes.transAxes, ha="center")
+            frames.append([label, *draw(axes, model.restore(xt), x)])
+    frames += frames[-1:] * (FRAMES // 3)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.gif"
+        ArtistAnimation(figure, frames).save(path, writer="pillow", fps=15, dpi=90)
+        return path.read_bytes()
+
+
+def panel_shape(x: np.ndarray) -> float:
+    """Height over width of a panel of `draw`."""
+    if is_image(x):
+        return GRID[0] / GRID[1]
+    return float(np.clip(np.divide(*np.ptp(x, axis=0)[::-1]), 0.4, 1.5)) if x.shape[1] == 2 else 0.7
+
+
+def draw(axes: Any, rows: np.ndarray, x: np.ndarray, grid: tuple[int, int] = GRID) -> Any:
     """Draw rows as images in a grid, as points of the plane, or as a histogram, on the scale of x."""
     if is_image(x):
         side = math.isqrt(x.shape[1])
         tiles = np.full((grid[0] * grid[1], side + 1, side + 1), np.nan)
         tiles[:len(rows), 1:, 1:] = rows.reshape(-1, side, side)[:len(tiles)]
         mosaic = tiles.reshape(*grid, side + 1, side + 1).swapaxes(1, 2).reshape(grid[0] * (side + 1), -1)
-        axes.imshow(mosaic, cmap="gray_r", vmin=x.min(), vmax=x.max(), interpolation="nearest")
         axes.axis("off")
-        return
+        return [axes.imshow(mosaic, cmap="gray_r", vmin=x.min(), vmax=x.max(), interpolation="nearest")]
     low, high = x.min(0), x.max(0)
-    margin = 0.15 * (high - low) + 1e-300
+    margin = np.where(high > low, 0.15 * (high - low), 1)
     axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
     if x.shape[1] == 1:
-        axes.hist(rows[:, 0], bins=np.linspace(*axes.get_xlim(), 60), density=True)
         axes.set(xlabel="$x$", ylabel="density")
-        return
-    axes.scatter(rows[:, 0], rows[:, 1], s=3, linewidths=0, alpha=0.6)
+        return axes.hist(rows[:, 0], bins=np.linspace(low[0] - margin[0], high[0] + margin[0], 60), density=True, color="C0")[2]
     axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
     axes.set(xlabel="first column", ylabel="second column")
     if x.shape[1] == 2:
         axes.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+    return [axes.scatter(rows[:, 0], rows[:, 1], s=3, linewidths=0, alpha=0.6, color="C0")]
 
 
-def draw_losses(training: Any, by_t: Any, model: DDPM, by_time: np.ndarray) -> None:
+def draw_field(axes: Any, model: DDPM, net: Any, t: int, x0: Any, eps: Any) -> None:
+    """Arrows -eps_hat(x_t, t) on a lattice, over points of x_t, in the units of the data."""
+    line = np.linspace(-2.5, 2.5, 18)
+    lattice = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+    arrows = -model.scale * to_host(net(net.xp.asarray(lattice, dtype=net.dtype), t))
+    points = model.restore(model.schedule.q_sample(x0, t, eps))
+    lattice = model.restore(lattice)
+    axes.scatter(*points.T, s=2, linewidths=0, color="0.8")
+    axes.quiver(*lattice.T, *arrows.T, np.hypot(*arrows.T), angles="xy", width=0.005, cmap="viridis")
+    axes.set(title=f"$t = {t}$", xticks=[], yticks=[], aspect="equal",
+             xlim=lattice[[0, -1], 0], ylim=lattice[[0, -1], 1])
+
+
+def draw_losses(axes: Any, model: DDPM, by_time: np.ndarray) -> None:
     """The training loss against the step, and the loss against t, per dimension and in units of noise variance."""
-    losses = np.array(model.losses)
+    (training, by_t), losses = axes, np.array(model.losses)
     training.plot(LOSS_EVERY * np.arange(1, len(losses) + 1), losses, linewidth=1)
     training.set(title="Training", xlabel="step", ylabel=f"loss, mean of {LOSS_EVERY} steps", yscale="log")
     t, loss, least = by_time.T

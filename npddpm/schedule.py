@@ -229,7 +229,7 @@ class Schedule:
         x0, = _same_shape(x0=x0)
         t = self._check_t(t, x0, first=1)
         if not isinstance(t, int):
-            raise ValueError("t must be one int: the covariance of a joint law depends on it")
+            raise TypeError("t must be one int: the covariance of a joint law depends on it")
         before, after = self.one_minus_alpha_bars[t - 1:t + 1]
         cross = math.sqrt(self.alphas[t]) * before
         means = [self.q_mean_variance(x0, s)[0] for s in (t - 1, t)]
@@ -371,7 +371,7 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
 def _same_shape(**arrays: Any) -> list[Any]:
     """Return the arguments as floating-point arrays; they must agree in shape."""
     xp = get_array_module(*arrays.values())
-    out = []
+    out: list[Any] = []
     for name, array in arrays.items():
         array = xp.asarray(array)
         if array.dtype.kind not in "fc":

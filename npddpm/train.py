@@ -56,10 +56,12 @@ class DDPM:
         if np.dtype(dtype).name not in ("float32", "float64"):
             raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
         self.schedule = Schedule.linear() if schedule is None else schedule
-        self.shape = {"hidden": check_count("hidden", hidden), "depth": check_count("depth", depth),
+        self.shape: dict[str, Any] = {"hidden": check_count("hidden", hidden), "depth": check_count("depth", depth),
                       "dtype": np.dtype(dtype).name}
         self.fourier = None if fourier is None else check_count("fourier", fourier, least=0)
-        self.step, self.losses, self.about = 0, [], {}
+        self.step = 0
+        self.losses: list[float] = []
+        self.about: dict[str, Any] = {}
         self._loss_sum: Any = 0.0
 
     # ---- training
@@ -129,7 +131,7 @@ class DDPM:
         self.step, self.losses, self._loss_sum = 0, [], 0.0
 
     def _network(self, dim: int, rng: Any, device: str) -> MLP:
-        return MLP(dim, schedule=self.schedule, fourier=self.fourier, rng=rng, device=device, **self.shape)
+        return MLP(dim, schedule=self.schedule, fourier=self.fourier or 0, rng=rng, device=device, **self.shape)
 
     def _steps(self, x: np.ndarray, steps: int, batch_size: int, lr: float, weighting: str) -> Iterator[int]:
         net, s = self.net, self.schedule
@@ -166,7 +168,7 @@ class DDPM:
         """(x - mean) / scale; a constant column becomes 0."""
         return (x - self.mean) / np.where(self.scale > 0, self.scale, 1)
 
-    def restore(self, z: Any) -> np.ndarray:
+    def restore(self, z: Any) -> Any:
         """mean + scale z, in host memory and float64: `standardize` undone."""
         return self.mean + self.scale * to_host(z)
 
@@ -199,7 +201,7 @@ class DDPM:
         return (self.restore(diffusion.sample(net, self.schedule, min(CHUNK, n - start), net.dim, rng, **options))
                 for start in range(0, n, CHUNK))
 
-    def bound(self, x: Any, rng: Any = None, variance: str = "beta") -> np.ndarray:
+    def bound(self, x: Any, rng: Any = None, variance: str = "beta") -> Any:
         """Lower bound of log p(x) for each row of x, (B,) nats, by `variational_bound`, in the data's units."""
         net, x = self.denoiser, check_data(x)
         if not (self.scale > 0).all():
@@ -224,11 +226,13 @@ class DDPM:
         config = {"format": FORMAT, "dim": self.net.dim, **self.shape, "fourier": self.fourier, "step": self.step,
                   "optimizer_t": self.optimizer.t, "loss_sum": float(self._loss_sum),
                   "rng": self._rng.bit_generator.state, "about": self.about}
-        arrays = {"betas": self.schedule.betas[1:], "mean": self.mean, "scale": self.scale,
-                  "parameters": self.net.parameters, "average": self.average,
-                  "m": self.optimizer.m, "v": self.optimizer.v, "losses": np.asarray(self.losses, dtype=float)}
+        on_device = {"parameters": self.net.parameters, "average": self.average,
+                     "m": self.optimizer.m, "v": self.optimizer.v}
+        arrays: dict[str, Any] = {name: to_host(array) for name, array in on_device.items()}
+        arrays |= {"betas": self.schedule.betas[1:], "mean": self.mean, "scale": self.scale,
+                   "losses": np.asarray(self.losses, dtype=float)}
         with write_whole(path) as file:
-            np.savez(file, config=np.asarray(json.dumps(config)), **{k: to_host(a) for k, a in arrays.items()})
+            np.savez(file, config=np.asarray(json.dumps(config)), **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "cpu") -> DDPM:

@@ -51,7 +51,7 @@ def test_ddim_without_noise_is_deterministic(steps):
 def test_ddim_of_a_point_lands_on_it():
     """If all data are one point m, eps = (x_t - sqrt(abar) m)/sqrt(1 - abar), and any step count ends at m."""
     m = np.array([1.0, -2.0])
-    exact = lambda x, t: S.predict_eps(x, t, np.broadcast_to(m, x.shape))  # noqa: E731
+    exact = lambda x, t: S.predict_eps(x, t, np.broadcast_to(m, x.shape))
     for steps in (1, 3, 20):
         assert sample(exact, S, 5, 2, rng=0, steps=steps, eta=0.0) == approx(np.tile(m, (5, 1)), rel=1e-9)
 
@@ -72,7 +72,7 @@ def test_seed_decides_the_samples():
 @pytest.mark.parametrize("options", [{}, {"steps": 5, "eta": 0.5}])
 def test_clip_bounds_the_predicted_x0(options):
     """In the last step x_0 is its own prediction, so it lies within the range, and inside it nothing changes."""
-    wild, tame = lambda x, t: 3 * x, lambda x, t: np.sqrt(S.one_minus_alpha_bars[t]) * x  # noqa: E731
+    wild, tame = lambda x, t: 3 * x, lambda x, t: np.sqrt(S.one_minus_alpha_bars[t]) * x
     assert np.abs(sample(wild, S, 50, 2, rng=0, clip=(-1.5, 1.5), **options)).max() <= 1.5 + 1e-12
     free = sample(tame, S, 50, 2, rng=0, **options)
     assert sample(tame, S, 50, 2, rng=0, clip=(-1e3, 1e3), **options) == approx(free, rel=1e-9)

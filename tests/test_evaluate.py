@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pytest import approx
 
-from npddpm.evaluate import distances, energy_distance, loss_at, nearest
 from npddpm import GaussianMixture, Schedule
+from npddpm.evaluate import distances, energy_distance, loss_at, nearest
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((40, 3)), 5 + RNG.standard_normal((25, 3))

@@ -5,6 +5,7 @@ Tests on samples use fixed seeds and a two-sided false-alarm rate of 1e-6 each.
 """
 
 import math
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -34,7 +35,7 @@ def recursion(s, variance=None, steps=None, eta=1.0):
     """Mean and variance of x_0 when x_T ~ N(0, 1), from the papers' formulas alone."""
     mean, var = 0.0, 1.0
     times = list(range(s.T, -1, -1)) if steps is None else [round(s.T * (steps - i) / steps) for i in range(steps + 1)]
-    for t, r in zip(times, times[1:]):
+    for t, r in pairwise(times):
         a_t, a_r = s.alpha_bars[t], s.alpha_bars[r]
         slope = math.sqrt(1 - a_t) / (a_t * VARIANCE + 1 - a_t)       # eps_hat = slope (x_t - sqrt(abar_t) m)
         offset = -slope * math.sqrt(a_t) * MEAN
@@ -107,7 +108,7 @@ def test_eta_1_over_all_steps_is_ancestral_with_the_posterior_variance(T, seed):
     rng = np.random.default_rng(seed)
     s = Schedule.from_betas(rng.uniform(0.001, 0.7, T))
     x_T, noise = rng.standard_normal((3, 2)), rng.standard_normal((T + 1, 3, 2))
-    bent = lambda x, t: np.tanh(x) + 0.1 * t  # noqa: E731
+    bent = lambda x, t: np.tanh(x) + 0.1 * t
     both = [sample(bent, s, 3, 2, x_T=x_T, noise=noise, **options)
             for options in ({"variance": "posterior"}, {"steps": T, "eta": 1.0})]
     assert both[0] == approx(both[1], rel=1e-12, abs=1e-12 * np.abs(both[0]).max())

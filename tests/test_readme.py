@@ -1,0 +1,46 @@
+"""The README does what it says: its worked page is run, its tables name things that exist."""
+
+import doctest
+import re
+from pathlib import Path
+
+import numpy as np
+
+import npddpm
+from npddpm import gaussian
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_worked_page():
+    snippets = "\n".join(re.findall(r"^```pycon\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+    test = doctest.DocTestParser().get_doctest(snippets, {}, "README.md", None, 0)
+    assert len(test.examples) > 30
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_the_ten_lines(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    shortened = code.replace("10_000", "10").replace("T=1000", "T=20").replace("steps=50", "steps=5")
+    scope = {}
+    exec(shortened, scope)  # noqa: S102
+    assert scope["y"].shape == scope["z"].shape == (1000, 2) and np.isfinite(scope["z"]).all()
+
+
+def test_names_in_the_tables_exist():
+    """Tests named in the README are there, and so are the functions of the table of the derivation."""
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    for name in set(re.findall(r"`(test_\w+?)_?\*?`", README)):
+        assert f"def {name}" in tests, name
+    table = re.search(r"## The derivation\n(.*?)###", README, re.DOTALL)[1]
+    for name in set(re.findall(r"`([\w.]+)`", table)) - {"test_derivation.py"}:
+        home, _, attribute = name.rpartition(".")
+        places = {"gaussian": [gaussian], "Schedule": [npddpm.Schedule]}.get(home, [npddpm, npddpm.Schedule])
+        assert any(hasattr(place, attribute) for place in places), name
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
