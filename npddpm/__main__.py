@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import hashlib
+import itertools
 import re
 import signal
 import sys
@@ -23,8 +24,8 @@ from .train import DDPM
 
 SAVE_EVERY = 1000     # steps between checkpoints
 MOST_COMPARED = 2000  # rows in an energy distance
-FOR_IMAGES = {"hidden": 256, "depth": 5, "steps": 6000}
-FOR_OTHERS = {"hidden": 128, "depth": 3, "steps": 10_000}
+FOR_IMAGES = {"hidden": 256, "depth": 5, "steps": 6000, "lr": 2e-3}
+FOR_OTHERS = {"hidden": 128, "depth": 3, "steps": 10_000, "lr": 1e-3}
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,7 +49,7 @@ def parser() -> Parser:
     train.add_argument("--depth", type=int, help="number of hidden layers (3; images 5)")
     train.add_argument("--T", type=int, default=1000, help="diffusion steps")
     train.add_argument("--schedule", choices=["linear", "cosine"], default="linear")
-    train.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
+    train.add_argument("--lr", type=float, help="peak learning rate (0.001; images 0.002)")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     train.add_argument("--holdout", type=float, default=0.2, help="share of the rows kept for evaluate")
@@ -80,11 +81,12 @@ def parser() -> Parser:
 def train(args: argparse.Namespace) -> None:
     out = args.out or Path(Path(args.data).stem + ".npz")
     x = data.load(args.data)
-    if out.exists() and Path(args.data).exists() and out.samefile(args.data):
-        raise ValueError(f"--out {out} would overwrite the data; name another file")
+    check_output(out, data=args.data)
     if args.resume:
         model = DDPM.load(out, args.device)
-        settings = model.about["settings"]
+        settings = model.about.get("settings")
+        if settings is None:
+            raise ValueError(f"--resume: {out} was not written by npddpm train")
         if model.about["sha256"] != digest(x):
             raise ValueError(f"--resume: {args.data} is not the data that {out} was trained on")
         if args.steps is not None:
@@ -102,7 +104,8 @@ def train(args: argparse.Namespace) -> None:
     rows, held = data.split(x, settings["holdout"])
     run = model.training(rows, settings["steps"], settings["batch_size"], settings["lr"], rng=args.seed,
                          device=args.device, resume=args.resume)
-    check_writable(out)
+    if out.exists() and not args.resume:
+        print(f"the {out} that was there is now {put_aside(out)}")
     print(f"{args.data}: {len(rows)} rows of {x.shape[1]} to train on, {len(held)} held out; "
           f"{model.schedule}; checkpoint {out}", flush=True)
 
@@ -119,8 +122,8 @@ def train(args: argparse.Namespace) -> None:
 
 
 def sample(args: argparse.Namespace) -> None:
+    check_output(args.out, model=args.model)
     model = DDPM.load(args.model, args.device)
-    check_writable(args.out)
     chunks = model.sample_chunks(args.n, args.seed, variance=args.variance, steps=args.steps, eta=args.eta)
     with write_whole(args.out) as file:
         for _ in progress(write_rows(file, args.n, model.net.dim, chunks), args.n, "sample"):
@@ -155,11 +158,11 @@ def plot(args: argparse.Namespace) -> None:
         from .plot import film, overview
     except ImportError:
         raise ValueError("plot needs matplotlib: pip install 'npddpm[cli]'") from None
-    model = DDPM.load(args.model, args.device)
-    source, rows, held = reference(model, args)
     out = args.out or args.model.with_suffix(".png")
     for path in filter(None, (out, args.animate)):
-        check_writable(path)
+        check_output(path, model=args.model, data=args.data)
+    model = DDPM.load(args.model, args.device)
+    source, rows, held = reference(model, args)
     figure = overview(model, rows, loss_by_time(model, source, held, args.seed), args.seed)
     kind = out.suffix[1:] or "png"
     if kind not in figure.canvas.get_supported_filetypes():
@@ -174,6 +177,20 @@ def plot(args: argparse.Namespace) -> None:
 
 
 # ---------------------------------------------------------------- what they share
+
+def check_output(out: Path, **inputs: str | Path | None) -> None:
+    """Raise now if `out` cannot be written, or is one of the inputs."""
+    check_writable(out)
+    for name, path in inputs.items():
+        if path is not None and out.exists() and Path(path).exists() and out.samefile(path):
+            raise ValueError(f"writing {out} would overwrite the {name}; name another file")
+
+
+def put_aside(path: Path) -> Path:
+    """Rename a file to the first free of path.1, path.2 ...: a run must not cost the result of another."""
+    free = next(p for i in itertools.count(1) if not (p := path.with_suffix(f".{i}{path.suffix}")).exists())
+    return path.rename(free)
+
 
 def reference(model: DDPM, args: argparse.Namespace) -> tuple[str, np.ndarray, np.ndarray]:
     """The data a model is compared with: source, the rows it was trained on, the rows held out."""

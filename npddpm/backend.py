@@ -66,13 +66,14 @@ def generator(rng: Any, xp: ModuleType = np) -> Any:
     rng : None, int or Generator
         A seed, or a generator. On the GPU a NumPy generator seeds CuPy's with its next draw.
     """
-    if rng is not None and hasattr(rng, "standard_normal"):
+    if hasattr(rng, "standard_normal"):
         if xp is np or not isinstance(rng, np.random.Generator):
             return rng
         rng = int(rng.integers(2**63))
-    if isinstance(rng, float):
-        raise TypeError(f"rng must be None, an int or a Generator, got {rng!r}")
-    return xp.random.default_rng(rng)
+    try:
+        return xp.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"rng must be None, an int of at least 0 or a Generator, got {rng!r}") from None
 
 
 def synchronize(xp: ModuleType) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from .backend import generator
 from .files import open_to_read
 from .oracle import GaussianMixture
+from .schedule import check_count
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 SUFFIXES = (".npy", ".npz", ".csv")
@@ -91,7 +92,7 @@ def load(source: str, n: int = 10_000, rng: Any = 0) -> Array:
         with resources.files("npddpm").joinpath("digits.npz").open("rb") as file:
             return check_data(np.load(file)["x"])
     if source in PLANAR:
-        return PLANAR[source](n, generator(rng))
+        return PLANAR[source](check_count("n", n, least=2), generator(rng))
     path = Path(source)
     if path.suffix.lower() not in SUFFIXES:
         names = ["digits", *PLANAR]
@@ -105,7 +106,10 @@ def load(source: str, n: int = 10_000, rng: Any = 0) -> Array:
 
 def check_data(x: Any, name: str = "x") -> Array:
     """Return x as an (n, d) float64 array, or raise ValueError saying what is wrong with it."""
-    x = np.asarray(x)
+    try:
+        x = np.asarray(x)
+    except ValueError:
+        raise ValueError(f"{name} must be a table of numbers, with rows of one length, got {x!r:.60}") from None
     if x.dtype.kind not in "fiub":
         raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
     if x.ndim != 2 or x.shape[0] < 2 or x.shape[1] < 1:

@@ -56,6 +56,8 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
 
 def predict(denoiser: Denoiser, xt: Any, t: Any) -> Any:
     """``denoiser(xt, t)``, which must come back in the shape of xt."""
+    if not callable(denoiser):
+        raise TypeError(f"denoiser must be a callable denoiser(x_t, t), got {denoiser!r}")
     eps = denoiser(xt, t)
     if getattr(eps, "shape", None) != xt.shape:
         raise ValueError(f"denoiser must return an array of the shape of x_t, {xt.shape}, "
@@ -122,7 +124,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta!r}")
     xp = device_module(getattr(denoiser, "device", "cpu"))
-    if clip is not None and not (len(clip) == 2 and (xp.asarray(clip[0]) < xp.asarray(clip[1])).all()):
+    if clip is not None and not (np.iterable(clip) and len(clip) == 2 and xp.all(xp.asarray(clip[0]) < xp.asarray(clip[1]))):
         raise ValueError(f"clip must be (low, high) with low < high, got {clip!r}")
     dtype = getattr(denoiser, "dtype", np.dtype(float))
     rng = generator(rng, xp)
@@ -183,7 +185,7 @@ def subsequence(T: int, steps: int | Sequence[int] | None) -> list[int]:
         if not 1 <= steps <= T:
             raise ValueError(f"steps must lie in 1..{T}, got {steps}")
         return [T - T * i // int(steps) for i in range(steps)]
-    times = [int(t) for t in steps]
+    times = [int(t) for t in steps] if np.iterable(steps) else []
     if not times or not all(T >= a > b for a, b in zip(times, [*times[1:], 0])):
         raise ValueError(f"steps must be an int, or times that fall within 1..{T}, got {steps!r:.80}")
     return times
@@ -228,6 +230,8 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     """
     if variance not in ("beta", "posterior"):
         raise ValueError(f"variance must be 'beta' or 'posterior', got {variance!r}")
+    if x0.ndim != 2:
+        raise ValueError(f"x0 must have shape (B, d), got {x0.shape}")
     xp = get_array_module(x0)
     rng, (batch, d) = generator(rng, xp), x0.shape
     terms = xp.empty((s.T + 1, batch))

@@ -80,20 +80,15 @@ class MLP:
 
     def __init__(self, dim: int, hidden: int = 128, depth: int = 3, *, schedule: Schedule,
                  fourier: int = 0, rng: Any = None, dtype: Any = "float32", device: str = "cpu") -> None:
-        self.dim, self.hidden = check_count("dim", dim), check_count("hidden", hidden)
-        self.depth, self.fourier = check_count("depth", depth), check_count("fourier", fourier, least=0)
-        if np.dtype(dtype).name not in ("float32", "float64", "complex128"):
-            raise ValueError(f"dtype must be float32, float64 or complex128, got {dtype!r}")
+        self.shapes = layer_shapes(dim, hidden, depth, fourier)
+        self.dim, self.hidden, self.depth, self.fourier = dim, hidden, depth, fourier
+        self.dtype = check_dtype(dtype, "float32", "float64", "complex128")
         self.xp = xp = device_module(device)
-        self.schedule, self.device, self.dtype = schedule, device, np.dtype(dtype)
+        self.schedule, self.device = schedule, device
 
         self.omega, self.phase = (xp.asarray(a, dtype=self.dtype) for a in fourier_basis(dim, fourier))
         self.tau = xp.asarray(time_features(schedule), dtype=self.dtype)
         self.x_features = dim + len(self.phase)
-        inputs = self.x_features + self.tau.shape[1]
-        widths = [self.hidden] * self.depth
-        self.shapes = [*zip(widths, [inputs] + [h + 1 for h in widths[:-1]]), (self.dim, self.hidden + 1)]
-
         self.parameters = xp.zeros(sum(m * n for m, n in self.shapes), dtype=self.dtype)
         self.weights = self.split(self.parameters)
         rng, n = generator(rng), self.x_features
@@ -209,6 +204,24 @@ class MLP:
         self._A = buffers(self.depth, self.hidden + 1, batch)                # last row stays 1
         self._S = buffers(self.depth, self.hidden, batch)
         self._Z, self._dA, self._dZ = buffers(3, self.hidden, batch)
+
+
+def layer_shapes(dim: int, hidden: int, depth: int, fourier: int) -> list[tuple[int, int]]:
+    """Rows and columns of W_1 ... W_out, biases included."""
+    dim, hidden, depth = check_count("dim", dim), check_count("hidden", hidden), check_count("depth", depth)
+    features = dim * (1 + 2 * check_count("fourier", fourier, least=0)) + 1 + 2 * TIME_FREQUENCIES
+    return [(hidden, features), *[(hidden, hidden + 1)] * (depth - 1), (dim, hidden + 1)]
+
+
+def check_dtype(dtype: Any, *names: str) -> np.dtype[Any]:
+    """Return the dtype if it has one of the names, else raise ValueError."""
+    try:
+        found: np.dtype[Any] = np.dtype(dtype)
+        if found.name in names:
+            return found
+    except TypeError:
+        pass
+    raise ValueError(f"dtype must be {', '.join(names[:-1])} or {names[-1]}, got {dtype!r}")
 
 
 def fourier_basis(dim: int, octaves: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from . import diffusion
 from .backend import generator, to_host
 from .data import check_data, is_image
 from .files import open_to_read, write_whole
-from .mlp import MLP
+from .mlp import MLP, check_dtype, layer_shapes
 from .optim import Adam, clip_norm, learning_rate, update_average
 from .schedule import Schedule, check_count
 
@@ -53,11 +53,11 @@ class DDPM:
 
     def __init__(self, schedule: Schedule | None = None, hidden: int = 128, depth: int = 3, *,
                  fourier: int | None = None, dtype: str = "float32") -> None:
-        if np.dtype(dtype).name not in ("float32", "float64"):
-            raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+        if not (schedule is None or isinstance(schedule, Schedule)):
+            raise TypeError(f"schedule must be a Schedule, got {schedule!r}")
         self.schedule = Schedule.linear() if schedule is None else schedule
         self.shape: dict[str, Any] = {"hidden": check_count("hidden", hidden), "depth": check_count("depth", depth),
-                      "dtype": np.dtype(dtype).name}
+                                      "dtype": check_dtype(dtype, "float32", "float64").name}
         self.fourier = None if fourier is None else check_count("fourier", fourier, least=0)
         self.step = 0
         self.losses: list[float] = []
@@ -204,6 +204,8 @@ class DDPM:
     def bound(self, x: Any, rng: Any = None, variance: str = "beta") -> Any:
         """Lower bound of log p(x) for each row of x, (B,) nats, by `variational_bound`, in the data's units."""
         net, x = self.denoiser, check_data(x)
+        if x.shape[1] != net.dim:
+            raise ValueError(f"x must have {net.dim} columns, got {x.shape[1]}")
         if not (self.scale > 0).all():
             raise ValueError(f"column {np.argmin(self.scale)} of the training data was constant, "
                              "so that the model has no density")
@@ -262,17 +264,21 @@ class DDPM:
                     fourier=config["fourier"], dtype=config["dtype"])
         model._rng = np.random.default_rng()
         model._rng.bit_generator.state = config["rng"]
-        model.net = model._network(config["dim"], 0, device)
+        d = config["dim"]
+        P = sum(m * n for m, n in layer_shapes(d, config["hidden"], config["depth"], config["fourier"]))
+        lengths = {"parameters": P, "average": P, "m": P, "v": P, "mean": d, "scale": d, "losses": arrays["losses"].size}
+        for name, n in lengths.items():
+            array = arrays[name]
+            if array.shape != (n,) or array.dtype.kind != "f" or not np.isfinite(array).all():
+                raise ValueError(f"its {name} must be {n} finite numbers, and are {array.dtype} of shape {array.shape}")
+        model.net = model._network(d, 0, device)
         model.optimizer = Adam(model.net.parameters)
-        P, d = len(model.net.parameters), model.net.dim
-        for name, n in {"parameters": P, "average": P, "m": P, "v": P, "mean": d, "scale": d}.items():
-            if arrays[name].shape != (n,) or not np.isfinite(arrays[name]).all():
-                raise ValueError(f"its {name} must be {n} finite numbers, and has shape {arrays[name].shape}")
         parameters, model.average, m, v = (model.net.xp.asarray(arrays[name], dtype=model.net.dtype)
                                            for name in ("parameters", "average", "m", "v"))
         model.net.parameters[...], model.optimizer.m[...], model.optimizer.v[...] = parameters, m, v
         model.mean, model.scale = arrays["mean"], arrays["scale"]
-        model.step, model.optimizer.t = config["step"], config["optimizer_t"]
+        model.step = check_count("its step", config["step"])
+        model.optimizer.t = check_count("its optimizer_t", config["optimizer_t"])
         model.losses, model._loss_sum = arrays["losses"].tolist(), config["loss_sum"]
         model.about = config["about"]
         return model

@@ -1,7 +1,7 @@
 """A stand-in for CuPy without a GPU, stricter than CuPy itself.
 
 Its arrays refuse to be converted by NumPy functions and to mix with arrays of the host; reductions give
-0-d arrays; every transfer and every fused launch is counted.
+0-d arrays; every transfer, every kernel launch and every fused kernel is counted.
 """
 
 import sys
@@ -9,7 +9,9 @@ import types
 
 import numpy as np
 
-COUNTS = {"to_device": 0, "to_host": 0, "launches": 0}
+COUNTS = {"to_device": 0, "to_host": 0, "launches": 0, "fused": 0}
+VIEWS = {"reshape", "ravel", "transpose", "swapaxes", "view", "empty", "empty_like"}   # start no kernel
+FUSING: list[str] = []  # names of the kernel whose expression is being evaluated
 REFLECTED = "add sub mul truediv pow matmul"
 COMPARISONS = "lt le gt ge eq ne"
 
@@ -34,6 +36,10 @@ def host(value):
     if isinstance(value, dict):
         return {k: host(v) for k, v in value.items()}
     return value
+
+
+def launch():
+    COUNTS["launches"] += not FUSING
 
 
 class ndarray:
@@ -69,23 +75,28 @@ class ndarray:
         return len(self._values)
 
     def __getitem__(self, index):
+        if isinstance(index, ndarray):
+            launch()
         return device(self._values[host(index)])
 
     def __setitem__(self, index, value):
+        launch()
         self._values[host(index)] = host(value)
 
     def __neg__(self):
+        launch()
         return device(-self._values)
 
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
         attribute = getattr(self._values, name)
-        return _wrapped(attribute) if callable(attribute) else device(attribute)
+        return _wrapped(attribute, name) if callable(attribute) else device(attribute)
 
 
 def _operator(name):
     def method(self, other):
+        launch()
         result = getattr(self._values, name)(host(other))
         if name.startswith("__i"):
             assert result is self._values
@@ -101,8 +112,10 @@ for _name in COMPARISONS.split():
     setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
 
 
-def _wrapped(function):
+def _wrapped(function, name):
     def call(*args, **kwargs):
+        if name not in VIEWS:
+            launch()
         out = kwargs.get("out")
         result = function(*host(args), **host(kwargs))
         return device(result) if out is None else out
@@ -127,18 +140,23 @@ class Generator:
         self._rng = np.random.default_rng(seed)
 
     def standard_normal(self, size=None, dtype=float):
+        launch()
         return device(self._rng.standard_normal(size, dtype=dtype))
 
     def integers(self, low, high=None, size=None):
+        launch()
         return device(self._rng.integers(low, high, size))
 
 
 def fuse(*, kernel_name):
     def decorate(function):
         def call(*args):
-            COUNTS["launches"] += 1
+            launch()
+            COUNTS["fused"] += 1
             assert all(isinstance(a, (ndarray, float, int)) for a in args)
+            FUSING.append(kernel_name)
             function(*args)
+            FUSING.pop()
         return call
     return decorate
 
@@ -153,5 +171,5 @@ def module():
     stream = types.SimpleNamespace(synchronize=lambda: None)
     cupy.cuda = types.SimpleNamespace(runtime=types.SimpleNamespace(getDeviceCount=lambda: 1),
                                       get_current_stream=lambda: stream)
-    cupy.__getattr__ = lambda name: _wrapped(getattr(np, name))
+    cupy.__getattr__ = lambda name: _wrapped(getattr(np, name), name)
     return cupy

@@ -156,5 +156,7 @@ def test_a_training_step_makes_no_transfer(cupy):
     next(run)
     crossed = counts(cupy, lambda: [next(run) for _ in range(98)])
     if crossed is not None:
-        assert crossed == {"to_device": 0, "to_host": 0, "launches": 98 * (2 + 2 + 1 + 1)}  # silu, its derivative, Adam, average
+        assert (crossed["to_device"], crossed["to_host"]) == (0, 0)
+        assert crossed["fused"] == 98 * (2 + 2 + 1 + 1)         # silu, its derivative, Adam, the average
+        assert crossed["launches"] <= 98 * 45
         assert counts(cupy, lambda: next(run))["to_host"] == 1   # step 100: the loss

@@ -5,7 +5,6 @@ gives every digit. The arithmetic of the network is analytic, and runs in comple
 """
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
@@ -131,24 +130,3 @@ def test_backward_writes_where_it_is_told_and_never_into_an_old_result():
 def test_seed_decides_the_weights():
     first, same, other = (MLP(2, 4, 2, schedule=SCHEDULE, rng=seed).parameters for seed in (1, 1, 2))
     assert (first == same).all() and (first != other).any()
-
-
-@pytest.mark.parametrize("change, message", [
-    ({"dim": 0}, "dim must be an int of at least 1, got 0"), ({"hidden": 2.0}, "hidden must be"),
-    ({"depth": -1}, "depth must be"), ({"fourier": -1}, "fourier must be an int of at least 0"),
-    ({"dtype": "float16"}, "dtype must be float32, float64 or complex128"), ({"device": "tpu"}, "device must be"),
-])
-def test_bad_settings(change, message):
-    with pytest.raises(ValueError, match=message):
-        MLP(**{"dim": 2, "hidden": 4, "depth": 2, "schedule": SCHEDULE} | change)
-
-
-def test_bad_shapes():
-    net = MLP(2, 4, 2, schedule=SCHEDULE)
-    with pytest.raises(ValueError, match=r"xt must have shape \(B, 2\), got \(3,\)"):
-        net(np.zeros(3), 1)
-    with pytest.raises(ValueError, match="t must"):
-        net(np.zeros((3, 2)), np.array([1, 2]))
-    net(np.zeros((3, 2)), 1)
-    with pytest.raises(ValueError, match=r"grad_out must have the shape of the last output, \(3, 2\)"):
-        net.backward(np.zeros((2, 2)))

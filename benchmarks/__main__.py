@@ -1,0 +1,113 @@
+"""How fast is it, on the CPU and on the GPU, against the machine's floor and against other frameworks?
+
+    python -m benchmarks             this project on every device there is; writes benchmarks/results/
+    python -m benchmarks --peers     and the same step in PyTorch, JAX and scikit-learn, where installed
+    python -m benchmarks --quick     the small sizes only, nothing written
+    python -m benchmarks quality     seconds until samples are as good as real data
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from typing import Any
+
+from npddpm.backend import device_module
+
+from . import measure, ours, peers, quality, report
+from .ours import Shape
+
+SHAPES = [Shape(2, 128, 3, 32), Shape(2, 128, 3, 256), Shape(64, 256, 3, 256), Shape(64, 512, 3, 512),
+          Shape(784, 1024, 3, 512), Shape(784, 2048, 3, 4096)]
+PACKAGES = ("numpy", "cupy", "torch", "jax", "scikit-learn")
+
+
+def describe(device: str) -> dict[str, Any]:
+    """The device and the versions, so that a figure can be traced."""
+    name = platform.processor() or platform.machine()
+    if device == "gpu":
+        runtime = device_module("gpu").cuda.runtime
+        name = runtime.getDeviceProperties(runtime.getDevice())["name"].decode()
+    elif os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as file:
+            name = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), name)
+    versions = {"Python": platform.python_version()}
+    for distribution in importlib.metadata.distributions():
+        package = distribution.metadata["Name"].lower()
+        if package.startswith("cupy") or package in PACKAGES:
+            versions[package] = distribution.version
+    return {"kind": device, "device": name, "cores": len(os.sched_getaffinity(0)), "versions": versions,
+            "date": datetime.date.today().isoformat()}
+
+
+def run(device: str, with_peers: bool, quick: bool) -> dict[str, Any]:
+    """All measurements on one device."""
+    result = describe(device) | {"rates": measure.rates(device), "rows": []}
+    if device == "cpu":
+        result["launches"] = ours.launches(Shape(2, 16, 3, 8))
+
+    def add(what: str, shape: Shape, runs: dict[str, ours.Run], flops: float = 0, moved: float = 0, rounds: int = 9) -> None:
+        print(f"{device}: {what} {tuple(shape)} ...", file=sys.stderr, flush=True)
+        times = measure.interleaved(runs, 3 if quick else rounds)
+        result["rows"].append({"what": what, "shape": shape, "flops": flops, "bytes": moved, "times": times})
+
+    for shape in SHAPES[:3] if quick else SHAPES:
+        runs = {"npddpm": ours.training(shape, device)}
+        for name, contestant in peers.PEERS.items() if with_peers else ():
+            try:
+                runs[name] = contestant(shape, device)
+            except ImportError as reason:
+                print(f"{device}: no {name}: {reason}", file=sys.stderr)
+        add("training step", shape, runs, ours.training_flops(shape))
+        steps = {"npddpm": ours.sampling_step(shape, device)}
+        if "PyTorch" in runs:
+            steps["PyTorch"] = peers.torch_sampling_step(shape, device)
+        add("sampling step", shape, steps, ours.sampling_flops(shape))
+        for name, kernel, flops, moved in ours.kernels(shape, device):
+            add(name, shape, {"npddpm": kernel}, flops, moved, rounds=5)
+    shape = SHAPES[1]
+    whole = Shape(*shape[:3], 2000)
+    add("2000 samples, T = 1000", whole, {"npddpm": ours.sampling_run(shape, device)}, 1000 * ours.sampling_flops(whole), rounds=3)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=["speed", "quality"], default="speed")
+    parser.add_argument("--quick", action="store_true", help="small sizes, few rounds; writes nothing")
+    parser.add_argument("--device", choices=["cpu", "gpu", "all"], default="all")
+    parser.add_argument("--peers", action="store_true", help="compare with the frameworks that are installed")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    args = parser.parse_args()
+
+    devices = ["cpu", "gpu"] if args.device == "all" else [args.device]
+    try:
+        device_module("gpu")
+    except RuntimeError as reason:
+        if args.device == "gpu":
+            sys.exit(f"benchmarks: {reason}")
+        print(f"no GPU: {reason}", file=sys.stderr)
+        devices = ["cpu"]
+
+    if args.what == "quality":
+        result = {device: describe(device) | {"rows": quality.run(device, args.peers, args.quick)} for device in devices}
+        print(json.dumps(result, indent=1) if args.json else "\n\n".join(quality.tables(r["rows"]) for r in result.values()))
+        return
+    results = {device: run(device, args.peers, args.quick) for device in devices}
+    if not args.quick:
+        for result in results.values():
+            print(f"wrote {report.save(result)}", file=sys.stderr)
+        results = report.load()
+        (report.RESULTS / "tables.md").write_text(report.tables(results), encoding="utf-8")
+        report.plot(results, report.RESULTS / "steps.png")
+    print(json.dumps(results, indent=1) if args.json else report.tables(results))
+
+
+if __name__ == "__main__":
+    main()

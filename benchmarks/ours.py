@@ -1,0 +1,137 @@
+"""What this project does, as functions run(n) that do it n times."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npddpm import MLP, Schedule, loss_and_gradient, sample
+from npddpm.backend import device_module, generator, synchronize
+from npddpm.mlp import silu, silu_backward
+from npddpm.optim import Adam, adam_step
+
+ROWS, READ_EVERY, LR = 8192, 100, 1e-3   # of the data; steps between two looks at the loss
+SCHEDULE = Schedule.linear(1000)
+Run = Callable[[int], None]
+
+
+class Shape(NamedTuple):
+    """Sizes of a network and its batch."""
+
+    d: int
+    hidden: int
+    depth: int
+    batch: int
+
+
+def data(d: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((ROWS, d), dtype="float32")
+
+
+def training(shape: Shape, device: str) -> Run:
+    """Draw rows, t and noise; noise the rows; forward, backward, Adam; read the loss every 100 steps."""
+    net = MLP(shape.d, shape.hidden, shape.depth, schedule=SCHEDULE, rng=0, device=device)
+    xp, adam, gradient = net.xp, Adam(net.parameters), net.xp.empty_like(net.parameters)
+    rng, x = generator(0, xp), xp.asarray(data(shape.d))
+    taken = 0
+
+    def run(n: int) -> None:
+        nonlocal taken
+        for _ in range(n):
+            x0 = x.take(rng.integers(0, ROWS, size=shape.batch), axis=0)
+            t = rng.integers(1, SCHEDULE.T + 1, size=shape.batch)
+            eps = rng.standard_normal(x0.shape, dtype=x0.dtype)
+            loss, _ = loss_and_gradient(net, SCHEDULE, x0, t, eps, out=gradient)
+            adam.step(gradient, LR)
+            taken += 1
+            if taken % READ_EVERY == 0:
+                float(loss)
+        synchronize(xp)
+    return run
+
+
+def sampling_step(shape: Shape, device: str) -> Run:
+    """x_{t-1} from x_t, by the ancestral sampler."""
+    net = MLP(shape.d, shape.hidden, shape.depth, schedule=SCHEDULE, rng=0, device=device)
+    rng = generator(0, net.xp)
+    x = rng.standard_normal((shape.batch, shape.d), dtype=net.dtype)
+
+    def run(n: int) -> None:
+        y = x
+        for t in range(500, 500 - n, -1):
+            t = 1 + t % SCHEDULE.T
+            y = SCHEDULE.reverse_mean(y, t, net(y, t)) + 0.1 * rng.standard_normal(y.shape, dtype=y.dtype)
+        synchronize(net.xp)
+    return run
+
+
+def sampling_run(shape: Shape, device: str, n: int = 2000) -> Run:
+    """n samples, all 1000 steps."""
+    net = MLP(shape.d, shape.hidden, shape.depth, schedule=SCHEDULE, rng=0, device=device)
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            sample(net, SCHEDULE, n, shape.d, rng=0)
+        synchronize(net.xp)
+    return run
+
+
+def kernels(shape: Shape, device: str) -> Iterator[tuple[str, Run, float, float]]:
+    """Name, run, floating-point operations of the product, bytes moved, for the parts of a step."""
+    xp = device_module(device)
+    rng = np.random.default_rng(0)
+
+    def random(*size: int) -> Any:
+        return xp.asarray(rng.standard_normal(size, dtype="float32"))
+
+    def repeat(call: Callable[[], Any]) -> Run:
+        def run(n: int) -> None:
+            for _ in range(n):
+                call()
+            synchronize(xp)
+        return run
+
+    h, b = shape.hidden, shape.batch
+    z, a, sigma, da = (random(h, b) for _ in range(4))
+    W, p, m, g, v = random(h, h), *(random(h * h) for _ in range(3)), abs(random(h * h))
+    yield "W A", repeat(lambda: xp.matmul(W, a, out=z)), 2 * h * h * b, 0
+    yield "silu", repeat(lambda: silu(da, a, sigma)), 0, 3 * da.nbytes
+    yield "silu'", repeat(lambda: silu_backward(da, a, sigma, z)), 0, 4 * da.nbytes
+    yield "Adam", repeat(lambda: adam_step(p, m, v, g, 1e-9, 0.9, 0.999, 1e-8)), 0, 7 * p.nbytes
+
+
+def products(shape: Shape) -> list[int]:
+    """Multiplications and additions in W A for one example, layer by layer."""
+    inputs = shape.d + MLP(shape.d, 1, 1, schedule=SCHEDULE).tau.shape[1]
+    return [2 * inputs * shape.hidden, *[2 * shape.hidden**2] * (shape.depth - 1), 2 * shape.hidden * shape.d]
+
+
+def training_flops(shape: Shape) -> int:
+    """W A, dZ A^T and, but for the first layer, W^T dZ."""
+    first, *others = products(shape)
+    return shape.batch * (2 * first + 3 * sum(others))
+
+
+def sampling_flops(shape: Shape) -> int:
+    _, *others = products(shape)
+    return shape.batch * (2 * (shape.d + 1) * shape.hidden + sum(others))
+
+
+def launches(shape: Shape) -> int:
+    """Kernels that one training step starts on a GPU, counted on the tests' stand-in for CuPy."""
+    from tests import strict_cupy
+    before = sys.modules.get("cupy")
+    sys.modules["cupy"] = strict_cupy.module()
+    try:
+        run = training(shape, "gpu")
+        run(1)
+        start = strict_cupy.COUNTS["launches"]
+        run(1)
+        return strict_cupy.COUNTS["launches"] - start
+    finally:
+        del sys.modules["cupy"]
+        if before is not None:
+            sys.modules["cupy"] = before

@@ -1,0 +1,124 @@
+"""Seconds until samples are as good as real data, and what fewer sampling steps cost in quality."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from npddpm import DDPM, data
+from npddpm.diffusion import subsequence
+from npddpm.evaluate import energy_distance
+from npddpm.optim import learning_rate
+
+from . import peers
+from .ours import SCHEDULE, Shape
+from .report import table
+
+SHAPE, STEPS, LOOK, NEAR, FOURIER = Shape(2, 128, 3, 256), 10_000, 1000, 0.002, 2
+Sampler = Callable[[int, int | None], np.ndarray]    # n, DDIM steps or None for all
+
+
+def npddpm_learner(x: np.ndarray, device: str, seed: int) -> Iterator[Sampler]:
+    """Train, and yield a sampler every 1000 steps."""
+    model = DDPM(SCHEDULE, SHAPE.hidden, SHAPE.depth, fourier=FOURIER)
+    for step in model.training(x, STEPS, SHAPE.batch, rng=seed, device=device):
+        if step % LOOK == 0:
+            float(model.net.parameters[0])      # wait for the GPU
+            yield lambda n, steps: model.standardize(model.sample(n, seed, steps=steps, eta=1.0 if steps is None else 0.0))
+
+
+def torch_learner(x: np.ndarray, device: str, seed: int) -> Iterator[Sampler]:
+    """The same network, loss, schedule, clipping and average in PyTorch."""
+    net = peers.Torch(SHAPE, device, FOURIER, seed)
+    torch, s = net.torch, SCHEDULE
+    rows = net.tensor(((x - x.mean(0)) / x.std(0)).astype("float32"))
+    average = [p.detach().clone() for p in net.parameters]
+    adam = torch.optim.Adam(net.parameters, fused=True)
+
+    def draw(n: int, steps: int | None) -> np.ndarray:
+        trained, net.parameters = net.parameters, average
+        with torch.inference_mode():
+            y = torch.randn(n, SHAPE.d, device=net.device)
+            times = subsequence(s.T, steps)
+            for t, after in pairwise([*times, 0]):
+                if steps is None:
+                    a, b, sigma = float(s.rsqrt_alphas[t]), float(s.reverse_eps_coefs[t]), float(s.betas[t]) ** 0.5
+                else:
+                    a, b, sigma = s.ddim_coefficients(t, after, eta=0.0)
+                y = a * y - b * net(y, torch.full((n,), t, device=net.device))
+                if sigma > 0 and t > 1:
+                    y += sigma * torch.randn_like(y)
+        net.parameters = trained
+        return y.cpu().numpy()
+
+    for step in range(STEPS):
+        for group in adam.param_groups:
+            group["lr"] = learning_rate(step, STEPS, 1e-3)
+        adam.zero_grad(set_to_none=True)
+        net.loss(rows[torch.randint(0, len(rows), (SHAPE.batch,), device=net.device)]).backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters, 1.0)
+        adam.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, net.parameters, max(1e-3, 9 / (step + 10)))
+        if (step + 1) % LOOK == 0:
+            if net.device == "cuda":
+                torch.cuda.synchronize()
+            yield draw
+
+
+def excess(drawn: np.ndarray, x: np.ndarray, fresh: np.ndarray) -> float:
+    """Energy distance of samples to fresh points less that of as many real points, data at unit scale."""
+    mean, scale = x.mean(0), x.std(0)
+    real, fresh = fresh[:len(drawn)], (fresh[len(drawn):] - mean) / scale
+    return energy_distance(drawn, fresh) - energy_distance((real - mean) / scale, fresh)
+
+
+def run(device: str, with_peers: bool, quick: bool) -> list[dict[str, Any]]:
+    """A row for each data set, seed and learner."""
+    learners = {"npddpm": npddpm_learner}
+    if with_peers:
+        learners["PyTorch"] = torch_learner
+    rows = []
+    for name in ["moons"] if quick else data.PLANAR:
+        for seed in range(1 if quick else 3):
+            x, fresh = (data.load(name, n, rng) for n, rng in ((8000, seed), (6000, 100 + seed)))
+            for who, learner in learners.items():
+                row: dict[str, Any] = {"data": name, "seed": seed, "who": who, "seconds": None, "training": 0.0}
+                start = time.perf_counter()
+                for draw in learner(x, device, seed):
+                    row["training"] += time.perf_counter() - start
+                    if row["seconds"] is None:
+                        drawn = draw(2000, None)
+                        if excess(drawn, x, fresh) < NEAR:
+                            row["seconds"] = row["training"]
+                    start = time.perf_counter()
+                row["excess"] = excess(draw(2000, None), x, fresh)
+                row["sampling"] = {}
+                for steps in (None, 50, 20) if seed == 0 else ():
+                    start = time.perf_counter()
+                    drawn = draw(10_000, steps)
+                    row["sampling"][str(steps or SCHEDULE.T)] = {
+                        "seconds": time.perf_counter() - start, "excess": excess(drawn[:2000], x, fresh)}
+                print(row, flush=True)
+                rows.append(row)
+    return rows
+
+
+def tables(rows: list[dict[str, Any]]) -> str:
+    """Means over seeds for training; the first seed for sampling."""
+    learning, sampling = [], []
+    for name, who in dict.fromkeys((row["data"], row["who"]) for row in rows):
+        mine = [row for row in rows if (row["data"], row["who"]) == (name, who)]
+        reached = [row["seconds"] for row in mine]
+        learning.append([f"{name}, {who}", f"{np.mean(reached):.1f}" if all(reached) else "not reached by all",
+                         f"{np.mean([row['training'] for row in mine]):.1f}",
+                         f"{np.mean([row['excess'] for row in mine]):+.4f}"])
+        sampling.append([f"{name}, {who}", *(f"{cell['seconds']:.2f} ({cell['excess']:+.4f})"
+                                             for cell in mine[0]["sampling"].values())])
+    return (table(["data", f"seconds to within {NEAR}", f"seconds of {STEPS} steps", "excess at the end"], learning)
+            + "\n\n10,000 samples: seconds (energy distance over that of real points)\n\n"
+            + table(["data", "T = 1000", "DDIM, 50", "DDIM, 20"], sampling))

@@ -1,0 +1,106 @@
+"""Results as tables and as a plot."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from npddpm.files import write_whole
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def save(result: dict[str, Any]) -> Path:
+    """Write results/<device>.json."""
+    name = re.sub(r"[^a-z0-9]+", "-", result["device"].lower()).strip("-")
+    path = RESULTS / f"{name}.json"
+    with write_whole(path) as file:
+        file.write((json.dumps(result, indent=1) + "\n").encode())
+    return path
+
+
+def load() -> dict[str, dict[str, Any]]:
+    """The newest result of each kind of device, "cpu" and "gpu"."""
+    found = sorted((json.loads(path.read_text()) for path in RESULTS.glob("*.json")), key=lambda r: r["date"])
+    return {result["kind"]: result for result in found if "kind" in result}
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def milliseconds(timing: dict[str, float] | None) -> str:
+    """Median, and half the distance of the quartiles."""
+    if timing is None:
+        return "no GPU"
+    return f"{1e3 * timing['median']:.3g} ± {500 * (timing['high'] - timing['low']):.1g}"
+
+
+def tables(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown: the machines, CPU against GPU and the floor, and the peers."""
+    parts = []
+    for kind in ("cpu", "gpu"):
+        if kind in results:
+            r = results[kind]
+            versions = ", ".join(f"{name} {version}" for name, version in r["versions"].items())
+            parts.append(f"{kind.upper()}: {r['device']}, {r['cores']} cores, {versions}; {r['date']}. Best matrix product "
+                         f"{r['rates']['sgemm'] / 1e9:.0f} GFLOP/s, copy {r['rates']['copy'] / 1e9:.1f} GB/s.")
+        else:
+            parts.append(f"{kind.upper()}: none was measured.")
+    if "launches" in results.get("cpu", {}):
+        parts.append(f"A training step of depth 3 starts {results['cpu']['launches']} kernels on a GPU.")
+
+    both = {kind: {(row["what"], tuple(row["shape"])): row for row in r["rows"]} for kind, r in results.items()}
+    keys = list(dict.fromkeys(key for rows in both.values() for key in rows))
+    lines: list[list[str]] = []
+    for what, shape in keys:
+        pair = [both.get(kind, {}).get((what, shape)) for kind in ("cpu", "gpu")]
+        times = [row and row["times"]["npddpm"] for row in pair]
+        speedup = f"{times[0]['median'] / times[1]['median']:.2f}" if all(times) else "no GPU"
+        rate, share = [], []
+        for kind, row in zip(("cpu", "gpu"), pair):
+            if row:
+                seconds = row["times"]["npddpm"]["median"]
+                floor = row["flops"] / results[kind]["rates"]["sgemm"] + row["bytes"] / results[kind]["rates"]["copy"]
+                rate.append(f"{row['flops'] / seconds / 1e9:.0f}" if row["flops"] else "-")
+                share.append(f"{floor / seconds:.0%}")
+        lines.append([f"{what} {shape}", *map(milliseconds, times), speedup, " / ".join(rate), " / ".join(share)])
+    parts.append(table(["(d, hidden, depth, batch)", "CPU, ms", "GPU, ms", "speed-up", "GFLOP/s", "share of the floor"], lines))
+
+    for kind, rows in both.items():
+        rivals = list(dict.fromkeys(name for row in rows.values() for name in row["times"] if name != "npddpm"))
+        if rivals:
+            lines = [[f"{what} {shape}", milliseconds(row["times"]["npddpm"]),
+                      *(f"{row['times'][name]['median'] / row['times']['npddpm']['median']:.2f}"
+                        if name in row["times"] else "-" for name in rivals)]
+                     for (what, shape), row in rows.items() if len(row["times"]) > 1]
+            parts.append(f"Time of the others over npddpm's, {kind.upper()} (above 1: npddpm is faster)\n\n"
+                         + table(["(d, hidden, depth, batch)", "npddpm, ms", *rivals], lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
+    """Time of a training step against its size on each device, with the size where they cross."""
+    import numpy as np
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes, lines = figure.subplots(), {}
+    for kind, r in results.items():
+        points = sorted((row["flops"], row["times"]["npddpm"]["median"]) for row in r["rows"] if row["what"] == "training step")
+        flops, seconds = np.array(points).T
+        lines[kind] = flops, seconds
+        axes.loglog(flops, 1e3 * seconds, "o-", label=f"{kind.upper()}: {r['device']}")
+        axes.loglog(flops, 1e3 * flops / r["rates"]["sgemm"], ":", color=axes.lines[-1].get_color(), label="its floor")
+    if len(lines) == 2:
+        (x, cpu), (_, gpu) = lines["cpu"], lines["gpu"]
+        lead = np.log(cpu / gpu)
+        for i in np.flatnonzero(lead[:-1] * lead[1:] < 0):
+            share = lead[i] / (lead[i] - lead[i + 1])
+            axes.axvline(x[i] ** (1 - share) * x[i + 1] ** share, color="0.6", linestyle="--", label="they cross")
+    axes.set(xlabel="floating-point operations in a step", ylabel="milliseconds", title="One training step")
+    axes.legend(frameon=False)
+    with write_whole(path) as file:
+        figure.savefig(file, format="png", dpi=110)
