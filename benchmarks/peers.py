@@ -186,7 +186,7 @@ def sklearn_run(shape: Shape, device: str) -> Run:
     from sklearn.neural_network import MLPRegressor
     tau, signal, noise = coefficients()
     x, rng = data(shape.d), np.random.default_rng(0)
-    net = MLPRegressor([shape.hidden] * shape.depth, alpha=0.0, batch_size=shape.batch, learning_rate_init=LR)
+    net = MLPRegressor(hidden_layer_sizes=[shape.hidden] * shape.depth, alpha=0.0, batch_size=shape.batch, learning_rate_init=LR)
 
     def run(n: int) -> None:
         for _ in range(n):

@@ -3,7 +3,8 @@
     python tests/mutations.py            all of them, a Markdown table at the end
     python tests/mutations.py mlp.py     those of one file
 
-Each mutation is made in a copy of the project, where the whole suite then runs until its first failure.
+Each mutation is made in a copy of the project, where the whole suite then runs until its first failure,
+the file's own tests first. The copy without a mutation must pass.
 """
 
 from __future__ import annotations
@@ -90,22 +91,22 @@ oracle.py | return float(np.mean(a * self.variances / (a * self.variances + b)))
 def killer(file: str, old: str, new: str) -> str | None:
     """Run the suite on the mutated copy; return the test that failed first, or None if all passed."""
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder)
-        for name in ("npddpm", "tests", "setup.cfg", "README.md"):
-            source = ROOT / name
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+        copy = Path(folder) / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "*.egg-info", "__pycache__"))
         path, old, new = copy / "npddpm" / file, old.replace(r"\n", "\n"), new.replace(r"\n", "\n")
         text = path.read_text()
         assert text.count(old) == 1, f"{file}: {old!r} occurs {text.count(old)} times"
         path.write_text(text.replace(old, new))
-        environment = {**os.environ, "PYTHONPATH": folder, "OPENBLAS_NUM_THREADS": "1"}
-        run = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"], check=False,
-                             cwd=copy, env=environment, capture_output=True, text=True)
-    failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", run.stdout, re.MULTILINE)
+        environment = {**os.environ, "PYTHONPATH": str(copy), "OPENBLAS_NUM_THREADS": "1",
+                       "HYPOTHESIS_PROFILE": "mutations"}
+        suite = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/test_{path.stem}.py", "tests"]
+        run = subprocess.run(suite, check=False, cwd=copy, env=environment, capture_output=True, text=True)
+    failed = re.search(r"^(?:FAILED|ERROR) tests/(.+?)(?: - |$)", run.stdout, re.MULTILINE)
     return None if run.returncode == 0 else failed[1] if failed else run.stdout[-200:]
 
 
 def main(only: list[str]) -> None:
+    assert killer("mlp.py", "import math", "import math") is None, "the tests fail without a mutation"
     mutations = [m for m in MUTATIONS if not only or m[0] in only]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         killers = list(pool.map(lambda m: killer(*m[:3]), mutations))
