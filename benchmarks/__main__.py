@@ -62,7 +62,8 @@ def run(device: str, with_peers: bool, quick: bool) -> dict[str, Any]:
             try:
                 runs[name] = contestant(shape, device)
             except ImportError as reason:
-                print(f"{device}: no {name}: {reason}", file=sys.stderr)
+                if shape == SHAPES[0]:
+                    print(f"{device}: no {name}: {reason}", file=sys.stderr)
         add("training step", shape, runs, ours.training_flops(shape))
         steps = {"npddpm": ours.sampling_step(shape, device)}
         if "PyTorch" in runs:
@@ -97,7 +98,10 @@ def main() -> None:
 
     if args.what == "quality":
         result = {device: describe(device) | {"rows": quality.run(device, args.peers, args.quick)} for device in devices}
-        print(json.dumps(result, indent=1) if args.json else "\n\n".join(quality.tables(r["rows"]) for r in result.values()))
+        text = "\n\n".join(f"{r['device']}, {r['date']}\n\n{quality.tables(r['rows'])}" for r in result.values()) + "\n"
+        if not args.quick:
+            (report.RESULTS / "quality.md").write_text(text, encoding="utf-8")
+        print(json.dumps(result, indent=1) if args.json else text)
         return
     results = {device: run(device, args.peers, args.quick) for device in devices}
     if not args.quick:

@@ -30,11 +30,12 @@ TIME_FREQUENCIES = 32
 
 @elementwise
 def silu(xp: Any, z: Any, a: Any, sigma: Any) -> None:
-    """a = z sigma(z), with sigma(z) = (1 + tanh(z/2)) / 2 kept for the backward pass."""
-    xp.tanh(0.5 * z, out=sigma)
+    """a = z sigma(z), with sigma(z) = (1 + tanh(z/2)) / 2 kept for the backward pass. Overwrites z."""
+    z *= 0.5
+    xp.tanh(z, out=sigma)
     sigma += 1
-    sigma *= 0.5
     xp.multiply(z, sigma, out=a)
+    sigma *= 0.5
 
 
 @elementwise
@@ -128,7 +129,8 @@ class MLP:
         phi, n = self._phi, self.x_features
 
         phi[:, :self.dim] = xt
-        xp.sin(xt @ self.omega + self.phase, out=phi[:, self.dim:n])
+        if self.fourier:
+            xp.sin(xt @ self.omega + self.phase, out=phi[:, self.dim:n])
         W = self.weights[0]
         if isinstance(t, int):  # W_1 [phi_x; tau] = [W_x, W_t tau] [phi_x; 1]
             W = xp.concatenate([W[:, :n], (W[:, n:] @ self.tau[t])[:, None]], axis=1)
