@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -18,8 +19,10 @@ Run = Callable[[int], None]
 def interleaved(runs: dict[str, Run], rounds: int = 9, seconds: float = 0.15) -> dict[str, dict[str, float]]:
     """Seconds for one call of each, median and quartiles over rounds in which all take their turn.
 
-    Machines slow down and speed up by the minute; contestants that take turns do so together. A run(n)
-    does its work n times and waits for the device, which n amortizes.
+    Machines slow down and speed up by the minute; contestants that take turns do so together. Each turn
+    begins with a pause, in which the threads of the one before stop spinning, and a few calls that bring
+    its own data into the caches; the order of the turns changes. A run(n) does its work n times and waits
+    for the device, which n amortizes.
     """
     blocks, times = {}, {name: [] for name in runs}
     for name, run in runs.items():
@@ -27,8 +30,12 @@ def interleaved(runs: dict[str, Run], rounds: int = 9, seconds: float = 0.15) ->
         start = time.perf_counter()
         run(1)
         blocks[name] = max(1, min(1000, round(seconds / (time.perf_counter() - start))))
+    order = list(runs.items())
     for _ in range(rounds):
-        for name, run in runs.items():
+        random.shuffle(order)
+        for name, run in order:
+            time.sleep(0.05)
+            run(1 + blocks[name] // 5)
             start = time.perf_counter()
             run(blocks[name])
             times[name].append((time.perf_counter() - start) / blocks[name])

@@ -58,7 +58,7 @@ def torch_learner(x: np.ndarray, device: str, seed: int) -> Iterator[Sampler]:
 
     for step in range(STEPS):
         for group in adam.param_groups:
-            group["lr"] = learning_rate(step, STEPS, 1e-3)
+            group["lr"] = learning_rate(step, STEPS, 2e-3)
         adam.zero_grad(set_to_none=True)
         net.loss(rows[torch.randint(0, len(rows), (SHAPE.batch,), device=net.device)]).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters, 1.0)

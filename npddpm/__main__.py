@@ -24,8 +24,8 @@ from .train import DDPM
 
 SAVE_EVERY = 1000     # steps between checkpoints
 MOST_COMPARED = 2000  # rows in an energy distance
-FOR_IMAGES = {"hidden": 256, "depth": 5, "steps": 6000, "lr": 2e-3}
-FOR_OTHERS = {"hidden": 128, "depth": 3, "steps": 10_000, "lr": 1e-3}
+FOR_IMAGES = {"hidden": 256, "depth": 5, "steps": 6000}
+FOR_OTHERS = {"hidden": 128, "depth": 3, "steps": 10_000}
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,7 +49,7 @@ def parser() -> Parser:
     train.add_argument("--depth", type=int, help="number of hidden layers (3; images 5)")
     train.add_argument("--T", type=int, default=1000, help="diffusion steps")
     train.add_argument("--schedule", choices=["linear", "cosine"], default="linear")
-    train.add_argument("--lr", type=float, help="peak learning rate (0.001; images 0.002)")
+    train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     train.add_argument("--holdout", type=float, default=0.2, help="share of the rows kept for evaluate")

@@ -42,6 +42,11 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     loss : float
         On the GPU a 0-d array, so that nothing waits for it; ``float(loss)`` does.
     gradient : (P,) array
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, a time lies outside 0..T, or `weighting` is unknown.
     """
     if weighting not in ("simple", "elbo"):
         raise ValueError(f"weighting must be 'simple' or 'elbo', got {weighting!r}")
@@ -170,6 +175,11 @@ def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, x
     Returns
     -------
     (n, dim) array
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or the denoiser returns another shape than it is given.
     """
     x = None
     for _, x in trajectory(denoiser, s, n, dim, rng, x_T, noise, variance, steps, eta, clip):
@@ -227,6 +237,11 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     Bound
         `nats`, (B,): the bound of each example. `terms`, (T+1, B): row t is the term of
         p(x_{t-1} | x_t), row 0 that of p(x_T).
+
+    Raises
+    ------
+    ValueError
+        If x0 is not (B, d), `variance` is unknown, or the denoiser returns another shape.
     """
     if variance not in ("beta", "posterior"):
         raise ValueError(f"variance must be 'beta' or 'posterior', got {variance!r}")

@@ -77,10 +77,19 @@ class MLP:
     weights : list of 2-D arrays
         W_1 ... W_out, views of `parameters`. The last column is the bias, but in W_1 the features of x
         come first, then the bias, then the sines and cosines of t.
+
+    Raises
+    ------
+    ValueError
+        If a size, `dtype` or `device` cannot be used.
+    RuntimeError
+        If `device` is "gpu" and there is none.
     """
 
     def __init__(self, dim: int, hidden: int = 128, depth: int = 3, *, schedule: Schedule,
                  fourier: int = 0, rng: Any = None, dtype: Any = "float32", device: str = "cpu") -> None:
+        if not isinstance(schedule, Schedule):
+            raise TypeError(f"schedule must be a Schedule, got {schedule!r}")
         self.shapes = layer_shapes(dim, hidden, depth, fourier)
         self.dim, self.hidden, self.depth, self.fourier = dim, hidden, depth, fourier
         self.dtype = check_dtype(dtype, "float32", "float64", "complex128")

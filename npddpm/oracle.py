@@ -33,6 +33,11 @@ class GaussianMixture:
     means : (K, d) array_like
     covariances : (K, d, d) array_like, or (K, d), or (K,)
         Full matrices, diagonals, or the variances of isotropic components.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, a weight is not positive, or a covariance not positive definite.
     """
 
     def __init__(self, weights: Any, means: Any, covariances: Any) -> None:

@@ -66,7 +66,7 @@ class DDPM:
 
     # ---- training
 
-    def fit(self, x: Any, steps: int = 10_000, batch_size: int = 256, lr: float = 1e-3, *, rng: Any = None,
+    def fit(self, x: Any, steps: int = 10_000, batch_size: int = 256, lr: float = 2e-3, *, rng: Any = None,
             device: str = "cpu", weighting: str = "simple", resume: bool = False) -> DDPM:
         """Train on the rows of x, and return the model.
 
@@ -100,7 +100,7 @@ class DDPM:
             pass
         return self
 
-    def training(self, x: Any, steps: int = 10_000, batch_size: int = 256, lr: float = 1e-3, *,
+    def training(self, x: Any, steps: int = 10_000, batch_size: int = 256, lr: float = 2e-3, *,
                  rng: Any = None, device: str = "cpu", weighting: str = "simple",
                  resume: bool = False) -> Iterator[int]:
         """`fit` as a generator that yields the number of steps taken, after each step.

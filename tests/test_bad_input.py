@@ -85,6 +85,7 @@ LIBRARY = [
     (lambda: net(dtype="float16"), "dtype must be float32, float64 or complex128, got 'float16'"),
     (lambda: net(dtype="floaty"), "dtype must be float32, float64 or complex128, got 'floaty'"),
     (lambda: net(device="tpu"), "device must be 'cpu' or 'gpu', got 'tpu'"),
+    (lambda: net(schedule=0.1), "schedule must be a Schedule, got 0.1", TypeError),
     (lambda: net(rng=1.5), "rng must be None, an int of at least 0 or a Generator, got 1.5", TypeError),
     (lambda: net(rng="seed"), "rng must be None, an int of at least 0 or a Generator, got 'seed'", TypeError),
     (lambda: net(rng=-1), "rng must be None, an int of at least 0 or a Generator, got -1"),

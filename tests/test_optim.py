@@ -38,11 +38,11 @@ def test_adam_finds_the_minimum_of_a_quadratic():
 
 
 def test_long_vectors_are_updated_in_blocks_alike():
-    g = np.random.default_rng(0).standard_normal(100_000).astype("float32")
+    g = np.random.default_rng(0).standard_normal(600_001).astype("float32")
     p = np.zeros_like(g)
     adam = Adam(p)
     adam.step(g, 0.1), adam.step(2 * g, 0.1)
-    for i in (0, 50_000, 99_999):
+    for i in (0, 300_000, 600_000):
         one = np.zeros(1, "float32")
         alone = Adam(one)
         alone.step(g[[i]], 0.1), alone.step(2 * g[[i]], 0.1)
