@@ -9,14 +9,12 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 BLOCK = 131072  # elements in a block of `elementwise`: half a MiB of float32, so that its operands stay in cache
-LARGE = 2**19  # from here on two threads share the blocks: below, waking the second costs what it saves
 
 
 def get_array_module(*arrays: Any) -> ModuleType:
@@ -109,23 +107,7 @@ def elementwise(expression: Callable[..., None]) -> Callable[..., None]:
         else:
             alike = [getattr(a, "shape", None) == first.shape for a in arrays]
             rows = max(1, BLOCK * len(first) // first.size)
-
-            def blocks(start: int, stop: int) -> None:
-                for i in range(start, stop, rows):
-                    part = slice(i, min(i + rows, stop))
-                    expression(np, *[a[part] if cut else a for a, cut in zip(arrays, alike)])
-
-            if first.size < LARGE:
-                blocks(0, len(first))
-            else:  # NumPy lets go of the interpreter within an operation, so a second thread can help
-                half = len(first) // 2
-                other = helper().submit(blocks, 0, half)
-                blocks(half, len(first))
-                other.result()
+            for i in range(0, len(first), rows):
+                expression(np, *[a[i:i + rows] if cut else a for a, cut in zip(arrays, alike)])
 
     return call
-
-
-@functools.cache
-def helper() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1)

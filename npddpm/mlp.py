@@ -29,13 +29,13 @@ TIME_FREQUENCIES = 32
 
 
 @elementwise
-def silu(xp: Any, z: Any, a: Any, sigma: Any) -> None:
-    """a = z sigma(z), with sigma(z) = (1 + tanh(z/2)) / 2 kept for the backward pass. Overwrites z."""
+def silu(xp: Any, z: Any, a: Any) -> None:
+    """a = z sigma(z), with sigma(z) = (1 + tanh(z/2)) / 2; z becomes sigma(z), which the way back needs."""
+    xp.multiply(z, 0.5, out=a)
+    xp.tanh(a, out=z)
+    z += 1
+    a *= z
     z *= 0.5
-    xp.tanh(z, out=sigma)
-    sigma += 1
-    xp.multiply(z, sigma, out=a)
-    sigma *= 0.5
 
 
 @elementwise
@@ -147,9 +147,9 @@ class MLP:
         else:
             xp.take(self.tau, t, axis=0, out=phi[:, n:])
         A = phi.T
-        for W_l, A_next, S in zip([W, *self.weights[1:-1]], self._A, self._S):
-            Z = xp.matmul(W_l, A, out=self._Z)      # Z = W A
-            silu(Z, A_next[:-1], S)                 # A = silu(Z), S = sigma(Z)
+        for W_l, Z, A_next in zip([W, *self.weights[1:-1]], self._S, self._A):
+            xp.matmul(W_l, A, out=Z)                # Z = W A
+            silu(Z, A_next[:-1])                    # A = silu(Z), and sigma(Z) in the place of Z
             A = A_next
         F = A.T @ self.weights[-1].T                # F = W_out A, a row for each example again
         self._t, self._noise = t, s.at("sqrt_one_minus_alpha_bars", t, xt)
@@ -213,8 +213,8 @@ class MLP:
 
         self._phi, = buffers(1, batch, self.x_features + self.tau.shape[1])  # row per example
         self._A = buffers(self.depth, self.hidden + 1, batch)                # last row stays 1
-        self._S = buffers(self.depth, self.hidden, batch)
-        self._Z, self._dA, self._dZ = buffers(3, self.hidden, batch)
+        self._S = buffers(self.depth, self.hidden, batch)                    # Z, then sigma(Z)
+        self._dA, self._dZ = buffers(2, self.hidden, batch)
 
 
 def layer_shapes(dim: int, hidden: int, depth: int, fourier: int) -> list[tuple[int, int]]:

@@ -14,7 +14,11 @@ def adam_step(xp: Any, p: Any, m: Any, v: Any, g: Any, rate: Any, beta1: Any, be
     m += g                              # M <- beta1 M + g
     v *= beta2
     v += g * g                          # V <- beta2 V + g^2
-    p -= rate * m / (xp.sqrt(v) + eps)
+    step = xp.sqrt(v)
+    step += eps
+    xp.divide(m, step, out=step)
+    step *= rate
+    p -= step                           # p <- p - rate M / (sqrt(V) + eps)
 
 
 @elementwise

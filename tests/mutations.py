@@ -48,7 +48,7 @@ gaussian.py | + ratio - 1 - xp.log(ratio)).sum(-1) | + ratio - 1 + xp.log(ratio)
 gaussian.py | 0.5 * ((mean_q - mean_p) ** 2 / variance_p | 0.5 * ((mean_q - mean_p) ** 2 / variance_q | KL the other way round
 gaussian.py | scale_2**2 * variance_1 + variance_2 | scale_2 * variance_1 + variance_2 | a scale not squared
 gaussian.py | (noise * mean + scale * variance * y) / total | (noise * mean + variance * y) / total | a scale forgotten in Bayes' rule
-mlp.py | sigma *= 0.5 | sigma *= 0.25 | the half of the sigmoid
+mlp.py | z *= 0.5 | z *= 0.25 | the half of the sigmoid
 mlp.py | xp.subtract(1, sigma, out=dz) | xp.add(1, sigma, out=dz) | a sign in silu'
 mlp.py | dz += sigma | dz += 0 | the first term of silu'
 mlp.py | dF = (self._signal * grad_out).T | dF = (self._noise * grad_out).T | the wrong factor into F
@@ -59,7 +59,7 @@ mlp.py | return self._noise * self._grad_out + dphi | return dphi | dx without i
 mlp.py | (dphi[:, d:] * slope) | dphi[:, d:] | the cosine forgotten in dx
 mlp.py | return self._noise * xt + self._signal * F | return self._signal * xt + self._noise * F | signal and noise exchanged
 optim.py | v += g * g | v += g | g for g^2
-optim.py | (xp.sqrt(v) + eps) | (v + eps) | the root in Adam
+optim.py | step = xp.sqrt(v) | step = v.copy() | the root in Adam
 optim.py | lr * math.sqrt(n2) / n1 | lr * math.sqrt(n2) | the first bias correction
 optim.py | math.sqrt(n2) * self.eps | self.eps | eps not scaled with V
 optim.py | max(1 - decay, 9 / (t + 9)) | 1 - decay | the average without its warm-up
