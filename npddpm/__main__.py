@@ -270,6 +270,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args = parser().parse_args(argv)
         {"train": train, "sample": sample, "evaluate": evaluate, "plot": plot}[args.command](args)
+    except MemoryError as error:
+        print(f"npddpm: out of memory: {error}; smaller --hidden, --depth, --batch-size or --T need less", file=sys.stderr)
+        return 2
     except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"npddpm: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

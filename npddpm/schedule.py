@@ -143,8 +143,8 @@ class Schedule:
 
     @cached_property
     def one_minus_alpha_bars(self) -> Array:
-        """1 - abar_t, to full relative precision."""
-        return _frozen(-np.expm1(self.log_alpha_bars))
+        """1 - abar_t, to full relative precision (0 - expm1: a minus sign alone would give -0.0 at t = 0)."""
+        return _frozen(0 - np.expm1(self.log_alpha_bars))
 
     @cached_property
     def sqrt_alpha_bars(self) -> Array:
@@ -211,7 +211,7 @@ class Schedule:
         if not 0 <= s <= t <= self.T:
             raise ValueError(f"s and t must satisfy 0 <= s <= t <= {self.T}, got s={s}, t={t}")
         log_ratio = math.fsum(self.log_alphas[s + 1:t + 1])
-        return math.exp(0.5 * log_ratio), -math.expm1(log_ratio)
+        return math.exp(0.5 * log_ratio), 0 - math.expm1(log_ratio)
 
     # ---- step 4: q(x_{t-1}, x_t | x_0)
 
@@ -362,9 +362,11 @@ def _cumulative_sum(values: Array) -> Array:
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
-    """Return `value` as an int, or raise ValueError if it is no whole number or below `least`."""
+    """Return `value` as an int, or raise ValueError if it is no whole number, below `least` or beyond int64."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} must be an int of at least {least}, got {value!r}")
+    if value >= 2**63:
+        raise ValueError(f"{name} must be below 2^63, got {value}")
     return int(value)
 
 

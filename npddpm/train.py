@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import diffusion
-from .backend import generator, to_host
+from .backend import device_module, generator, to_host
 from .data import check_data, is_image
 from .files import open_to_read, write_whole
 from .mlp import MLP, check_dtype, layer_shapes
@@ -246,8 +246,11 @@ class DDPM:
             If the file is damaged, is no checkpoint, or comes from a later version. Nothing in it is
             executed: pickled objects are refused.
         OSError
-            If it cannot be read.
+            If it cannot be opened.
+        RuntimeError
+            If `device` is "gpu" and there is none.
         """
+        device_module(device)  # asked first: a missing GPU is no fault of the file
         with open_to_read(path) as file, np.load(file, allow_pickle=False) as content:
             if "config" not in content:
                 raise ValueError("it is no npddpm checkpoint")

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 MUTATIONS = [line.split(" | ") for line in r"""
 schedule.py | np.log1p(-self.betas) | np.log1p(self.betas) | a sign in log alpha
-schedule.py | _frozen(-np.expm1(self.log_alpha_bars)) | _frozen(1 - np.exp(self.log_alpha_bars)) | 1 - abar with cancellation
+schedule.py | _frozen(0 - np.expm1(self.log_alpha_bars)) | _frozen(1 - np.exp(self.log_alpha_bars)) | 1 - abar with cancellation
 schedule.py | _frozen(np.exp(0.5 * self.log_alpha_bars)) | _frozen(np.exp(self.log_alpha_bars)) | abar for sqrt(abar)
 schedule.py | _frozen(np.sqrt(self.one_minus_alpha_bars)) | _frozen(self.one_minus_alpha_bars) | sqrt(1 - abar) without the root
 schedule.py | _from_1(self.betas[1:] * self._one_minus_ratio) | _from_1(self.alphas[1:] * self._one_minus_ratio) | alpha for beta in rho_t

@@ -213,7 +213,9 @@ COMMANDS = {
     "train moons --steps few": "invalid int value: 'few'",
     "train moons --batch-size -1": "batch_size must be",
     "train moons --hidden -3": "hidden must be",
+    "train moons --hidden 100000000": "out of memory: Unable to allocate",
     "train moons --depth 0": "depth must be",
+    "train moons --depth 10000000000000000000": "depth must be below 2^63, got 10000000000000000000",
     "train moons --lr nan": "lr must be a positive number",
     "train moons --seed -1": "rng must be None, an int of at least 0",
     "train moons --schedule sqrt": "invalid choice: 'sqrt'",
@@ -367,11 +369,23 @@ def test_foreign_checkpoints_are_refused(tmp_path, checkpoint):
     refuse("pickle", m=np.array([print], dtype=object))
 
 
-@given(st.data())
-def test_flipped_bits_are_refused_or_harmless(checkpoint, tmp_path_factory, data):
-    path = tmp_path_factory.mktemp("flipped") / "bad.npz"
+@pytest.mark.parametrize("mark, offset, bit", [
+    (b"PK\x01\x02", 8, 0),       # the directory says: encrypted
+    (b"PK\x05\x06", 17, 7),      # the directory begins before the file does
+    (b"'<f4', ", 6, 3),          # the header of an array: a bracket that nobody closes
+])
+def test_bits_that_matter(tmp_path, checkpoint, mark, offset, bit):
+    refused_or_harmless(tmp_path / "bad.npz", checkpoint, checkpoint.index(mark) + offset, bit)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 7))
+def test_flipped_bits_are_refused_or_harmless(checkpoint, tmp_path_factory, position, bit):
+    refused_or_harmless(tmp_path_factory.getbasetemp() / "bad.npz", checkpoint, position % len(checkpoint), bit)
+
+
+def refused_or_harmless(path, checkpoint, position, bit):
     content = bytearray(checkpoint)
-    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    content[position] ^= 1 << bit
     path.write_bytes(content)
     try:
         damaged = DDPM.load(path)
