@@ -1,15 +1,16 @@
 """The network: a multilayer perceptron on fixed features of x_t and t, forward and backward by hand.
 
-Inside the network a column is an example, as on paper. With A_0 the features of the batch and a row
-of ones under every A, so that the last column of W is the bias, layer l of the forward pass is
+Outside the network a row is an example, inside it a column. phi are the features of the batch, a row of
+ones under every A makes the last row of W the bias, and layer l of the forward pass is
 
-    Z_l = W_l A_{l-1},   A_l = silu(Z_l),        l = 1 ... depth
-    F   = W_out A_depth
+    Z_1 = W_1 phi^T,   Z_l = W_l^T A_{l-1},   A_l = silu(Z_l),        l = 1 ... depth
+    F   = A_depth^T W_out
 
 and with dX short for dL/dX the backward pass reads the same lines from the bottom up:
 
-    dW_out = dF A_depth^T,     dA_depth = W_out^T dF
-    dZ_l = dA_l * silu'(Z_l),  dW_l = dZ_l A_{l-1}^T,   dA_{l-1} = W_l^T dZ_l
+    dW_out = A_depth dF,       dA_depth = W_out dF^T
+    dZ_l = dA_l * silu'(Z_l),  dW_l = A_{l-1} dZ_l^T,   dA_{l-1} = W_l dZ_l
+                               dW_1 = dZ_1 phi
 
 All W lie one after the other in a single vector, and the gradient has the same layout: an optimizer,
 an average or a checkpoint sees one array.
@@ -75,8 +76,9 @@ class MLP:
     parameters : (P,) array
         All weights; change it in place.
     weights : list of 2-D arrays
-        W_1 ... W_out, views of `parameters`. The last column is the bias, but in W_1 the features of x
-        come first, then the bias, then the sines and cosines of t.
+        W_1 ... W_out, views of `parameters`. W_1 is (hidden, features): the features of x come first, then
+        a 1 for the bias, then the sines and cosines of t. The others are (inputs + 1, outputs), with the
+        bias in the last row.
 
     Raises
     ------
@@ -102,7 +104,7 @@ class MLP:
         self.parameters = xp.zeros(sum(m * n for m, n in self.shapes), dtype=self.dtype)
         self.weights = self.split(self.parameters)
         rng, n = generator(rng), self.x_features
-        for block in (self.weights[0][:, :n], self.weights[0][:, n:], *(W[:, :-1] for W in self.weights[1:-1])):
+        for block in (self.weights[0][:, :n], self.weights[0][:, n:], *(W[:-1].T for W in self.weights[1:-1])):
             # He et al. (2015): what x, t and each hidden layer send on keeps its size. W_out and F start as 0.
             deviation = math.sqrt(2 / block.shape[1])
             block[...] = xp.asarray(deviation * rng.standard_normal(block.shape), dtype=self.dtype)
@@ -140,21 +142,21 @@ class MLP:
         phi[:, :self.dim] = xt
         if self.fourier:
             xp.sin(xt @ self.omega + self.phase, out=phi[:, self.dim:n])
-        W = self.weights[0]
+        W_1 = self.weights[0]
         if isinstance(t, int):  # W_1 [phi_x; tau] = [W_x, W_t tau] [phi_x; 1]
-            W = xp.concatenate([W[:, :n], (W[:, n:] @ self.tau[t])[:, None]], axis=1)
+            W_1 = xp.concatenate([W_1[:, :n], (W_1[:, n:] @ self.tau[t])[:, None]], axis=1)
             phi = phi[:, :n + 1]
         else:
             xp.take(self.tau, t, axis=0, out=phi[:, n:])
-        A = phi.T
-        for W_l, Z, A_next in zip([W, *self.weights[1:-1]], self._S, self._A):
-            xp.matmul(W_l, A, out=Z)                # Z = W A
-            silu(Z, A_next[:-1])                    # A = silu(Z), and sigma(Z) in the place of Z
-            A = A_next
-        F = A.T @ self.weights[-1].T                # F = W_out A, a row for each example again
+        xp.matmul(W_1, phi.T, out=self._S[0])                               # Z_1 = W_1 phi^T
+        for i in range(self.depth):
+            if i > 0:
+                xp.matmul(self.weights[i].T, self._A[i - 1], out=self._S[i])    # Z = W^T A_prev
+            silu(self._S[i], self._A[i][:-1])           # A = silu(Z), and sigma(Z) in the place of Z
+        F = self._A[-1].T @ self.weights[-1]            # F = A^T W_out
         self._t, self._noise = t, s.at("sqrt_one_minus_alpha_bars", t, xt)
         self._signal = s.at("sqrt_alpha_bars", t, xt)
-        return self._noise * xt + self._signal * F  # eps_hat
+        return self._noise * xt + self._signal * F      # eps_hat
 
     def backward(self, grad_out: Any, out: Any = None) -> Any:
         """The gradient of L for all parameters, from grad_out = dL/d eps_hat of the last forward pass.
@@ -177,21 +179,21 @@ class MLP:
         *dWs, dW_out = self.split(out)
 
         self._grad_out = grad_out
-        dF = (self._signal * grad_out).T            # eps_hat = ... + sqrt(abar_t) F
-        xp.matmul(dF, self._A[-1].T, out=dW_out)    # F = W_out A
-        dA = xp.matmul(self.weights[-1][:, :-1].T, dF, out=self._dA)
+        dF = self._signal * grad_out                    # eps_hat = ... + sqrt(abar_t) F
+        xp.matmul(self._A[-1], dF, out=dW_out)          # F = A^T W_out
+        dA = xp.matmul(self.weights[-1][:-1], dF.T, out=self._dA)
         for i in reversed(range(self.depth)):
             dZ = self._dZ
-            silu_backward(dA, self._A[i][:-1], self._S[i], dZ)          # A = silu(Z)
+            silu_backward(dA, self._A[i][:-1], self._S[i], dZ)              # A = silu(Z)
             if i > 0:
-                xp.matmul(dZ, self._A[i - 1].T, out=dWs[i])             # Z = W A_prev
-                dA = xp.matmul(self.weights[i][:, :-1].T, dZ, out=self._dA)
+                xp.matmul(self._A[i - 1], dZ.T, out=dWs[i])                 # Z = W^T A_prev
+                dA = xp.matmul(self.weights[i][:-1], dZ, out=self._dA)
         if isinstance(self._t, int):
             dW = dZ @ self._phi[:, :n + 1]
             dWs[0][:, :n] = dW[:, :n]
-            dWs[0][:, n:] = dW[:, n:] * self.tau[self._t]        # [W_x, W_t tau]
+            dWs[0][:, n:] = dW[:, n:] * self.tau[self._t]        # [W_x, W_t tau] [phi_x; 1]
         else:
-            xp.matmul(dZ, self._phi, out=dWs[0])
+            xp.matmul(dZ, self._phi, out=dWs[0])                 # Z_1 = W_1 phi^T
         return out
 
     def input_gradient(self) -> Any:
@@ -221,7 +223,7 @@ def layer_shapes(dim: int, hidden: int, depth: int, fourier: int) -> list[tuple[
     """Rows and columns of W_1 ... W_out, biases included."""
     dim, hidden, depth = check_count("dim", dim), check_count("hidden", hidden), check_count("depth", depth)
     features = dim * (1 + 2 * check_count("fourier", fourier, least=0)) + 1 + 2 * TIME_FREQUENCIES
-    return [(hidden, features), *[(hidden, hidden + 1)] * (depth - 1), (dim, hidden + 1)]
+    return [(hidden, features), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, dim)]
 
 
 def check_dtype(dtype: Any, *names: str) -> np.dtype[Any]:

@@ -18,7 +18,7 @@ from .mlp import MLP, check_dtype, layer_shapes
 from .optim import Adam, clip_norm, learning_rate, update_average
 from .schedule import Schedule, check_count
 
-FORMAT = 1         # of checkpoints
+FORMAT = 2         # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
 CHUNK = 2500       # samples drawn at a time
 
@@ -256,9 +256,9 @@ class DDPM:
                 raise ValueError("it is no npddpm checkpoint")
             arrays = dict(content)
             config = json.loads(str(arrays.pop("config")))
-            if config["format"] > FORMAT:
-                raise ValueError(f"it has format {config['format']}, written by a later version of npddpm; "
-                                 f"this one reads up to {FORMAT}")
+            if config["format"] != FORMAT:
+                raise ValueError(f"it has format {config['format']}, this version of npddpm reads format {FORMAT}; "
+                                 "use the version that wrote it, or train again")
             return cls._from_checkpoint(config, arrays, device)
 
     @classmethod

@@ -51,9 +51,9 @@ gaussian.py | (noise * mean + scale * variance * y) / total | (noise * mean + va
 mlp.py | z *= 0.5 | z *= 0.25 | the half of the sigmoid
 mlp.py | xp.subtract(1, sigma, out=dz) | xp.add(1, sigma, out=dz) | a sign in silu'
 mlp.py | dz += sigma | dz += 0 | the first term of silu'
-mlp.py | dF = (self._signal * grad_out).T | dF = (self._noise * grad_out).T | the wrong factor into F
-mlp.py | xp.matmul(dF, self._A[-1].T, out=dW_out) | xp.matmul(dF, self._A[-1].T, out=dW_out); dW_out[:, -1] = 0 | a bias gradient dropped
-mlp.py | xp.matmul(dZ, self._A[i - 1].T, out=dWs[i]) | xp.matmul(dZ, self._A[i].T, out=dWs[i]) | the wrong layer's input
+mlp.py | dF = self._signal * grad_out | dF = self._noise * grad_out | the wrong factor into F
+mlp.py | xp.matmul(self._A[-1], dF, out=dW_out) | xp.matmul(self._A[-1], dF, out=dW_out); dW_out[-1] = 0 | a bias gradient dropped
+mlp.py | xp.matmul(self._A[i - 1], dZ.T, out=dWs[i]) | xp.matmul(self._A[i], dZ.T, out=dWs[i]) | the wrong layer's input
 mlp.py | dWs[0][:, n:] = dW[:, n:] * self.tau[self._t] | dWs[0][:, n:] = dW[:, n:] | the time features forgotten
 mlp.py | return self._noise * self._grad_out + dphi | return dphi | dx without its linear term
 mlp.py | (dphi[:, d:] * slope) | dphi[:, d:] | the cosine forgotten in dx

@@ -349,7 +349,8 @@ def test_foreign_checkpoints_are_refused(tmp_path, checkpoint):
         return np.array(json.dumps(config | changes))
 
     refuse("no npddpm checkpoint", config=None)
-    refuse("later version", config=changed(format=2))
+    refuse("it has format 1, .* reads format 2", config=changed(format=1))
+    refuse("it has format 3, .* use the version that wrote it", config=changed(format=3))
     refuse("cannot read", config=changed(format="new"))
     refuse("cannot read", config=np.array("{"))
     refuse("cannot read", config=np.array("[1]"))

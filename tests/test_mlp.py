@@ -117,7 +117,7 @@ def test_weights_and_gradient_share_a_layout():
     assert [W.shape for W in net.weights] == net.shapes
     assert all(np.shares_memory(W, net.parameters) for W in net.weights)
     assert np.concatenate([W.ravel() for W in net.weights]) == approx(net.parameters)
-    net.weights[-1][1, -1] = 5    # the bias of the second output
+    net.weights[-1][-1, 1] = 5    # the bias of the second output
     assert net(np.zeros((1, 2)), 20)[0] == approx([0, 5 * np.sqrt(SCHEDULE.alpha_bars[20])])
 
 
