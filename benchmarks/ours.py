@@ -104,13 +104,13 @@ def kernels(shape: Shape, device: str) -> Iterator[tuple[str, Run, float, float]
 
 
 def products(shape: Shape) -> list[int]:
-    """Multiplications and additions in W A for one example, layer by layer."""
+    """Multiplications and additions in W^T A for one example, layer by layer."""
     inputs = shape.d + MLP(shape.d, 1, 1, schedule=SCHEDULE).tau.shape[1]
     return [2 * inputs * shape.hidden, *[2 * shape.hidden**2] * (shape.depth - 1), 2 * shape.hidden * shape.d]
 
 
 def training_flops(shape: Shape) -> int:
-    """W A, dZ A^T and, but for the first layer, W^T dZ."""
+    """W^T A, A dZ^T and, but for the first layer, W dZ."""
     first, *others = products(shape)
     return shape.batch * (2 * first + 3 * sum(others))
 

@@ -182,8 +182,8 @@ class MLP:
         dF = self._signal * grad_out                    # eps_hat = ... + sqrt(abar_t) F
         xp.matmul(self._A[-1], dF, out=dW_out)          # F = A^T W_out
         dA = xp.matmul(self.weights[-1][:-1], dF.T, out=self._dA)
+        dZ = self._dZ
         for i in reversed(range(self.depth)):
-            dZ = self._dZ
             silu_backward(dA, self._A[i][:-1], self._S[i], dZ)              # A = silu(Z)
             if i > 0:
                 xp.matmul(self._A[i - 1], dZ.T, out=dWs[i])                 # Z = W^T A_prev

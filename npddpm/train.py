@@ -243,7 +243,7 @@ class DDPM:
         Raises
         ------
         ValueError
-            If the file is damaged, is no checkpoint, or comes from a later version. Nothing in it is
+            If the file is damaged, is no checkpoint, or has the format of another version. Nothing in it is
             executed: pickled objects are refused.
         OSError
             If it cannot be opened.
