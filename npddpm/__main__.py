@@ -49,7 +49,7 @@ def parser() -> Parser:
     train.add_argument("--depth", type=int, help="number of hidden layers (3; images 5)")
     train.add_argument("--T", type=int, default=1000, help="diffusion steps")
     train.add_argument("--schedule", choices=["linear", "cosine"], default="linear")
-    train.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
+    train.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     train.add_argument("--holdout", type=float, default=0.2, help="share of the rows kept for evaluate")

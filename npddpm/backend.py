@@ -82,26 +82,40 @@ def synchronize(xp: ModuleType) -> None:
         xp.cuda.get_current_stream().synchronize()
 
 
-def elementwise(expression: Callable[..., None]) -> Callable[..., None]:
-    """Make one kernel of ``expression(xp, *arrays)``, plain array arithmetic that works in place.
+def fused(expression: Callable[..., Any]) -> Callable[..., Any]:
+    """Make one kernel of ``expression(*arrays)``, plain array arithmetic that returns a new array.
 
-    On the GPU ``cupy.fuse`` compiles the expression to a single launch. On the CPU it runs over blocks
-    of rows small enough for all its operands to stay in cache. Arrays of the shape of the first one
-    are cut into blocks alike; other arguments, scalars say, are passed whole to each block.
+    On the GPU ``cupy.fuse`` compiles it to a single launch, on the CPU it is what it says.
     """
-
     @functools.cache
-    def fused(xp: ModuleType) -> Any:
-        def kernel(*arrays: Any) -> None:
-            expression(xp, *arrays)
-        return xp.fuse(kernel_name=expression.__name__)(kernel)
+    def kernel(cupy: Any) -> Any:
+        return cupy.fuse(kernel_name=expression.__name__)(expression)
+
+    @functools.wraps(expression)
+    def call(*arrays: Any) -> Any:
+        xp = get_array_module(*arrays)
+        return expression(*arrays) if xp is np else kernel(xp)(*arrays)
+
+    return call
+
+
+def elementwise(expression: Callable[..., None]) -> Callable[..., None]:
+    """`fused` for an ``expression(xp, *arrays)`` that works in place.
+
+    On the CPU it runs over blocks of rows small enough for all its operands to stay in cache. Arrays of
+    the shape of the first one are cut into blocks alike; other arguments, scalars say, are passed whole
+    to each block.
+    """
+    @functools.cache
+    def kernel(cupy: Any) -> Any:
+        return cupy.fuse(kernel_name=expression.__name__)(functools.partial(expression, cupy))
 
     @functools.wraps(expression)
     def call(*arrays: Any) -> None:
         first = arrays[0]
         xp = get_array_module(first)
         if xp is not np:
-            fused(xp)(*arrays)
+            kernel(xp)(*arrays)
         elif first.size <= BLOCK:
             expression(np, *arrays)
         else:

@@ -21,9 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from .backend import get_array_module
+from .backend import fused, get_array_module
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@fused
+def axpby(a: Any, x: Any, b: Any, y: Any) -> Any:
+    """The form that most means below have."""
+    return a * x + b * y
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -194,7 +200,7 @@ class Schedule:
         """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, with eps ~ N(0, I) given by the caller."""
         x0, eps = _same_shape(x0=x0, eps=eps)
         t = self._check_t(t, x0, first=0)
-        return self.at("sqrt_alpha_bars", t, x0) * x0 + self.at("sqrt_one_minus_alpha_bars", t, x0) * eps
+        return axpby(self.at("sqrt_alpha_bars", t, x0), x0, self.at("sqrt_one_minus_alpha_bars", t, x0), eps)
 
     def q_mean_variance(self, x0: Any, t: Any) -> tuple[Any, Any]:
         """Mean and variance of q(x_t | x_0) = N( sqrt(abar_t) x_0, (1 - abar_t) I )."""
@@ -244,7 +250,7 @@ class Schedule:
         """
         x0, xt = _same_shape(x0=x0, xt=xt)
         t = self._check_t(t, x0, first=1)
-        mean = self.at("posterior_x0_coefs", t, x0) * x0 + self.at("posterior_xt_coefs", t, x0) * xt
+        mean = axpby(self.at("posterior_x0_coefs", t, x0), x0, self.at("posterior_xt_coefs", t, x0), xt)
         return mean, self.at("posterior_variances", t, x0)
 
     # ---- step 7: the same mean in terms of the noise
@@ -265,7 +271,7 @@ class Schedule:
         """mu~_t = (x_t - beta_t / sqrt(1 - abar_t) eps) / sqrt(alpha_t)."""
         xt, eps = _same_shape(xt=xt, eps=eps)
         t = self._check_t(t, xt, first=1)
-        return self.at("rsqrt_alphas", t, xt) * xt - self.at("reverse_eps_coefs", t, xt) * eps
+        return axpby(self.at("rsqrt_alphas", t, xt), xt, -self.at("reverse_eps_coefs", t, xt), eps)
 
     # ---- DDIM: from x_t to x_s, s < t, in one step
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from . import diffusion
-from .backend import device_module, generator, to_host
+from .backend import generator, to_host
 from .data import check_data, is_image
 from .files import open_to_read, write_whole
 from .mlp import MLP, check_dtype, layer_shapes
 from .optim import Adam, clip_norm, learning_rate, update_average
 from .schedule import Schedule, check_count
 
-FORMAT = 2         # of checkpoints
+FORMAT = 3         # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
 CHUNK = 2500       # samples drawn at a time
 
@@ -66,7 +66,7 @@ class DDPM:
 
     # ---- training
 
-    def fit(self, x: Any, steps: int = 10_000, batch_size: int = 256, lr: float = 2e-3, *, rng: Any = None,
+    def fit(self, x: Any, steps: int = 10_000, batch_size: int = 256, lr: float = 1e-3, *, rng: Any = None,
             device: str = "cpu", weighting: str = "simple", resume: bool = False) -> DDPM:
         """Train on the rows of x, and return the model.
 
@@ -100,7 +100,7 @@ class DDPM:
             pass
         return self
 
-    def training(self, x: Any, steps: int = 10_000, batch_size: int = 256, lr: float = 2e-3, *,
+    def training(self, x: Any, steps: int = 10_000, batch_size: int = 256, lr: float = 1e-3, *,
                  rng: Any = None, device: str = "cpu", weighting: str = "simple",
                  resume: bool = False) -> Iterator[int]:
         """`fit` as a generator that yields the number of steps taken, after each step.
@@ -250,7 +250,6 @@ class DDPM:
         RuntimeError
             If `device` is "gpu" and there is none.
         """
-        device_module(device)  # asked first: a missing GPU is no fault of the file
         with open_to_read(path) as file, np.load(file, allow_pickle=False) as content:
             if "config" not in content:
                 raise ValueError("it is no npddpm checkpoint")
@@ -259,10 +258,13 @@ class DDPM:
             if config["format"] != FORMAT:
                 raise ValueError(f"it has format {config['format']}, this version of npddpm reads format {FORMAT}; "
                                  "use the version that wrote it, or train again")
-            return cls._from_checkpoint(config, arrays, device)
+            model = cls._from_checkpoint(config, arrays)
+        model._place(config, arrays, device)  # out here, since a fault of the device is none of the file
+        return model
 
     @classmethod
-    def _from_checkpoint(cls, config: dict[str, Any], arrays: dict[str, Any], device: str) -> DDPM:
+    def _from_checkpoint(cls, config: dict[str, Any], arrays: dict[str, Any]) -> DDPM:
+        """Everything but the network and its optimizer, and the check of all that `_place` will use."""
         model = cls(Schedule.from_betas(arrays["betas"]), config["hidden"], config["depth"],
                     fourier=config["fourier"], dtype=config["dtype"])
         model._rng = np.random.default_rng()
@@ -274,17 +276,21 @@ class DDPM:
             array = arrays[name]
             if array.shape != (n,) or array.dtype.kind != "f" or not np.isfinite(array).all():
                 raise ValueError(f"its {name} must be {n} finite numbers, and are {array.dtype} of shape {array.shape}")
-        model.net = model._network(d, 0, device)
-        model.optimizer = Adam(model.net.parameters)
-        parameters, model.average, m, v = (model.net.xp.asarray(arrays[name], dtype=model.net.dtype)
-                                           for name in ("parameters", "average", "m", "v"))
-        model.net.parameters[...], model.optimizer.m[...], model.optimizer.v[...] = parameters, m, v
+        check_count("its optimizer_t", config["optimizer_t"])
         model.mean, model.scale = arrays["mean"], arrays["scale"]
         model.step = check_count("its step", config["step"])
-        model.optimizer.t = check_count("its optimizer_t", config["optimizer_t"])
         model.losses, model._loss_sum = arrays["losses"].tolist(), config["loss_sum"]
         model.about = config["about"]
         return model
+
+    def _place(self, config: dict[str, Any], arrays: dict[str, Any], device: str) -> None:
+        self.net = self._network(config["dim"], 0, device)
+        self.optimizer = Adam(self.net.parameters)
+        self.optimizer.t = config["optimizer_t"]
+        xp, dtype = self.net.xp, self.net.dtype
+        self.average = xp.asarray(arrays["average"], dtype=dtype)
+        for name, home in (("parameters", self.net.parameters), ("m", self.optimizer.m), ("v", self.optimizer.v)):
+            home[...] = xp.asarray(arrays[name], dtype=dtype)
 
 
 def standardization(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -33,11 +33,11 @@ schedule.py | np.sqrt(self.alphas[1:] * self.one_minus_alpha_bars[1:]) | np.sqrt
 schedule.py | _frozen(1 / np.sqrt(self.alphas)) | _frozen(1 / np.sqrt(self.alpha_bars)) | 1/sqrt(abar) for 1/sqrt(alpha), the slip of step 7
 schedule.py | (2 * self.alphas[1:] * self.one_minus_alpha_bars[1:]) | (2 * self.alpha_bars[1:] * self.one_minus_alpha_bars[1:]) | abar for alpha in step 8
 schedule.py | self.betas[1:] / (2 * self.alphas[1:] | self.betas[1:] / (self.alphas[1:] | the 2 of step 8
-schedule.py | * x0 + self.at("sqrt_one_minus_alpha_bars", t, x0) * eps | * x0 - self.at("sqrt_one_minus_alpha_bars", t, x0) * eps | a sign in q_sample
+schedule.py | x0, self.at("sqrt_one_minus_alpha_bars", t, x0), eps) | x0, -self.at("sqrt_one_minus_alpha_bars", t, x0), eps) | a sign in q_sample
 schedule.py | self.log_alphas[s + 1:t + 1] | self.log_alphas[s:t + 1] | a step too many from s to t
 schedule.py | cross = math.sqrt(self.alphas[t]) * before | cross = self.alphas[t] * before | alpha for sqrt(alpha) in step 4
 schedule.py | * x0) / self.at("sqrt_one_minus_alpha_bars", t, xt) | * x0) / self.at("one_minus_alpha_bars", t, xt) | predict_eps without the root
-schedule.py | * xt - self.at("reverse_eps_coefs", t, xt) * eps | * xt + self.at("reverse_eps_coefs", t, xt) * eps | a sign in step 7
+schedule.py | -self.at("reverse_eps_coefs", t, xt), eps) | self.at("reverse_eps_coefs", t, xt), eps) | a sign in step 7
 schedule.py | sigma2 = eta**2 * v * noise_s / noise_t | sigma2 = eta * v * noise_s / noise_t | eta for eta^2
 schedule.py | b = (sigma2 + a**2 * v) | b = (sigma2 + a * v) | a for a^2 in DDIM
 schedule.py | lost += (big - new) + small | lost += 0 | sums without compensation
@@ -48,16 +48,16 @@ gaussian.py | + ratio - 1 - xp.log(ratio)).sum(-1) | + ratio - 1 + xp.log(ratio)
 gaussian.py | 0.5 * ((mean_q - mean_p) ** 2 / variance_p | 0.5 * ((mean_q - mean_p) ** 2 / variance_q | KL the other way round
 gaussian.py | scale_2**2 * variance_1 + variance_2 | scale_2 * variance_1 + variance_2 | a scale not squared
 gaussian.py | (noise * mean + scale * variance * y) / total | (noise * mean + variance * y) / total | a scale forgotten in Bayes' rule
-mlp.py | z *= 0.5 | z *= 0.25 | the half of the sigmoid
-mlp.py | xp.subtract(1, sigma, out=dz) | xp.add(1, sigma, out=dz) | a sign in silu'
-mlp.py | dz += sigma | dz += 0 | the first term of silu'
+mlp.py | u += 1 | u += 2 | the 1 of 1 + tanh
+mlp.py | xp.subtract(2, u, out=dz) | xp.add(2, u, out=dz) | a sign in silu'
+mlp.py | dz += u | dz += 0 | the first term of silu'
 mlp.py | dF = self._signal * grad_out | dF = self._noise * grad_out | the wrong factor into F
 mlp.py | xp.matmul(self._A[-1], dF, out=dW_out) | xp.matmul(self._A[-1], dF, out=dW_out); dW_out[-1] = 0 | a bias gradient dropped
 mlp.py | xp.matmul(self._A[i - 1], dZ.T, out=dWs[i]) | xp.matmul(self._A[i], dZ.T, out=dWs[i]) | the wrong layer's input
 mlp.py | dWs[0][:, n:] = dW[:, n:] * self.tau[self._t] | dWs[0][:, n:] = dW[:, n:] | the time features forgotten
 mlp.py | return self._noise * self._grad_out + dphi | return dphi | dx without its linear term
 mlp.py | (dphi[:, d:] * slope) | dphi[:, d:] | the cosine forgotten in dx
-mlp.py | return self._noise * xt + self._signal * F | return self._signal * xt + self._noise * F | signal and noise exchanged
+mlp.py | axpby(self._noise, xt, self._signal, F) | axpby(self._signal, xt, self._noise, F) | signal and noise exchanged
 optim.py | v += g * g | v += g | g for g^2
 optim.py | step = xp.sqrt(v) | step = v.copy() | the root in Adam
 optim.py | lr * math.sqrt(n2) / n1 | lr * math.sqrt(n2) | the first bias correction

@@ -155,8 +155,9 @@ def fuse(*, kernel_name):
             COUNTS["fused"] += 1
             assert all(isinstance(a, (ndarray, float, int)) for a in args)
             FUSING.append(kernel_name)
-            function(*args)
+            result = function(*args)
             FUSING.pop()
+            return result
         return call
     return decorate
 

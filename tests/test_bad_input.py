@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import npddpm
 from npddpm import DDPM, MLP, GaussianMixture, Schedule, backend, data, sample, variational_bound
 from npddpm.__main__ import main
+from npddpm.train import FORMAT
 
 S, X = Schedule.linear(10), np.random.default_rng(0).standard_normal((20, 2))
 ONES, TALL = np.ones((3, 2)), np.ones((2, 3))
@@ -349,8 +350,8 @@ def test_foreign_checkpoints_are_refused(tmp_path, checkpoint):
         return np.array(json.dumps(config | changes))
 
     refuse("no npddpm checkpoint", config=None)
-    refuse("it has format 1, .* reads format 2", config=changed(format=1))
-    refuse("it has format 3, .* use the version that wrote it", config=changed(format=3))
+    refuse(f"it has format 1, .* reads format {FORMAT}", config=changed(format=1))
+    refuse(f"it has format {FORMAT + 1}, .* use the version that wrote it", config=changed(format=FORMAT + 1))
     refuse("cannot read", config=changed(format="new"))
     refuse("cannot read", config=np.array("{"))
     refuse("cannot read", config=np.array("[1]"))
