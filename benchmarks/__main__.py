@@ -51,11 +51,11 @@ def run(device: str, with_peers: bool, quick: bool) -> dict[str, Any]:
     if device == "cpu":
         result["launches"] = ours.launches(Shape(2, 16, 3, 8))
 
-    def add(what: str, shape: Shape, runs: dict[str, ours.Run], flops: float = 0, moved: float = 0, rounds: int = 9) -> None:
-        print(f"{device}: {what} {tuple(shape)} ...", file=sys.stderr, flush=True)
-        times = measure.interleaved(runs, 3 if quick else rounds)
+    def add(what: str, shape: Shape, times: dict[str, dict[str, float]], flops: float, moved: float = 0) -> None:
+        print(f"{device}: {what} {tuple(shape)}: {1e3 * times['npddpm']['median']:.3g} ms", file=sys.stderr, flush=True)
         result["rows"].append({"what": what, "shape": shape, "flops": flops, "bytes": moved, "times": times})
 
+    rounds = 3 if quick else 9
     for shape in SHAPES[:3] if quick else SHAPES:
         runs = {"npddpm": ours.training(shape, device)}
         for name, contestant in peers.PEERS.items() if with_peers else ():
@@ -64,16 +64,17 @@ def run(device: str, with_peers: bool, quick: bool) -> dict[str, Any]:
             except ImportError as reason:
                 if shape == SHAPES[0]:
                     print(f"{device}: no {name}: {reason}", file=sys.stderr)
-        add("training step", shape, runs, ours.training_flops(shape))
+        add("training step", shape, measure.interleaved(runs, rounds), ours.training_flops(shape))
         steps = {"npddpm": ours.sampling_step(shape, device)}
         if "PyTorch" in runs:
             steps["PyTorch"] = peers.torch_sampling_step(shape, device)
-        add("sampling step", shape, steps, ours.sampling_flops(shape))
+        add("sampling step", shape, measure.interleaved(steps, rounds), ours.sampling_flops(shape))
         for name, kernel, flops, moved in ours.kernels(shape, device):
-            add(name, shape, {"npddpm": kernel}, flops, moved, rounds=5)
+            add(name, shape, {"npddpm": measure.alone(kernel, device)}, flops, moved)
     shape = SHAPES[1]
     whole = Shape(*shape[:3], 2000)
-    add("2000 samples, T = 1000", whole, {"npddpm": ours.sampling_run(shape, device)}, 1000 * ours.sampling_flops(whole), rounds=3)
+    add("2000 samples, T = 1000", whole, measure.interleaved({"npddpm": ours.sampling_run(shape, device)}, rounds=3),
+        1000 * ours.sampling_flops(whole))
     return result
 
 
