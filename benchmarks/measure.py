@@ -19,10 +19,11 @@ Run = Callable[[int], None]
 def interleaved(runs: dict[str, Run], rounds: int = 9, seconds: float = 0.15) -> dict[str, dict[str, float]]:
     """Seconds for one call of each, median and quartiles over rounds in which all take their turn.
 
-    Machines slow down and speed up by the minute; contestants that take turns do so together. Each turn
-    begins with a pause, in which the threads of the one before stop spinning, and a few calls that bring
-    its own data into the caches; the order of the turns changes. A run(n) does its work n times and waits
-    for the device, which n amortizes.
+    Machines slow down and speed up by the minute; contestants that take turns do so together, and "ratio",
+    the median over rounds of a time over that of the first contestant in the same round, does not see it.
+    Each turn begins with a pause, in which the threads of the one before stop spinning, and a few calls that
+    bring its own data into the caches; the order of the turns changes. A run(n) does its work n times and
+    waits for the device, which n amortizes.
     """
     blocks, times = {}, {name: [] for name in runs}
     for name, run in runs.items():
@@ -39,7 +40,9 @@ def interleaved(runs: dict[str, Run], rounds: int = 9, seconds: float = 0.15) ->
             start = time.perf_counter()
             run(blocks[name])
             times[name].append((time.perf_counter() - start) / blocks[name])
+    first = next(iter(times.values()))
     return {name: dict(zip(("low", "median", "high"), statistics.quantiles(values, n=4)))
+            | {"ratio": statistics.median(a / b for a, b in zip(values, first))}
             for name, values in times.items()}
 
 

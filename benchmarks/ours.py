@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npddpm import MLP, Schedule, loss_and_gradient, sample
-from npddpm.backend import device_module, generator, synchronize
+from npddpm.backend import device_module, generator, standard_normal, synchronize, zeros
 from npddpm.mlp import silu, silu_backward
 from npddpm.optim import Adam, adam_step
 
@@ -34,7 +34,7 @@ def data(d: int) -> np.ndarray:
 def training(shape: Shape, device: str) -> Run:
     """Draw rows, t and noise; noise the rows; forward, backward, Adam; read the loss every 100 steps."""
     net = MLP(shape.d, shape.hidden, shape.depth, schedule=SCHEDULE, rng=0, device=device)
-    xp, adam, gradient = net.xp, Adam(net.parameters), net.xp.empty_like(net.parameters)
+    xp, adam, gradient = net.xp, Adam(net.parameters), zeros(net.xp, net.parameters.shape, net.dtype)
     rng, x = generator(0, xp), xp.asarray(data(shape.d))
     taken = 0
 
@@ -43,7 +43,7 @@ def training(shape: Shape, device: str) -> Run:
         for _ in range(n):
             x0 = x.take(rng.integers(0, ROWS, size=shape.batch), axis=0)
             t = rng.integers(1, SCHEDULE.T + 1, size=shape.batch)
-            eps = rng.standard_normal(x0.shape, dtype=x0.dtype)
+            eps = standard_normal(rng, x0.shape, x0.dtype)
             loss, _ = loss_and_gradient(net, SCHEDULE, x0, t, eps, out=gradient)
             adam.step(gradient, LR)
             taken += 1
@@ -63,7 +63,7 @@ def sampling_step(shape: Shape, device: str) -> Run:
         y = x
         for t in range(500, 500 - n, -1):
             t = 1 + t % SCHEDULE.T
-            y = SCHEDULE.reverse_mean(y, t, net(y, t)) + 0.1 * rng.standard_normal(y.shape, dtype=y.dtype)
+            y = SCHEDULE.reverse_mean(y, t, net(y, t)) + 0.1 * standard_normal(rng, y.shape, y.dtype)
         synchronize(net.xp)
     return run
 

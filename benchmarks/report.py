@@ -74,8 +74,7 @@ def tables(results: dict[str, dict[str, Any]]) -> str:
         rivals = list(dict.fromkeys(name for row in rows.values() for name in row["times"] if name != "npddpm"))
         if rivals:
             lines = [[f"{what} {shape}", milliseconds(row["times"]["npddpm"]),
-                      *(f"{row['times'][name]['median'] / row['times']['npddpm']['median']:.2f}"
-                        if name in row["times"] else "-" for name in rivals)]
+                      *(f"{row['times'][name]['ratio']:.2f}" if name in row["times"] else "-" for name in rivals)]
                      for (what, shape), row in rows.items() if len(row["times"]) > 1]
             parts.append(f"Time of the others over npddpm's, {kind.upper()} (above 1: npddpm is faster)\n\n"
                          + table(["(d, hidden, depth, batch)", "npddpm, ms", *rivals], lines))

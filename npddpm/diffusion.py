@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import device_module, generator, get_array_module
+from .backend import device_module, generator, get_array_module, standard_normal
 from .schedule import Schedule, check_count
 
 Denoiser = Callable[[Any, Any], Any]
@@ -135,12 +135,12 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     rng = generator(rng, xp)
 
     def draw(t: int) -> Any:
-        return rng.standard_normal((n, dim), dtype=dtype) if noise is None else noise[t]
+        return standard_normal(rng, (n, dim), dtype) if noise is None else noise[t]
 
     for name, array, shape in (("x_T", x_T, (n, dim)), ("noise", noise, (s.T + 1, n, dim))):
         if array is not None and array.shape != shape:
             raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
-    x_T = rng.standard_normal((n, dim), dtype=dtype) if x_T is None else x_T
+    x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else x_T
     if steps is None and eta == 1:
         return ancestral(denoiser, s, x_T, draw, variance, clip)
     return ddim(denoiser, s, x_T, draw, subsequence(s.T, steps), eta, clip)

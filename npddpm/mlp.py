@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import device_module, elementwise, generator
+from .backend import device_module, elementwise, generator, zeros
 from .schedule import Schedule, axpby, check_count
 
 TIME_FREQUENCIES = 32
@@ -101,7 +101,7 @@ class MLP:
         self.omega, self.phase = (xp.asarray(a, dtype=self.dtype) for a in fourier_basis(dim, fourier))
         self.tau = xp.asarray(time_features(schedule), dtype=self.dtype)
         self.x_features = dim + len(self.phase)
-        self.parameters = xp.zeros(sum(m * n for m, n in self.shapes), dtype=self.dtype)
+        self.parameters = zeros(xp, (sum(m * n for m, n in self.shapes),), self.dtype)
         self.weights = self.split(self.parameters)
         rng, n = generator(rng), self.x_features
         for block in (self.weights[0][:, :n], self.weights[0][:, n:], *(W[:-1].T for W in self.weights[1:-1])):
@@ -175,7 +175,7 @@ class MLP:
         if grad_out.shape != (self._batch, self.dim):
             raise ValueError(f"grad_out must have the shape of the last output, "
                              f"{(self._batch, self.dim)}, got {grad_out.shape}")
-        out = xp.empty_like(self.parameters) if out is None else out
+        out = zeros(xp, self.parameters.shape, self.dtype) if out is None else out
         *dWs, dW_out = self.split(out)
 
         self._grad_out = grad_out
@@ -211,10 +211,12 @@ class MLP:
         self._batch = batch
 
         def buffers(count: int, *shape: int) -> list[Any]:
-            return [self.xp.ones(shape, dtype=self.dtype) for _ in range(count)]
+            return [zeros(self.xp, shape, self.dtype) for _ in range(count)]
 
         self._phi, = buffers(1, batch, self.x_features + self.tau.shape[1])  # row per example
-        self._A = buffers(self.depth, self.hidden + 1, batch)                # last row stays 1
+        self._A = buffers(self.depth, self.hidden + 1, batch)
+        for ones in (self._phi[:, self.x_features], *(A[-1] for A in self._A)):
+            ones[...] = 1                                                    # for the biases
         self._U = buffers(self.depth, self.hidden, batch)                    # 1 + tanh(Z)
         self._dA, self._dZ = buffers(2, self.hidden, batch)
 

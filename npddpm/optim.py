@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .backend import elementwise, get_array_module
+from .backend import elementwise, get_array_module, zeros
 
 
 @elementwise
@@ -48,7 +48,7 @@ class Adam:
     def __init__(self, parameters: Any, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> None:
         xp = get_array_module(parameters)
         self.parameters = parameters
-        self.m, self.v = xp.zeros_like(parameters), xp.zeros_like(parameters)
+        self.m, self.v = (zeros(xp, parameters.shape, parameters.dtype) for _ in range(2))
         self.beta1, self.beta2, self.eps, self.t = beta1, beta2, eps, 0
 
     def step(self, gradient: Any, lr: float) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import diffusion
-from .backend import generator, to_host
+from .backend import generator, standard_normal, to_host, zeros
 from .data import check_data, is_image
 from .files import open_to_read, write_whole
 from .mlp import MLP, check_dtype, layer_shapes
@@ -138,11 +138,11 @@ class DDPM:
         xp, dtype = net.xp, net.dtype
         data = xp.asarray(self.standardize(x), dtype=dtype)
         rng = generator(self._rng, xp)
-        gradient = xp.empty_like(net.parameters)
+        gradient = zeros(xp, net.parameters.shape, dtype)
         while self.step < steps:
             x0 = data.take(rng.integers(0, len(data), size=batch_size), axis=0)
             t = rng.integers(1, s.T + 1, size=batch_size)
-            eps = rng.standard_normal((batch_size, net.dim), dtype=dtype)
+            eps = standard_normal(rng, (batch_size, net.dim), dtype)
             loss, _ = diffusion.loss_and_gradient(net, s, x0, t, eps, weighting, out=gradient)
             if isinstance(loss, float):
                 self._check_finite(loss)

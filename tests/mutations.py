@@ -21,6 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 MUTATIONS = [line.split(" | ") for line in r"""
+backend.py | u *= -2 | u *= -1.97 | the 2 of Box and Muller
+backend.py | u *= sine | u *= v | the sine of Box and Muller
 schedule.py | np.log1p(-self.betas) | np.log1p(self.betas) | a sign in log alpha
 schedule.py | _frozen(0 - np.expm1(self.log_alpha_bars)) | _frozen(1 - np.exp(self.log_alpha_bars)) | 1 - abar with cancellation
 schedule.py | _frozen(np.exp(0.5 * self.log_alpha_bars)) | _frozen(np.exp(self.log_alpha_bars)) | abar for sqrt(abar)
@@ -48,6 +50,7 @@ gaussian.py | + ratio - 1 - xp.log(ratio)).sum(-1) | + ratio - 1 + xp.log(ratio)
 gaussian.py | 0.5 * ((mean_q - mean_p) ** 2 / variance_p | 0.5 * ((mean_q - mean_p) ** 2 / variance_q | KL the other way round
 gaussian.py | scale_2**2 * variance_1 + variance_2 | scale_2 * variance_1 + variance_2 | a scale not squared
 gaussian.py | (noise * mean + scale * variance * y) / total | (noise * mean + variance * y) / total | a scale forgotten in Bayes' rule
+mlp.py | ones[...] = 1 | ones[...] = 0 | the biases switched off
 mlp.py | u += 1 | u += 2 | the 1 of 1 + tanh
 mlp.py | xp.subtract(2, u, out=dz) | xp.add(2, u, out=dz) | a sign in silu'
 mlp.py | dz += u | dz += 0 | the first term of silu'

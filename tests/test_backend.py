@@ -1,5 +1,6 @@
 """The shim, on NumPy."""
 
+import math
 import subprocess
 import sys
 
@@ -68,3 +69,34 @@ def test_elementwise_blocks_cover_the_array_once(shape):
     expected = (out + a * 2.5) * row
     blend(out, a, row, 2.5)
     assert (out == expected).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+def test_zeros_start_a_cache_line(dtype):
+    for _ in range(20):
+        array = backend.zeros(np, (3, 5), np.dtype(dtype))
+        assert array.ctypes.data % 64 == 0 and array.flags.c_contiguous and array.flags.writeable
+        assert array.shape == (3, 5) and array.dtype == dtype and (array == 0).all()
+
+
+@pytest.mark.parametrize("n", [2**18, 2**20 + 1])
+def test_many_normal_numbers_are_normal_and_independent(n):
+    """The variance, Kolmogorov and Smirnov's distance, and the correlations that pairs could have, at 1e-6."""
+    z = backend.standard_normal(np.random.default_rng(0), (n,), np.dtype("float32"))
+    assert z.shape == (n,) and z.dtype == np.float32
+    assert abs((z.astype(float)**2).mean() - 1) < 4.9 * math.sqrt(2 / n)
+    half = n // 2
+    u, v = z[:half].astype(float), z[-half:].astype(float)
+    for part in (u, v):
+        cdf = 0.5 * (1 + np.array([*map(math.erf, np.sort(part) / math.sqrt(2))]))
+        distance = np.abs(cdf - (np.arange(half) + 0.5) / half).max() + 0.5 / half
+        assert distance < math.sqrt(math.log(2 / 1e-6) / 2 / half)
+    for f in (lambda x: x, lambda x: x**2 - 1, lambda x: x**3 - 3 * x, np.abs):
+        for g in (lambda x: x, lambda x: x**2 - 1, lambda x: x**3 - 3 * x, np.abs):
+            assert abs(np.corrcoef(f(u), g(v))[0, 1]) < 4.9 / math.sqrt(half)
+
+
+def test_few_or_precise_normal_numbers_are_the_generators_own():
+    for shape, dtype in (((63, 65), np.float32), ((80, 80), np.float64)):
+        drawn = backend.standard_normal(np.random.default_rng(1), shape, np.dtype(dtype))
+        assert (drawn == np.random.default_rng(1).standard_normal(shape, dtype=dtype)).all()
