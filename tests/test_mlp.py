@@ -5,6 +5,7 @@ gives every digit. The arithmetic of the network is analytic, and runs in comple
 """
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pytest import approx
@@ -96,6 +97,25 @@ def test_float32_gradient_is_the_float64_one_rounded(shape, batch, seed, one_t):
     residual = 2 / eps.size * (np.abs(eps_hat) + np.abs(eps))
     shares = [net64.backward(r.reshape(eps.shape)) for r in np.diag(residual.ravel())]
     assert np.linalg.norm(g32 - g64) <= 100 * 2.0**-24 * np.linalg.norm(np.abs(shares).sum(axis=0))
+
+
+@pytest.mark.parametrize("one_t", [True, False])
+def test_a_large_batch_is_its_parts(one_t):
+    """512 rows, whose buffers are padded, against 2 x 256, whose are not; twice, since a buffer could remember."""
+    net, x0, t, eps = problem({"dim": 3, "hidden": 5, "depth": 3, "fourier": 1}, 512, 0, "float64", one_t)
+    for _ in range(2):
+        whole = loss_and_gradient(net, SCHEDULE, x0, t, eps)
+        net.backward(eps)
+        whole = *whole, net.input_gradient()
+        loss, gradient, dx = 0, 0, []
+        for half in (slice(256), slice(256, 512)):
+            part = loss_and_gradient(net, SCHEDULE, x0[half], t if one_t else t[half], eps[half])
+            loss, gradient = loss + part[0] / 2, gradient + part[1] / 2
+            net.backward(eps[half])
+            dx.append(net.input_gradient())
+        assert whole[0] == approx(loss, rel=1e-13)
+        assert whole[1] == approx(gradient, rel=1e-11, abs=1e-13)
+        assert whole[2] == approx(np.concatenate(dx), rel=1e-11, abs=1e-13)
 
 
 def test_one_time_for_all_rows_is_the_same_function():
