@@ -42,6 +42,13 @@ def launch():
     COUNTS["launches"] += not FUSING
 
 
+def copy_gaps(*operands):
+    """CuPy copies an operand of a product that is not contiguous, one launch each."""
+    for a in operands:
+        if isinstance(a, ndarray) and not (a._values.flags.c_contiguous or a._values.flags.f_contiguous):
+            launch()
+
+
 class ndarray:
     __array_ufunc__ = None
     __hash__ = None
@@ -97,6 +104,8 @@ class ndarray:
 def _operator(name):
     def method(self, other):
         launch()
+        if "matmul" in name:
+            copy_gaps(self, other)
         result = getattr(self._values, name)(host(other))
         if name.startswith("__i"):
             assert result is self._values
@@ -117,6 +126,8 @@ def _wrapped(function, name):
         if name not in VIEWS:
             launch()
         out = kwargs.get("out")
+        if name == "matmul":
+            copy_gaps(*args, out)
         result = function(*host(args), **host(kwargs))
         return device(result) if out is None else out
     return call

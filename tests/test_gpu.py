@@ -150,9 +150,10 @@ def test_model(cupy, tmp_path):
     assert again.step == 130 and isinstance(again.average, cupy.ndarray)
 
 
-def test_a_training_step_makes_no_transfer(cupy):
+@pytest.mark.parametrize("batch", [16, 512])
+def test_a_training_step_makes_no_transfer(cupy, batch):
     """Ninety-eight steps that do not report their loss: nothing crosses, and the launches are counted."""
-    run = DDPM(S, hidden=8, depth=2).training(X, steps=300, batch_size=16, rng=0, device="gpu")
+    run = DDPM(S, hidden=8, depth=2).training(X, steps=300, batch_size=batch, rng=0, device="gpu")
     next(run)
     crossed = counts(cupy, lambda: [next(run) for _ in range(98)])
     if crossed is not None:
