@@ -88,12 +88,13 @@ def kernels(shape: Shape, device: str) -> Iterator[tuple[str, Callable[[], Any],
         return xp.asarray(rng.standard_normal(size, dtype="float32"))
 
     h, b = shape.hidden, shape.batch
-    a, u, da, dz = (random(h, b) for _ in range(4))
-    a = -abs(a)     # silu works in place: repeated, it would drive what is above 0 to infinity
+    a, u, d, z = (random(h, b) for _ in range(4))
+    a = -abs(a)             # silu works in place: repeated, it would drive what is above 0 to infinity
+    zero, one = 0 * a, 0 * a + 1    # where the slope of silu is 1: d stays as it is
     W, p, m, g, v = random(h, h), *(random(h * h) for _ in range(3)), abs(random(h * h))
-    yield "W A", lambda: xp.matmul(W, da, out=dz), 2 * h * h * b, 0
+    yield "W A", lambda: xp.matmul(W, d, out=z), 2 * h * h * b, 0
     yield "silu", lambda: silu(a, u), 0, 3 * a.nbytes
-    yield "silu'", lambda: silu_backward(da, a, u, dz), 0, 4 * da.nbytes
+    yield "silu'", lambda: silu_backward(d, zero, one), 0, 4 * d.nbytes
     yield "Adam", lambda: adam_step(p, m, v, g, 1e-9, 0.9, 0.999, 1e-8), 0, 7 * p.nbytes
 
 

@@ -40,12 +40,15 @@ def silu(xp: Any, a: Any, u: Any) -> None:
 
 
 @elementwise
-def silu_backward(xp: Any, da: Any, a: Any, u: Any, dz: Any) -> None:
-    """dZ = dA (u + Z (1 - tanh^2 Z)) = dA (u + A (2 - u)), since 1 - tanh^2 = (1 + tanh)(1 - tanh) = u (2 - u)."""
-    xp.subtract(2, u, out=dz)
-    dz *= a
-    dz += u
-    dz *= da
+def silu_backward(xp: Any, d: Any, a: Any, u: Any) -> None:
+    """dZ = dA (u + Z (1 - tanh^2 Z)) = dA (u + A (2 - u)), since 1 - tanh^2 = (1 + tanh)(1 - tanh) = u (2 - u).
+
+    d holds dA before and dZ after.
+    """
+    slope = 2 - u
+    slope *= a
+    slope += u
+    d *= slope
 
 
 class MLP:
@@ -178,16 +181,16 @@ class MLP:
         out = zeros(xp, self.parameters.shape, self.dtype) if out is None else out
         *dWs, dW_out = self.split(out)
 
-        dA, dZ = self._dA[:, :self._batch], self._dZ[:, :self._batch]
         self._grad_out = grad_out
         dF = self._signal * grad_out                    # eps_hat = ... + sqrt(abar_t) F
         xp.matmul(self._A[-1], dF, out=dW_out)          # F = A^T W_out
-        xp.matmul(self.weights[-1][:-1], dF.T, out=dA)
+        xp.matmul(self.weights[-1][:-1], dF.T, out=self._dA[self.depth - 1])
         for i in reversed(range(self.depth)):
-            silu_backward(self._dA, self._Z[i], self._U[i], self._dZ)   # A = silu(2Z) = Z (1 + tanh Z)
+            silu_backward(self._D[i], self._Z[i], self._U[i])       # A = silu(2Z) = Z (1 + tanh Z)
+            dZ = self._dA[i]                                        # in the place of dA
             if i > 0:
-                xp.matmul(self._A[i - 1], dZ.T, out=dWs[i])             # Z = W^T A_prev
-                xp.matmul(self.weights[i][:-1], dZ, out=dA)
+                xp.matmul(self._A[i - 1], dZ.T, out=dWs[i])         # Z = W^T A_prev
+                xp.matmul(self.weights[i][:-1], dZ, out=self._dA[i - 1])
         if isinstance(self._t, int):
             dW = dZ @ self._phi[:, :n + 1]
             dWs[0][:, :n] = dW[:, :n]
@@ -200,7 +203,7 @@ class MLP:
         """dL/dx_t, (B, d), after `backward`: through the features and through the linear first term."""
         d = self.dim
         xt = self._phi[:, :d]
-        dphi = self._dZ[:, :self._batch].T @ self.weights[0][:, :self.x_features]     # Z = W phi
+        dphi = self._dA[0].T @ self.weights[0][:, :self.x_features]                   # Z = W phi
         slope = self.xp.cos(xt @ self.omega + self.phase)                             # phi = sin(x omega + ...)
         return self._noise * self._grad_out + dphi[:, :d] + (dphi[:, d:] * slope) @ self.omega.T
 
@@ -226,7 +229,8 @@ class MLP:
         for ones in (self._phi[:, self.x_features], *(A[-1] for A in self._A)):
             ones[...] = 1                                                    # for the biases
         self._U = buffers(self.depth, self.hidden, columns)                  # 1 + tanh(Z)
-        self._dA, self._dZ = buffers(2, self.hidden, columns)
+        self._D = buffers(2, self.hidden, columns) * self.depth              # dA, then dZ: two buffers by turns
+        self._dA = [d[:, :batch] for d in self._D]
 
 
 def layer_shapes(dim: int, hidden: int, depth: int, fourier: int) -> list[tuple[int, int]]:

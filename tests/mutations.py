@@ -52,8 +52,8 @@ gaussian.py | scale_2**2 * variance_1 + variance_2 | scale_2 * variance_1 + vari
 gaussian.py | (noise * mean + scale * variance * y) / total | (noise * mean + variance * y) / total | a scale forgotten in Bayes' rule
 mlp.py | ones[...] = 1 | ones[...] = 0 | the biases switched off
 mlp.py | u += 1 | u += 2 | the 1 of 1 + tanh
-mlp.py | xp.subtract(2, u, out=dz) | xp.add(2, u, out=dz) | a sign in silu'
-mlp.py | dz += u | dz += 0 | the first term of silu'
+mlp.py | slope = 2 - u | slope = 2 + u | a sign in silu'
+mlp.py | slope += u | slope += 0 | the first term of silu'
 mlp.py | dF = self._signal * grad_out | dF = self._noise * grad_out | the wrong factor into F
 mlp.py | xp.matmul(self._A[-1], dF, out=dW_out) | xp.matmul(self._A[-1], dF, out=dW_out); dW_out[-1] = 0 | a bias gradient dropped
 mlp.py | xp.matmul(self._A[i - 1], dZ.T, out=dWs[i]) | xp.matmul(self._A[i], dZ.T, out=dWs[i]) | the wrong layer's input
