@@ -115,13 +115,15 @@ def sampling(samplers: dict[str, Sampler], x: np.ndarray, fresh: np.ndarray) -> 
     cells: dict[str, dict[str, dict[str, float]]] = {who: {} for who in samplers}
     for steps in (None, 50, 20):
         seconds: dict[str, list[float]] = {who: [] for who in samplers}
+        drawn: dict[str, np.ndarray] = {}
         for who in [*samplers] * 3:
             time.sleep(0.05)                    # as in measure.interleaved
             start = time.perf_counter()
-            drawn = samplers[who](10_000, steps)
+            drawn[who] = samplers[who](10_000, steps)
             seconds[who].append(time.perf_counter() - start)
+        for who in samplers:
             cells[who][str(steps or SCHEDULE.T)] = {"seconds": statistics.median(seconds[who]),
-                                                    "excess": excess(drawn[:2000], x, fresh)}
+                                                    "excess": excess(drawn[who][:2000], x, fresh)}
     return cells
 
 

@@ -184,7 +184,7 @@ class MLP:
         self._grad_out = grad_out
         dF = self._signal * grad_out                    # eps_hat = ... + sqrt(abar_t) F
         xp.matmul(self._A[-1], dF, out=dW_out)          # F = A^T W_out
-        xp.matmul(self.weights[-1][:-1], dF.T, out=self._dA[self.depth - 1])
+        xp.matmul(self.weights[-1][:-1], dF.T, out=self._dA[-1])
         for i in reversed(range(self.depth)):
             silu_backward(self._D[i], self._Z[i], self._U[i])       # A = silu(2Z) = Z (1 + tanh Z)
             dZ = self._dA[i]                                        # in the place of dA
@@ -229,7 +229,8 @@ class MLP:
         for ones in (self._phi[:, self.x_features], *(A[-1] for A in self._A)):
             ones[...] = 1                                                    # for the biases
         self._U = buffers(self.depth, self.hidden, columns)                  # 1 + tanh(Z)
-        self._D = buffers(2, self.hidden, columns) * self.depth              # dA, then dZ: two buffers by turns
+        by_turns = buffers(2, self.hidden, columns) * self.depth
+        self._D = by_turns[:self.depth]                                      # dA, then dZ
         self._dA = [d[:, :batch] for d in self._D]
 
 
