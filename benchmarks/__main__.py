@@ -41,7 +41,8 @@ def describe(device: str) -> dict[str, Any]:
         package = distribution.metadata["Name"].lower()
         if package.startswith("cupy") or package in PACKAGES:
             versions[package] = distribution.version
-    return {"kind": device, "device": name, "cores": len(os.sched_getaffinity(0)), "versions": versions,
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"kind": device, "device": name, "cores": cores, "versions": versions,
             "date": datetime.date.today().isoformat()}
 
 

@@ -85,13 +85,17 @@ def kernels(shape: Shape, device: str) -> Iterator[tuple[str, Callable[[], Any],
     rng = np.random.default_rng(0)
 
     def random(*size: int) -> Any:
-        return xp.asarray(rng.standard_normal(size, dtype="float32"))
+        array = zeros(xp, size, "float32")
+        array[...] = xp.asarray(rng.standard_normal(size, dtype="float32"))
+        return array
 
     h, b = shape.hidden, shape.batch
     a, u, d, z = (random(h, b) for _ in range(4))
-    a = -abs(a)             # silu works in place: repeated, it would drive what is above 0 to infinity
-    zero, one = 0 * a, 0 * a + 1    # where the slope of silu is 1: d stays as it is
-    W, p, m, g, v = random(h, h), *(random(h * h) for _ in range(3)), abs(random(h * h))
+    xp.negative(abs(a), out=a)      # silu works in place: repeated, it would drive what is above 0 to infinity
+    zero, one = zeros(xp, a.shape, a.dtype), zeros(xp, a.shape, a.dtype)
+    one[...] = 1                    # where the slope of silu is 1: d stays as it is
+    W, p, m, g, v = random(h, h), *(random(h * h) for _ in range(4))
+    xp.abs(v, out=v)
     yield "W A", lambda: xp.matmul(W, d, out=z), 2 * h * h * b, 0
     yield "silu", lambda: silu(a, u), 0, 3 * a.nbytes
     yield "silu'", lambda: silu_backward(d, zero, one), 0, 4 * d.nbytes

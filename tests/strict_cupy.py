@@ -127,7 +127,9 @@ def _wrapped(function, name):
             launch()
         out = kwargs.get("out")
         if name == "matmul":
-            copy_gaps(*args, out)
+            copy_gaps(*args)
+            if out is not None and not out._values.flags.c_contiguous:   # it multiplies into another array, then copies
+                launch()
         result = function(*host(args), **host(kwargs))
         return device(result) if out is None else out
     return call
