@@ -10,7 +10,7 @@ import numpy as np
 
 from npddpm import MLP, Schedule, loss_and_gradient, sample
 from npddpm.backend import device_module, generator, standard_normal, synchronize, zeros
-from npddpm.mlp import silu, silu_backward
+from npddpm.mlp import layer_shapes, silu, silu_backward
 from npddpm.optim import Adam, adam_step
 
 ROWS, READ_EVERY, LR = 8192, 100, 1e-3   # of the data; steps between two looks at the loss
@@ -96,20 +96,20 @@ def kernels(shape: Shape, device: str) -> Iterator[tuple[str, Callable[[], Any],
     one[...] = 1                    # where the slope of silu is 1: d stays as it is
     W, p, m, g, v = random(h, h), *(random(h * h) for _ in range(4))
     xp.abs(v, out=v)
-    yield "W A", lambda: xp.matmul(W, d, out=z), 2 * h * h * b, 0
+    yield "A W", lambda: xp.matmul(W, d, out=z), 2 * h * h * b, 0
     yield "silu", lambda: silu(a, u), 0, 3 * a.nbytes
     yield "silu'", lambda: silu_backward(d, zero, one), 0, 4 * d.nbytes
     yield "Adam", lambda: adam_step(p, m, v, g, 1e-9, 0.9, 0.999, 1e-8), 0, 7 * p.nbytes
 
 
 def products(shape: Shape) -> list[int]:
-    """Multiplications and additions in W^T A for one example, layer by layer."""
-    inputs = shape.d + MLP(shape.d, 1, 1, schedule=SCHEDULE).tau.shape[1]
+    """Multiplications and additions in A W for one example, layer by layer."""
+    inputs, _ = layer_shapes(shape.d, 1, 1, fourier=0)[0]
     return [2 * inputs * shape.hidden, *[2 * shape.hidden**2] * (shape.depth - 1), 2 * shape.hidden * shape.d]
 
 
 def training_flops(shape: Shape) -> int:
-    """W^T A, A dZ^T and, but for the first layer, W dZ."""
+    """A W, A^T dZ and, but for the first layer, dZ W^T."""
     first, *others = products(shape)
     return shape.batch * (2 * first + 3 * sum(others))
 

@@ -45,7 +45,7 @@ class Torch:
         self.torch, self.device = torch, "cuda" if device == "gpu" else "cpu"
         torch.manual_seed(seed)
         tau, *roots = coefficients()
-        self.tau, self.signal, self.noise = (self.tensor(a) for a in (tau[:, 1:], *roots))
+        self.tau, self.signal, self.noise = (self.tensor(a) for a in (tau, *roots))
         self.omega, self.phase = (self.tensor(a.astype("float32")) for a in fourier_basis(shape.d, fourier))
         width = shape.d + len(self.phase) + self.tau.shape[1]
         self.parameters = [self.tensor(a).requires_grad_() for a in initial_weights(shape, width, seed)]
@@ -140,11 +140,11 @@ def jax_run(shape: Shape, device: str) -> Run:
         raise ImportError(str(error)) from None
     tau, signal, noise = (jax.device_put(a, home) for a in coefficients())
     x = jax.device_put(data(shape.d), home)
-    parameters = [jax.device_put(a, home) for a in initial_weights(shape, shape.d + tau.shape[1] - 1)]
+    parameters = [jax.device_put(a, home) for a in initial_weights(shape, shape.d + tau.shape[1])]
 
     def loss_of(parameters: Any, x0: Any, t: Any, eps: Any) -> Any:
         xt = signal[t, None] * x0 + noise[t, None] * eps
-        a = jnp.concatenate([xt, tau[t, 1:]], axis=1)
+        a = jnp.concatenate([xt, tau[t]], axis=1)
         for W, b in zip(parameters[:-2:2], parameters[1:-2:2]):
             a = jax.nn.silu(a @ W.T + b)
         W, b = parameters[-2:]
@@ -194,7 +194,7 @@ def sklearn_run(shape: Shape, device: str) -> Run:
             eps, a, b = rng.standard_normal(x0.shape, dtype="float32"), signal[t, None], noise[t, None]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                net.partial_fit(np.concatenate([a * x0 + b * eps, tau[t, 1:]], axis=1), a * eps - b * x0)
+                net.partial_fit(np.concatenate([a * x0 + b * eps, tau[t]], axis=1), a * eps - b * x0)
     return run
 
 

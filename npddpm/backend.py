@@ -91,6 +91,19 @@ def zeros(xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     return raw[start:start + size].view(dtype).reshape(shape)
 
 
+def matmul(a: Any, b: Any, out: Any) -> None:
+    """out = a b, for an `out` that may be the transpose of an array in C order.
+
+    CuPy would multiply into another array and copy, so there the product is taken as out^T = b^T a^T.
+    """
+    if isinstance(out, np.ndarray):
+        np.matmul(a, b, out=out)
+    elif out.flags.c_contiguous:
+        get_array_module(out).matmul(a, b, out=out)
+    else:
+        get_array_module(out).matmul(b.T, a.T, out=out.T)
+
+
 def synchronize(xp: ModuleType) -> None:
     """Wait until the device has finished; the CPU always has."""
     if xp is not np:

@@ -1,16 +1,16 @@
 """The network: a multilayer perceptron on fixed features of x_t and t, forward and backward by hand.
 
-Outside the network a row is an example, inside it a column. phi are the features of the batch, a row of
-ones under every A makes the last row of W the bias, and layer l of the forward pass is
+A row is an example. A_0 are the features of the batch; every A ends in a column of ones, so that the last row of
+a W is the bias, and the forward pass is
 
-    Z_1 = W_1 phi^T,   Z_l = W_l^T A_{l-1},   A_l = g(Z_l),        l = 1 ... depth
-    F   = A_depth^T W_out,                    g(z) = silu(2z) = z (1 + tanh z)
+    Z_l = A_{l-1} W_l,         A_l = g(Z_l),           l = 1 ... depth,   g(z) = silu(2z) = z (1 + tanh z)
+    F   = A_depth W_out
 
-and with dX short for dL/dX the backward pass reads the same lines from the bottom up:
+With dX short for dL/dX the backward pass reads the same lines from the bottom up. From Z = A W, that is
+z_bj = sum_i a_bi w_ij, the chain rule gives dw_ij = sum_b a_bi dz_bj and da_bi = sum_j dz_bj w_ij:
 
-    dW_out = A_depth dF,       dA_depth = W_out dF^T
-    dZ_l = dA_l * g'(Z_l),     dW_l = A_{l-1} dZ_l^T,   dA_{l-1} = W_l dZ_l
-                               dW_1 = dZ_1 phi
+    dW_out = A_depth^T dF,     dA_depth = dF W_out^T
+    dZ_l = dA_l * g'(Z_l),     dW_l = A_{l-1}^T dZ_l,  dA_{l-1} = dZ_l W_l^T,   l = depth ... 1
 
 The 2 in g saves two passes over the batch: silu(z) = z sigma(z) = z/2 (1 + tanh z/2) has two halves.
 
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import device_module, elementwise, generator, zeros
+from .backend import device_module, elementwise, generator, matmul, zeros
 from .schedule import Schedule, axpby, check_count
 
 TIME_FREQUENCIES = 32
@@ -79,9 +79,8 @@ class MLP:
     parameters : (P,) array
         All weights; change it in place.
     weights : list of 2-D arrays
-        W_1 ... W_out, views of `parameters`. W_1 is (hidden, features): the features of x come first, then
-        a 1 for the bias, then the sines and cosines of t. The others are (inputs + 1, outputs), with the
-        bias in the last row.
+        W_1 ... W_out, views of `parameters`, (inputs + 1, outputs) with the bias in the last row. The inputs
+        of W_1 are 64 sines and cosines of t, x_t, and its Fourier features if there are any.
 
     Raises
     ------
@@ -103,13 +102,12 @@ class MLP:
 
         self.omega, self.phase = (xp.asarray(a, dtype=self.dtype) for a in fourier_basis(dim, fourier))
         self.tau = xp.asarray(time_features(schedule), dtype=self.dtype)
-        self.x_features = dim + len(self.phase)
         self.parameters = zeros(xp, (sum(m * n for m, n in self.shapes),), self.dtype)
         self.weights = self.split(self.parameters)
-        rng, n = generator(rng), self.x_features
-        for block in (self.weights[0][:, :n], self.weights[0][:, n:], *(W[:-1].T for W in self.weights[1:-1])):
-            # He et al. (2015), halved: what x, t and each hidden layer send on keeps its size. W_out and F start as 0.
-            deviation = math.sqrt(2 / block.shape[1]) / 2
+        rng, k, W_1 = generator(rng), self.tau.shape[1], self.weights[0]
+        for block in (W_1[:k], W_1[k:-1], *(W[:-1] for W in self.weights[1:-1])):
+            # He et al. (2015), halved: what t, x and each hidden layer send on keeps its size. Biases, W_out and F start as 0.
+            deviation = math.sqrt(2 / len(block)) / 2
             block[...] = xp.asarray(deviation * rng.standard_normal(block.shape), dtype=self.dtype)
         self._batch = -1
 
@@ -140,23 +138,22 @@ class MLP:
             raise ValueError(f"xt must have shape (B, {self.dim}), got {xt.shape}")
         t = s._check_t(t, xt, first=0)
         self._allocate(len(xt))
-        phi, n = self._phi, self.x_features
+        phi, A, k = self._phi, self._A, self.tau.shape[1]
+        *Ws, W_out = self.weights
 
-        phi[:, :self.dim] = xt
+        phi[:, k:k + self.dim] = xt
         if self.fourier:
-            xp.sin(xt @ self.omega + self.phase, out=phi[:, self.dim:n])
-        W_1 = self.weights[0]
-        if isinstance(t, int):  # W_1 [phi_x; tau] = [W_x, W_t tau] [phi_x; 1]
-            W_1 = xp.concatenate([W_1[:, :n], (W_1[:, n:] @ self.tau[t])[:, None]], axis=1)
-            phi = phi[:, :n + 1]
+            xp.sin(xt @ self.omega + self.phase, out=phi[:, k + self.dim:-1])
+        if isinstance(t, int):      # [tau, phi_x, 1] [W_t; W_x; b] = [phi_x, 1] [W_x; b + tau W_t], for all rows the same
+            Ws[0] = xp.concatenate([Ws[0][k:-1], (Ws[0][-1] + self.tau[t] @ Ws[0][:k])[None]])
+            A[0] = phi[:, k:]
         else:
-            xp.take(self.tau, t, axis=0, out=phi[:, n:])
-        xp.matmul(W_1, phi.T, out=self._A[0][:-1])                              # Z_1 = W_1 phi^T
-        for i in range(self.depth):
-            if i > 0:
-                xp.matmul(self.weights[i].T, self._A[i - 1], out=self._A[i][:-1])   # Z = W^T A_prev
-            silu(self._Z[i], self._U[i])                # A = silu(2Z) = Z (1 + tanh Z), in the place of Z
-        F = self._A[-1].T @ self.weights[-1]            # F = A^T W_out
+            xp.take(self.tau, t, axis=0, out=phi[:, :k])
+            A[0] = phi
+        for i, W in enumerate(Ws):
+            matmul(A[i], W, out=A[i + 1][:, :-1])               # Z = A_prev W
+            silu(self._Z[i], self._U[i])                        # A = silu(2Z) = Z (1 + tanh Z), in the place of Z
+        F = A[-1] @ W_out                                       # F = A W_out
         self._t, self._noise = t, s.at("sqrt_one_minus_alpha_bars", t, xt)
         self._signal = s.at("sqrt_alpha_bars", t, xt)
         return axpby(self._noise, xt, self._signal, F)  # eps_hat = sqrt(1 - abar_t) x_t + sqrt(abar_t) F
@@ -174,45 +171,45 @@ class MLP:
         -------
         (P,) array
         """
-        xp, n = self.xp, self.x_features
         if grad_out.shape != (self._batch, self.dim):
             raise ValueError(f"grad_out must have the shape of the last output, "
                              f"{(self._batch, self.dim)}, got {grad_out.shape}")
-        out = zeros(xp, self.parameters.shape, self.dtype) if out is None else out
-        *dWs, dW_out = self.split(out)
+        out = zeros(self.xp, self.parameters.shape, self.dtype) if out is None else out
+        A, dA, k = self._A, self._dA, self.tau.shape[1]
+        (*Ws, W_out), (*dWs, dW_out) = self.weights, self.split(out)
+        dW_1 = dWs[0]
+        if isinstance(self._t, int):
+            dWs[0] = dW_1[k:]
 
         self._grad_out = grad_out
-        dF = self._signal * grad_out                    # eps_hat = ... + sqrt(abar_t) F
-        xp.matmul(self._A[-1], dF, out=dW_out)          # F = A^T W_out
-        xp.matmul(self.weights[-1][:-1], dF.T, out=self._dA[-1])
+        dF = self._signal * grad_out                            # eps_hat = ... + sqrt(abar_t) F
+        matmul(A[-1].T, dF, out=dW_out)                         # F = A W_out
+        matmul(dF, W_out[:-1].T, out=dA[-1])
         for i in reversed(range(self.depth)):
-            silu_backward(self._D[i], self._Z[i], self._U[i])       # A = silu(2Z) = Z (1 + tanh Z)
-            dZ = self._dA[i]                                        # in the place of dA
+            silu_backward(self._D[i], self._Z[i], self._U[i])   # A = silu(2Z) = Z (1 + tanh Z)
+            dZ = dA[i]                                          # in the place of dA
+            matmul(A[i].T, dZ, out=dWs[i])                      # Z = A_prev W
             if i > 0:
-                xp.matmul(self._A[i - 1], dZ.T, out=dWs[i])         # Z = W^T A_prev
-                xp.matmul(self.weights[i][:-1], dZ, out=self._dA[i - 1])
+                matmul(dZ, Ws[i][:-1].T, out=dA[i - 1])
         if isinstance(self._t, int):
-            dW = dZ @ self._phi[:, :n + 1]
-            dWs[0][:, :n] = dW[:, :n]
-            dWs[0][:, n:] = dW[:, n:] * self.tau[self._t]        # [W_x, W_t tau] [phi_x; 1]
-        else:
-            xp.matmul(dZ, self._phi, out=dWs[0])                 # Z_1 = W_1 phi^T
+            dW_1[:k] = self.tau[self._t][:, None] * dW_1[-1]    # W_1 was [W_x; b + tau W_t]
         return out
 
     def input_gradient(self) -> Any:
         """dL/dx_t, (B, d), after `backward`: through the features and through the linear first term."""
-        d = self.dim
-        xt = self._phi[:, :d]
-        dphi = self._dA[0].T @ self.weights[0][:, :self.x_features]                   # Z = W phi
-        slope = self.xp.cos(xt @ self.omega + self.phase)                             # phi = sin(x omega + ...)
+        d, k = self.dim, self.tau.shape[1]
+        xt = self._phi[:, k:k + d]
+        dphi = self._dA[0] @ self.weights[0][k:-1].T                    # Z_1 = A_0 W_1
+        slope = self.xp.cos(xt @ self.omega + self.phase)               # phi = sin(x omega + ...)
         return self._noise * self._grad_out + dphi[:, :d] + (dphi[:, d:] * slope) @ self.omega.T
 
     def _allocate(self, batch: int) -> None:
         """Make the buffers of a batch, unless the last one had the same size.
 
-        Rows that lie a multiple of 2 KiB apart compete for the same few places of a CPU's cache. 16 columns of
-        zeros keep them apart, which takes up to 9% off the products; the elementwise passes leave them zeros.
-        Not on the GPU, where arrays with gaps would be copied before each product.
+        In memory A, Z and dA are transposed, a row for each unit: so the ones lie in a row of their own, out of the
+        way of the elementwise passes. Rows that lie a multiple of 2 KiB apart compete for the same few places of a
+        CPU's cache. 16 columns of zeros keep them apart, which takes up to 9% off the products; the elementwise
+        passes leave them zeros. Not on the GPU, where arrays with gaps would be copied before each product.
         """
         if batch == self._batch:
             return
@@ -222,23 +219,23 @@ class MLP:
         def buffers(count: int, *shape: int) -> list[Any]:
             return [zeros(self.xp, shape, self.dtype) for _ in range(count)]
 
-        self._phi, = buffers(1, batch, self.x_features + self.tau.shape[1])  # row per example
+        self._phi, = buffers(1, batch, self.shapes[0][0])
         padded = buffers(self.depth, self.hidden + 1, columns)
-        self._A = [a[:, :batch] for a in padded]
-        self._Z = [a[:-1] for a in padded]                                   # the place of Z, then of A
-        for ones in (self._phi[:, self.x_features], *(A[-1] for A in self._A)):
-            ones[...] = 1                                                    # for the biases
-        self._U = buffers(self.depth, self.hidden, columns)                  # 1 + tanh(Z)
+        self._A = [self._phi, *(a[:, :batch].T for a in padded)]
+        for A in self._A:
+            A[:, -1] = 1                                        # for the biases
+        self._Z = [a[:-1] for a in padded]                      # the place of Z, then of A; a row for each unit
+        self._U = buffers(self.depth, self.hidden, columns)     # 1 + tanh(Z)
         by_turns = buffers(2, self.hidden, columns) * self.depth
-        self._D = by_turns[:self.depth]                                      # dA, then dZ
-        self._dA = [d[:, :batch] for d in self._D]
+        self._D = by_turns[:self.depth]                         # dA, then dZ; a row for each unit
+        self._dA = [d[:, :batch].T for d in self._D]
 
 
 def layer_shapes(dim: int, hidden: int, depth: int, fourier: int) -> list[tuple[int, int]]:
-    """Rows and columns of W_1 ... W_out, biases included."""
+    """Rows and columns of W_1 ... W_out: (inputs + 1, outputs)."""
     dim, hidden, depth = check_count("dim", dim), check_count("hidden", hidden), check_count("depth", depth)
-    features = dim * (1 + 2 * check_count("fourier", fourier, least=0)) + 1 + 2 * TIME_FREQUENCIES
-    return [(hidden, features), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, dim)]
+    features = 2 * TIME_FREQUENCIES + dim * (1 + 2 * check_count("fourier", fourier, least=0))
+    return [(features + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, dim)]
 
 
 def check_dtype(dtype: Any, *names: str) -> np.dtype[Any]:
@@ -260,10 +257,10 @@ def fourier_basis(dim: int, octaves: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def time_features(schedule: Schedule) -> np.ndarray:
-    """Row t holds a 1, which carries the bias, then sines and cosines of t at geometric frequencies.
+    """Row t holds sines and cosines of t at geometric frequencies, (T+1, 64).
 
     The angles are t w_k, w_k = 10000^(-k/32), with t counted in thousandths of T (Vaswani et al. 2017).
     """
     t = np.arange(schedule.T + 1) * 1000 / schedule.T
     angles = np.outer(t, 10000.0 ** (-np.arange(TIME_FREQUENCIES) / TIME_FREQUENCIES))
-    return np.concatenate([np.ones((len(t), 1)), np.sin(angles), np.cos(angles)], axis=1)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)

@@ -18,7 +18,7 @@ from .mlp import MLP, check_dtype, layer_shapes
 from .optim import Adam, clip_norm, learning_rate, update_average
 from .schedule import Schedule, check_count
 
-FORMAT = 3         # of checkpoints
+FORMAT = 4         # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
 CHUNK = 2500       # samples drawn at a time
 

@@ -50,14 +50,14 @@ gaussian.py | + ratio - 1 - xp.log(ratio)).sum(-1) | + ratio - 1 + xp.log(ratio)
 gaussian.py | 0.5 * ((mean_q - mean_p) ** 2 / variance_p | 0.5 * ((mean_q - mean_p) ** 2 / variance_q | KL the other way round
 gaussian.py | scale_2**2 * variance_1 + variance_2 | scale_2 * variance_1 + variance_2 | a scale not squared
 gaussian.py | (noise * mean + scale * variance * y) / total | (noise * mean + variance * y) / total | a scale forgotten in Bayes' rule
-mlp.py | ones[...] = 1 | ones[...] = 0 | the biases switched off
+mlp.py | A[:, -1] = 1 | A[:, -1] = 0 | the biases switched off
 mlp.py | u += 1 | u += 2 | the 1 of 1 + tanh
 mlp.py | slope = 2 - u | slope = 2 + u | a sign in silu'
 mlp.py | slope += u | slope += 0 | the first term of silu'
 mlp.py | dF = self._signal * grad_out | dF = self._noise * grad_out | the wrong factor into F
-mlp.py | xp.matmul(self._A[-1], dF, out=dW_out) | xp.matmul(self._A[-1], dF, out=dW_out); dW_out[-1] = 0 | a bias gradient dropped
-mlp.py | xp.matmul(self._A[i - 1], dZ.T, out=dWs[i]) | xp.matmul(self._A[i], dZ.T, out=dWs[i]) | the wrong layer's input
-mlp.py | dWs[0][:, n:] = dW[:, n:] * self.tau[self._t] | dWs[0][:, n:] = dW[:, n:] | the time features forgotten
+mlp.py | matmul(A[-1].T, dF, out=dW_out) | matmul(A[-1].T, dF, out=dW_out); dW_out[-1] = 0 | a bias gradient dropped
+mlp.py | matmul(A[i].T, dZ, out=dWs[i]) | matmul(A[i + (i > 0)].T, dZ, out=dWs[i]) | the wrong layer's input
+mlp.py | self.tau[self._t][:, None] * dW_1[-1] | dW_1[-1] | the time features forgotten
 mlp.py | return self._noise * self._grad_out + dphi | return dphi | dx without its linear term
 mlp.py | (dphi[:, d:] * slope) | dphi[:, d:] | the cosine forgotten in dx
 mlp.py | axpby(self._noise, xt, self._signal, F) | axpby(self._signal, xt, self._noise, F) | signal and noise exchanged
