@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 MUTATIONS = [line.split(" | ") for line in r"""
 backend.py | u *= -2 | u *= -1.97 | the 2 of Box and Muller
 backend.py | u *= sine | u *= v | the sine of Box and Muller
+backend.py | elif out.flags.c_contiguous: | elif True: | a product that CuPy would copy
 schedule.py | np.log1p(-self.betas) | np.log1p(self.betas) | a sign in log alpha
 schedule.py | _frozen(0 - np.expm1(self.log_alpha_bars)) | _frozen(1 - np.exp(self.log_alpha_bars)) | 1 - abar with cancellation
 schedule.py | _frozen(np.exp(0.5 * self.log_alpha_bars)) | _frozen(np.exp(self.log_alpha_bars)) | abar for sqrt(abar)
@@ -102,7 +103,8 @@ def killer(file: str, old: str, new: str) -> str | None:
         path.write_text(text.replace(old, new))
         environment = {**os.environ, "PYTHONPATH": str(copy), "OPENBLAS_NUM_THREADS": "1",
                        "HYPOTHESIS_PROFILE": "mutations"}
-        suite = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/test_{path.stem}.py", "tests"]
+        own_first = sorted((copy / "tests").glob("test_*.py"), key=lambda test: test.stem != f"test_{path.stem}")
+        suite = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *map(str, own_first)]
         run = subprocess.run(suite, check=False, cwd=copy, env=environment, capture_output=True, text=True)
     failed = re.search(r"^(?:FAILED|ERROR) tests/(.+?)(?: - |$)", run.stdout, re.MULTILINE)
     return None if run.returncode == 0 else failed[1] if failed else run.stdout[-200:]
