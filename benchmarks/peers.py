@@ -44,8 +44,7 @@ class Torch:
         torch.set_float32_matmul_precision("highest")    # no TF32
         self.torch, self.device = torch, "cuda" if device == "gpu" else "cpu"
         torch.manual_seed(seed)
-        tau, *roots = coefficients()
-        self.tau, self.signal, self.noise = (self.tensor(a) for a in (tau, *roots))
+        self.tau, self.signal, self.noise = map(self.tensor, coefficients())
         self.omega, self.phase = (self.tensor(a.astype("float32")) for a in fourier_basis(shape.d, fourier))
         width = shape.d + len(self.phase) + self.tau.shape[1]
         self.parameters = [self.tensor(a).requires_grad_() for a in initial_weights(shape, width, seed)]

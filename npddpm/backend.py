@@ -96,12 +96,10 @@ def matmul(a: Any, b: Any, out: Any) -> None:
 
     CuPy would multiply into another array and copy, so there the product is taken as out^T = b^T a^T.
     """
-    if isinstance(out, np.ndarray):
-        np.matmul(a, b, out=out)
-    elif out.flags.c_contiguous:
-        get_array_module(out).matmul(a, b, out=out)
-    else:
-        get_array_module(out).matmul(b.T, a.T, out=out.T)
+    xp = get_array_module(out)
+    if xp is not np and not out.flags.c_contiguous:
+        a, b, out = b.T, a.T, out.T
+    xp.matmul(a, b, out=out)
 
 
 def synchronize(xp: ModuleType) -> None:

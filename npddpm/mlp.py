@@ -106,7 +106,7 @@ class MLP:
         self.weights = self.split(self.parameters)
         rng, k, W_1 = generator(rng), self.tau.shape[1], self.weights[0]
         for block in (W_1[:k], W_1[k:-1], *(W[:-1] for W in self.weights[1:-1])):
-            # He et al. (2015), halved: what t, x and each hidden layer send on keeps its size. Biases, W_out and F start as 0.
+            # He et al. (2015), halved: what t, x and each hidden layer send on keeps its size. The rest starts as 0.
             deviation = math.sqrt(2 / len(block)) / 2
             block[...] = xp.asarray(deviation * rng.standard_normal(block.shape), dtype=self.dtype)
         self._batch = -1
@@ -144,7 +144,7 @@ class MLP:
         phi[:, k:k + self.dim] = xt
         if self.fourier:
             xp.sin(xt @ self.omega + self.phase, out=phi[:, k + self.dim:-1])
-        if isinstance(t, int):      # [tau, phi_x, 1] [W_t; W_x; b] = [phi_x, 1] [W_x; b + tau W_t], for all rows the same
+        if isinstance(t, int):      # [tau, phi_x, 1] [W_t; W_x; b] = [phi_x, 1] [W_x; b + tau W_t], alike for all rows
             Ws[0] = xp.concatenate([Ws[0][k:-1], (Ws[0][-1] + self.tau[t] @ Ws[0][:k])[None]])
             A[0] = phi[:, k:]
         else:

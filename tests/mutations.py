@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 MUTATIONS = [line.split(" | ") for line in r"""
 backend.py | u *= -2 | u *= -1.97 | the 2 of Box and Muller
 backend.py | u *= sine | u *= v | the sine of Box and Muller
-backend.py | elif out.flags.c_contiguous: | elif True: | a product that CuPy would copy
+backend.py | if xp is not np and not out.flags.c_contiguous: | if False: | a product that CuPy would copy
 schedule.py | np.log1p(-self.betas) | np.log1p(self.betas) | a sign in log alpha
 schedule.py | _frozen(0 - np.expm1(self.log_alpha_bars)) | _frozen(1 - np.exp(self.log_alpha_bars)) | 1 - abar with cancellation
 schedule.py | _frozen(np.exp(0.5 * self.log_alpha_bars)) | _frozen(np.exp(self.log_alpha_bars)) | abar for sqrt(abar)
