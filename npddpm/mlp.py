@@ -146,14 +146,16 @@ class MLP:
             xp.sin(xt @ self.omega + self.phase, out=phi[:, k + self.dim:-1])
         if isinstance(t, int):      # [tau, phi_x, 1] [W_t; W_x; b] = [phi_x, 1] [W_x; b + tau W_t], alike for all rows
             Ws[0] = xp.concatenate([Ws[0][k:-1], (Ws[0][-1] + self.tau[t] @ Ws[0][:k])[None]])
-            A[0] = phi[:, k:]
+            A[0] = self._A_0[:, k:]
         else:
             xp.take(self.tau, t, axis=0, out=phi[:, :k])
-            A[0] = phi
+            A[0] = self._A_0
         for i, W in enumerate(Ws):
             matmul(A[i], W, out=A[i + 1][:, :-1])               # Z = A_prev W
             silu(self._Z[i], self._U[i])                        # A = silu(2Z) = Z (1 + tanh Z), in the place of Z
-        F = A[-1] @ W_out                                       # F = A W_out
+            if self._rows_are_examples:
+                A[i + 1][:, -1] = 1                             # the pass went over the ones too
+        F = (A[-1] @ W_out)[:len(xt)]                           # F = A W_out
         self._t, self._noise = t, s.at("sqrt_one_minus_alpha_bars", t, xt)
         self._signal = s.at("sqrt_alpha_bars", t, xt)
         return axpby(self._noise, xt, self._signal, F)  # eps_hat = sqrt(1 - abar_t) x_t + sqrt(abar_t) F
@@ -175,14 +177,15 @@ class MLP:
             raise ValueError(f"grad_out must have the shape of the last output, "
                              f"{(self._batch, self.dim)}, got {grad_out.shape}")
         out = zeros(self.xp, self.parameters.shape, self.dtype) if out is None else out
-        A, dA, k = self._A, self._dA, self.tau.shape[1]
+        xp, A, dA, k = self.xp, self._A, self._dA, self.tau.shape[1]
         (*Ws, W_out), (*dWs, dW_out) = self.weights, self.split(out)
         dW_1 = dWs[0]
         if isinstance(self._t, int):
             dWs[0] = dW_1[k:]
 
         self._grad_out = grad_out
-        dF = self._signal * grad_out                            # eps_hat = ... + sqrt(abar_t) F
+        dF = self._dF
+        xp.multiply(self._signal, grad_out, out=dF[:self._batch])   # eps_hat = ... + sqrt(abar_t) F
         matmul(A[-1].T, dF, out=dW_out)                         # F = A W_out
         matmul(dF, W_out[:-1].T, out=dA[-1])
         for i in reversed(range(self.depth)):
@@ -199,36 +202,51 @@ class MLP:
         """dL/dx_t, (B, d), after `backward`: through the features and through the linear first term."""
         d, k = self.dim, self.tau.shape[1]
         xt = self._phi[:, k:k + d]
-        dphi = self._dA[0] @ self.weights[0][k:-1].T                    # Z_1 = A_0 W_1
+        dphi = self._dA[0][:self._batch] @ self.weights[0][k:-1].T      # Z_1 = A_0 W_1
         slope = self.xp.cos(xt @ self.omega + self.phase)               # phi = sin(x omega + ...)
         return self._noise * self._grad_out + dphi[:, :d] + (dphi[:, d:] * slope) @ self.omega.T
 
     def _allocate(self, batch: int) -> None:
         """Make the buffers of a batch, unless the last one had the same size.
 
-        In memory A, Z and dA are transposed, a row for each unit: so the ones lie in a row of their own, out of the
-        way of the elementwise passes. Rows that lie a multiple of 2 KiB apart compete for the same few places of a
-        CPU's cache. 16 columns of zeros keep them apart, which takes up to 9% off the products; the elementwise
-        passes leave them zeros. Not on the GPU, where arrays with gaps would be copied before each product.
+        The products see a row for each example, in `_A` and `_dA`. How that lies in memory is a matter of speed alone.
+        OpenBLAS divides a product between threads by rows if it has more rows than columns, else by columns, for which
+        they exchange more: up to half as long again where two cores share no cache. So the longer side, batch or layer,
+        comes first in memory, and a batch as large as a layer gets one row more, an example of zeros whose dF stays 0.
+        Rows a power of two apart would compete for the same few places of the cache; a few more columns prevent it.
+
+        The elementwise passes go over whole arrays, `_Z`, `_U` and `_D`: around gaps they take twice as long. On the
+        GPU, where arrays with gaps would be copied before each product, a row is a unit, and the last holds the ones.
         """
         if batch == self._batch:
             return
-        self._batch = batch
-        columns = batch + 16 if self.xp is np and batch % 512 == 0 else batch
+        self._batch, h, on_cpu = batch, self.hidden, self.xp is np
+        self._rows_are_examples = on_cpu and batch >= h
+        if self._rows_are_examples:
+            examples = max(batch, h + 1)
+            shape = shape_with_ones = examples, h + 8 - h % 8
+        else:
+            examples, columns = batch, batch + 8 * (on_cpu and batch % 512 == 0)
+            shape, shape_with_ones = (h, columns), (h + 1, columns)
 
-        def buffers(count: int, *shape: int) -> list[Any]:
+        def buffers(count: int, shape: tuple[int, int]) -> list[Any]:
             return [zeros(self.xp, shape, self.dtype) for _ in range(count)]
 
-        self._phi, = buffers(1, batch, self.shapes[0][0])
-        padded = buffers(self.depth, self.hidden + 1, columns)
-        self._A = [self._phi, *(a[:, :batch].T for a in padded)]
+        def by_example(whole: Any, width: int) -> Any:
+            return (whole if self._rows_are_examples else whole.T)[:examples, :width]
+
+        self._A_0, = buffers(1, (examples, self.shapes[0][0]))
+        self._dF, = buffers(1, (examples, self.dim))
+        self._phi = self._A_0[:batch]
+        whole = buffers(self.depth, shape_with_ones)
+        self._Z = [a[:shape[0]] for a in whole]                 # the place of Z, then of A
+        self._A = [self._A_0, *(by_example(a, h + 1) for a in whole)]
         for A in self._A:
             A[:, -1] = 1                                        # for the biases
-        self._Z = [a[:-1] for a in padded]                      # the place of Z, then of A; a row for each unit
-        self._U = buffers(self.depth, self.hidden, columns)     # 1 + tanh(Z)
-        by_turns = buffers(2, self.hidden, columns) * self.depth
-        self._D = by_turns[:self.depth]                         # dA, then dZ; a row for each unit
-        self._dA = [d[:, :batch].T for d in self._D]
+        self._U = buffers(self.depth, shape)                    # 1 + tanh(Z)
+        by_turns = buffers(2, shape) * self.depth
+        self._D = by_turns[:self.depth]                         # the place of dA, then of dZ
+        self._dA = [by_example(d, h) for d in self._D]
 
 
 def layer_shapes(dim: int, hidden: int, depth: int, fourier: int) -> list[tuple[int, int]]:

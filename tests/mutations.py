@@ -55,8 +55,10 @@ mlp.py | A[:, -1] = 1 | A[:, -1] = 0 | the biases switched off
 mlp.py | u += 1 | u += 2 | the 1 of 1 + tanh
 mlp.py | slope = 2 - u | slope = 2 + u | a sign in silu'
 mlp.py | slope += u | slope += 0 | the first term of silu'
-mlp.py | dF = self._signal * grad_out | dF = self._noise * grad_out | the wrong factor into F
+mlp.py | multiply(self._signal, grad_out, | multiply(self._noise, grad_out, | the wrong factor into F
 mlp.py | matmul(A[-1].T, dF, out=dW_out) | matmul(A[-1].T, dF, out=dW_out); dW_out[-1] = 0 | a bias gradient dropped
+mlp.py | A[i + 1][:, -1] = 1 | pass | the ones not set again
+mlp.py | dF = self._dF | dF = self._dF; dF += 1 | the example of zeros not left out
 mlp.py | matmul(A[i].T, dZ, out=dWs[i]) | matmul(A[i + (i > 0)].T, dZ, out=dWs[i]) | the wrong layer's input
 mlp.py | self.tau[self._t][:, None] * dW_1[-1] | dW_1[-1] | the time features forgotten
 mlp.py | return self._noise * self._grad_out + dphi | return dphi | dx without its linear term
