@@ -155,7 +155,7 @@ class MLP:
             silu(self._Z[i], self._U[i])                        # A = silu(2Z) = Z (1 + tanh Z), in the place of Z
             if self._rows_are_examples:
                 A[i + 1][:, -1] = 1                             # the pass went over the ones too
-        F = (A[-1] @ W_out)[:len(xt)]                           # F = A W_out
+        F = (A[-1] @ W_out)[:len(xt)]                           # F = A W_out, but for the row that _allocate may add
         self._t, self._noise = t, s.at("sqrt_one_minus_alpha_bars", t, xt)
         self._signal = s.at("sqrt_alpha_bars", t, xt)
         return axpby(self._noise, xt, self._signal, F)  # eps_hat = sqrt(1 - abar_t) x_t + sqrt(abar_t) F
@@ -184,8 +184,8 @@ class MLP:
             dWs[0] = dW_1[k:]
 
         self._grad_out = grad_out
-        dF = self._dF
-        xp.multiply(self._signal, grad_out, out=dF[:self._batch])   # eps_hat = ... + sqrt(abar_t) F
+        dF = self._dF                                           # with 0 in the row that _allocate may add
+        xp.multiply(self._signal, grad_out, out=dF[:len(grad_out)])     # eps_hat = ... + sqrt(abar_t) F
         matmul(A[-1].T, dF, out=dW_out)                         # F = A W_out
         matmul(dF, W_out[:-1].T, out=dA[-1])
         for i in reversed(range(self.depth)):
