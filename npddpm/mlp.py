@@ -138,7 +138,7 @@ class MLP:
             raise ValueError(f"xt must have shape (B, {self.dim}), got {xt.shape}")
         t = s._check_t(t, xt, first=0)
         self._allocate(len(xt))
-        phi, A, k = self._phi, self._A, self.tau.shape[1]
+        phi, A, k = self._A_0[:len(xt)], self._A, self.tau.shape[1]
         *Ws, W_out = self.weights
 
         phi[:, k:k + self.dim] = xt
@@ -201,7 +201,7 @@ class MLP:
     def input_gradient(self) -> Any:
         """dL/dx_t, (B, d), after `backward`: through the features and through the linear first term."""
         d, k = self.dim, self.tau.shape[1]
-        xt = self._phi[:, k:k + d]
+        xt = self._A_0[:self._batch, k:k + d]
         dphi = self._dA[0][:self._batch] @ self.weights[0][k:-1].T      # Z_1 = A_0 W_1
         slope = self.xp.cos(xt @ self.omega + self.phase)               # phi = sin(x omega + ...)
         return self._noise * self._grad_out + dphi[:, :d] + (dphi[:, d:] * slope) @ self.omega.T
@@ -235,9 +235,8 @@ class MLP:
         def by_example(whole: Any, width: int) -> Any:
             return (whole if self._rows_are_examples else whole.T)[:examples, :width]
 
-        self._A_0, = buffers(1, (examples, self.shapes[0][0]))
-        self._dF, = buffers(1, (examples, self.dim))
-        self._phi = self._A_0[:batch]
+        self._A_0 = zeros(self.xp, (examples, self.shapes[0][0]), self.dtype)
+        self._dF = zeros(self.xp, (examples, self.dim), self.dtype)
         whole = buffers(self.depth, shape_with_ones)
         self._Z = [a[:shape[0]] for a in whole]                 # the place of Z, then of A
         self._A = [self._A_0, *(by_example(a, h + 1) for a in whole)]
