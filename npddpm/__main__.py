@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NoReturn, Self
 
@@ -24,6 +24,7 @@ from .train import DDPM
 
 SAVE_EVERY = 1000     # steps between checkpoints
 MOST_COMPARED = 2000  # rows in an energy distance
+PICTURES = (".png", ".svg", ".pdf")
 FOR_IMAGES = {"hidden": 256, "depth": 5, "steps": 6000}
 FOR_OTHERS = {"hidden": 128, "depth": 3, "steps": 10_000}
 
@@ -102,6 +103,8 @@ def train(args: argparse.Namespace) -> None:
     if not 0 <= settings["holdout"] < 1:
         raise ValueError(f"--holdout must lie in [0, 1), got {settings['holdout']}")
     rows, held = data.split(x, settings["holdout"])
+    if len(rows) < 2:
+        raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, and 2 are needed")
     run = model.training(rows, settings["steps"], settings["batch_size"], settings["lr"], rng=args.seed,
                          device=args.device, resume=args.resume)
     if out.exists() and not args.resume:
@@ -111,7 +114,7 @@ def train(args: argparse.Namespace) -> None:
 
     with Interrupt() as interrupt:
         for step in progress(run, settings["steps"], "step", model.step,
-                             lambda: f"loss {model.losses[-1]:.4f}" if model.losses else ""):
+                             lambda: f"loss {model.losses[-1]:.4g}" if model.losses else ""):
             if step % SAVE_EVERY == 0 or interrupt.came:
                 model.save(out)
             if interrupt.came:
@@ -122,7 +125,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def sample(args: argparse.Namespace) -> None:
-    check_output(args.out, model=args.model)
+    check_output(args.out, [".npy"], model=args.model)
     model = DDPM.load(args.model, args.device)
     chunks = model.sample_chunks(args.n, args.seed, variance=args.variance, steps=args.steps, eta=args.eta)
     with write_whole(args.out) as file:
@@ -146,11 +149,11 @@ def evaluate(args: argparse.Namespace) -> None:
     scores = [[energy_distance(a, held, u) for u in (False, True)] for a in (drawn, rows[:n])]
     for name, (v, u) in zip((f"{n} samples", f"{n} training rows"), scores):
         print(f"  {name:22s}{v:10.5f}{u:10.5f}")
-    print(f"  ratio                 {scores[0][0] / scores[1][0]:10.3f}")
+    print(f"  ratio                 {ratio(scores[0][0], scores[1][0]):10.3f}")
     near = [nearest(a, rows) for a in (drawn, held)]
     print("median distance to the nearest training row")
     print(f"  samples               {near[0]:10.5f}\n  held-out rows         {near[1]:10.5f}")
-    print(f"  ratio                 {near[0] / near[1]:10.3f}")
+    print(f"  ratio                 {ratio(*near):10.3f}")
 
 
 def plot(args: argparse.Namespace) -> None:
@@ -159,16 +162,14 @@ def plot(args: argparse.Namespace) -> None:
     except ImportError:
         raise ValueError("plot needs matplotlib: pip install 'npddpm[cli]'") from None
     out = args.out or args.model.with_suffix(".png")
-    for path in filter(None, (out, args.animate)):
-        check_output(path, model=args.model, data=args.data)
+    check_output(out, PICTURES, model=args.model, data=args.data)
+    if args.animate:
+        check_output(args.animate, [".gif"], model=args.model, data=args.data)
     model = DDPM.load(args.model, args.device)
     source, rows, held = reference(model, args)
     figure = overview(model, rows, loss_by_time(model, source, held, args.seed), args.seed)
-    kind = out.suffix[1:] or "png"
-    if kind not in figure.canvas.get_supported_filetypes():
-        raise ValueError(f"--out must end in .png, .svg or .pdf, got {out}")
     with write_whole(out) as file:
-        figure.savefig(file, format=kind, dpi=110)
+        figure.savefig(file, format=out.suffix[1:].lower(), dpi=110)
     print(f"wrote {out}")
     if args.animate:
         with write_whole(args.animate) as file:
@@ -178,12 +179,14 @@ def plot(args: argparse.Namespace) -> None:
 
 # ---------------------------------------------------------------- what they share
 
-def check_output(out: Path, **inputs: str | Path | None) -> None:
-    """Raise now if `out` cannot be written, or is one of the inputs."""
+def check_output(out: Path, suffixes: Sequence[str] = (), **inputs: str | Path | None) -> None:
+    """Raise now if `out` cannot be written, is one of the inputs, or has not one of the suffixes, if there are any."""
     check_writable(out)
     for name, path in inputs.items():
         if path is not None and out.exists() and Path(path).exists() and out.samefile(path):
             raise ValueError(f"writing {out} would overwrite the {name}; name another file")
+    if suffixes and out.suffix.lower() not in suffixes:
+        raise ValueError(f"cannot write {out}: name a {' or '.join(suffixes)} file")
 
 
 def put_aside(path: Path) -> Path:
@@ -193,15 +196,27 @@ def put_aside(path: Path) -> Path:
 
 
 def reference(model: DDPM, args: argparse.Namespace) -> tuple[str, np.ndarray, np.ndarray]:
-    """The data a model is compared with: source, the rows it was trained on, the rows held out."""
+    """The data a model is compared with: source, the rows it was trained on, the rows held out.
+
+    Where none were held out, two halves of the data stand for both.
+    """
     source = args.data or model.about.get("data")
     if source is None:
         raise ValueError(f"{args.model} does not say what it was trained on: name DATA")
     x = data.load(source)
     if x.shape[1] != model.net.dim:
         raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {model.net.dim}")
-    rows, held = data.split(x, model.about.get("settings", {}).get("holdout") or 0.5)
+    rows, held = data.split(x, model.about.get("settings", {}).get("holdout", 0.0))
+    if len(held) < 2:
+        print(f"no two rows of {source} were held out: a half of it stands for them")
+        rows, held = data.split(x, 0.5)
+    if min(len(rows), len(held)) < 2:
+        raise ValueError(f"DATA {source} has {len(x)} rows, and 4 are needed to compare a model with")
     return source, rows, held
+
+
+def ratio(a: float, b: float) -> float:
+    return a / b if b > 0 else np.inf
 
 
 def loss_by_time(model: DDPM, source: str, held: np.ndarray, seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .backend import generator
-from .files import open_to_read
+from .files import load_numpy, open_to_read
 from .oracle import GaussianMixture
 from .schedule import check_count
 
@@ -123,7 +123,7 @@ def check_data(x: Any, name: str = "x") -> Array:
 
 
 def _read_npy(file: BinaryIO) -> Any:
-    content = np.load(file, allow_pickle=False)
+    content = load_numpy(file)
     if isinstance(content, np.ndarray):
         return content
     with content:

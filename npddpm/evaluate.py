@@ -32,8 +32,16 @@ def energy_distance(x: Any, y: Any, unbiased: bool = True) -> float:
     unbiased : bool
         The U-statistic, which leaves out each point's distance to itself and is 0 in the mean for equal
         laws; else the V-statistic, which is never negative.
+
+    Raises
+    ------
+    ValueError
+        If x and y are not tables of one width, with a row or more, or two for the U-statistic.
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    for name, z in (("x", x), ("y", y)):
+        if z.ndim != 2 or len(z) < 1 + unbiased or z.shape[1] != x.shape[1]:
+            raise ValueError(f"{name} must have {1 + unbiased} or more rows, and x and y as many columns, got {x.shape} and {y.shape}")
 
     def within(z: Array) -> float:
         n = len(z)
@@ -47,8 +55,9 @@ def _total(x: Array, y: Array, rows: int = 1000) -> float:
 
 
 def nearest(x: Array, y: Array, rows: int = 1000) -> float:
-    """The median over the rows of x of the distance to the nearest row of y."""
-    return float(np.median(np.concatenate([distances(x[i:i + rows], y).min(1) for i in range(0, len(x), rows)])))
+    """The median over the rows of x of the distance to the nearest row of y; 0 exactly where they are equal."""
+    found = np.concatenate([distances(x[i:i + rows], y).argmin(1) for i in range(0, len(x), rows)])
+    return float(np.median(np.linalg.norm(x - y[found], axis=1)))
 
 
 def loss_at(denoiser: Any, s: Schedule, x0: Any, t: int, rng: Any = None) -> float:

@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
 
 
 @contextmanager
@@ -54,3 +56,12 @@ def open_to_read(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 raise ValueError(f"cannot read {path}: {reason}") from None
     except OSError as error:
         raise OSError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def load_numpy(file: BinaryIO) -> Any:
+    """``np.load`` without pickles, for which it would take anything that is no .npy or .npz file."""
+    start = file.read(6)
+    file.seek(0)
+    if not start.startswith((b"\x93NUMPY", b"PK")):
+        raise ValueError("it is no NumPy file (.npy or .npz)")
+    return np.load(file, allow_pickle=False)

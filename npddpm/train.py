@@ -13,7 +13,7 @@ import numpy as np
 from . import diffusion
 from .backend import generator, standard_normal, to_host, zeros
 from .data import check_data, is_image
-from .files import open_to_read, write_whole
+from .files import load_numpy, open_to_read, write_whole
 from .mlp import MLP, check_dtype, layer_shapes
 from .optim import Adam, clip_norm, learning_rate, update_average
 from .schedule import Schedule, check_count
@@ -250,8 +250,9 @@ class DDPM:
         RuntimeError
             If `device` is "gpu" and there is none.
         """
-        with open_to_read(path) as file, np.load(file, allow_pickle=False) as content:
-            if "config" not in content:
+        with open_to_read(path) as file:
+            content = load_numpy(file)
+            if isinstance(content, np.ndarray) or "config" not in content:
                 raise ValueError("it is no npddpm checkpoint")
             arrays = dict(content)
             config = json.loads(str(arrays.pop("config")))
@@ -295,11 +296,12 @@ class DDPM:
 
 def standardization(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and scale of the columns; images have one scale for all pixels, the root mean variance."""
-    mean = x.mean(0)
-    scale = (x - mean).std(0)
-    scale[np.ptp(x, axis=0) == 0] = 0  # where the rounding of the mean would pass for a spread
-    if not (scale > 0).any():
-        raise ValueError("x must vary: all its rows are equal")
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = x.mean(0)
+        scale = (x - mean).std(0)
+        scale[np.ptp(x, axis=0) == 0] = 0  # where the rounding of the mean would pass for a spread
     if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
         raise ValueError(f"x is too large to be scaled in float64: it reaches {np.abs(x).max():.3g}")
+    if not (scale > 0).any():
+        raise ValueError("x must vary: all its rows are equal, or too near to each other for float64")
     return mean, np.full_like(scale, math.sqrt(np.mean(scale**2))) if is_image(x) else scale

@@ -143,6 +143,8 @@ LIBRARY = [
     (lambda: fit("moons"), "x must hold real numbers, got dtype <U5"),
     (lambda: fit(1j * ONES), "x must hold real numbers, got dtype complex128"),
     (lambda: fit([[1, 2], [3]]), "x must be a table of numbers"),
+    (lambda: fit(1e-300 * np.array([[-1.0], [1.0]])), "too near to each other for float64"),
+    (lambda: fit(1e308 * np.array([[-1.0], [1.0], [1.5], [1.5]])), r"x is too large .* it reaches 1.5e\+308"),
     (lambda: fit(1e300 * np.array([[-1.0], [1.0]])), r"x is too large .* it reaches 1e\+300"),
     (lambda: fit(steps=0), "steps must be an int of at least 1, got 0"),
     (lambda: fit(steps=-10), "steps must be an int of at least 1, got -10"),
@@ -222,6 +224,7 @@ COMMANDS = {
     "train moons --schedule sqrt": "invalid choice: 'sqrt'",
     "train moons --schedule consine": "did you mean 'cosine'?",
     "train moons --holdout 1": "--holdout must lie in [0, 1)",
+    "train three.csv --holdout 0.9": "--holdout 0.9 leaves 0 of 3 rows to train on, and 2 are needed",
     "train moons --out none/m.npz": "cannot write none/m.npz: No such file or directory",
     "train moons --out .": "it is a folder",
     "train moons --resume --out gone.npz": "cannot read gone.npz",
@@ -235,14 +238,19 @@ COMMANDS = {
     "sample good.npz --steps 21": "steps must lie in 1..20",
     "sample good.npz --eta 2": "eta must lie in [0, 1]",
     "sample good.npz --out none/x.npy": "cannot write none/x.npy",
+    "sample good.npz --out x.csv": "cannot write x.csv: name a .npy file",
+    "sample text.csv": "cannot read text.csv: it is no NumPy file (.npy or .npz)",
+    "sample cube.npy": "cannot read cube.npy: it is no npddpm checkpoint",
     "sample good.npz --out good.npz": "would overwrite the model",
     "sample good.npz --device gpu": "needs CuPy",
     "evaluate good.npz digits": "has 64 columns, the model 2",
+    "evaluate good.npz three.csv": "DATA three.csv has 3 rows, and 4 are needed to compare a model with",
     "evaluate half.npz": "cannot read half.npz",
     "evaluate good.npz mons": "did you mean 'moons'",
     "plot good.npz --out none/x.png": "cannot write none/x.png",
-    "plot good.npz --out x.bmpp": "--out must end in .png, .svg or .pdf, got x.bmpp",
+    "plot good.npz --out x.bmpp": "cannot write x.bmpp: name a .png or .svg or .pdf file",
     "plot good.npz --out good.npz": "would overwrite the model",
+    "plot good.npz --animate x.mp4": "cannot write x.mp4: name a .gif file",
     "plot good.npz --animate none/x.gif": "cannot write none/x.gif",
     "trian moons": "did you mean 'train'?",
     "fly": "invalid choice: 'fly'",
@@ -265,7 +273,7 @@ def folder(tmp_path, monkeypatch, checkpoint):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "cupy", None)
     for name, content in (("nan.csv", b"1,2\n3,nan\n"), ("text.csv", b"once\nupon a time\n"), ("one.csv", b"1,2\n"),
-                          ("flat.csv", b"1,2\n1,2\n"), ("good.npz", checkpoint),
+                          ("flat.csv", b"1,2\n1,2\n"), ("three.csv", b"1,2\n3,5\n8,9\n"), ("good.npz", checkpoint),
                           ("half.npz", checkpoint[:len(checkpoint) // 2])):
         (tmp_path / name).write_bytes(content)
     np.save("cube.npy", np.zeros((3, 2, 2)))

@@ -40,6 +40,24 @@ def test_the_oracle_stands_beside_the_loss(capsys):
     assert t == 1 and loss >= 0.9 * least > 0 and ratio == pytest.approx(loss / least, rel=0.01)
 
 
+@pytest.mark.parametrize("rows, share", [(4, "0"), (5, "0.1"), (9, "0.15"), (30, "0.9")])
+def test_few_rows(rows, share, capsys):
+    """Where no two rows are held out, halves of the data stand for both sides, and that is said."""
+    np.save("few.npy", np.random.default_rng(0).standard_normal((rows, 2)))
+    assert main(["train", "few.npy", "--holdout", share, *SMALL, "--out", "m.npz"]) == 0
+    assert main(["evaluate", "m.npz"]) == 0
+    assert ("no two rows of few.npy were held out" in capsys.readouterr().out) == (rows < 30)
+    assert main(["plot", "m.npz"]) == 0
+
+
+def test_equal_rows(capsys):
+    """A held-out row that is also a training row lies at distance 0, by which nothing is divided."""
+    np.save("bits.npy", np.random.default_rng(0).integers(0, 2, (200, 2)))
+    assert main(["train", "bits.npy", *SMALL, "--out", "m.npz"]) == 0
+    assert main(["evaluate", "m.npz"]) == 0
+    assert capsys.readouterr().out.split()[-2:] == ["ratio", "inf"]
+
+
 @pytest.mark.parametrize("source", ["digits", "moons", "own.csv"])
 def test_plot(source):
     pytest.importorskip("matplotlib")

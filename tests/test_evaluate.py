@@ -31,6 +31,16 @@ def test_energy_distance_of_points():
     assert energy_distance(X, X, unbiased=False) == approx(0, abs=1e-7)
 
 
+@pytest.mark.parametrize("x, y", [(X[:1], Y), (X, Y[:1]), (X, Y[:, :2]), (X, Y[0])])
+def test_energy_distance_needs_tables_of_two_rows(x, y):
+    with pytest.raises(ValueError, match="must have 2 or more rows, and x and y as many columns, got"):
+        energy_distance(x, y)
+
+
+def test_an_equal_row_is_at_distance_0():
+    assert nearest(X / 3, np.concatenate([Y, X]) / 3) == 0
+
+
 def test_loss_of_the_best_denoiser_is_the_least_loss():
     law, s = GaussianMixture([1], [[0.0, 1.0]], [0.5]), Schedule.linear(50)
     assert loss_at(law.denoiser(s), s, law.sample(100_000, 0), 20, rng=1) == approx(law.least_loss(s, 20), rel=0.03)
