@@ -55,7 +55,7 @@ def _total(x: Array, y: Array, rows: int = 1000) -> float:
 
 
 def nearest(x: Array, y: Array, rows: int = 1000) -> float:
-    """The median over the rows of x of the distance to the nearest row of y; 0 exactly where they are equal."""
+    """The median over the rows of x of the distance to the nearest row of y; 0 where that is the row itself."""
     found = np.concatenate([distances(x[i:i + rows], y).argmin(1) for i in range(0, len(x), rows)])
     return float(np.median(np.linalg.norm(x - y[found], axis=1)))
 
