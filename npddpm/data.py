@@ -104,16 +104,18 @@ def load(source: str, n: int = 10_000, rng: Any = 0) -> Array:
     return check_data(raw, source)
 
 
-def check_data(x: Any, name: str = "x") -> Array:
-    """Return x as an (n, d) float64 array, or raise ValueError saying what is wrong with it."""
+def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
+    """Return x as an (n, d) float64 array of `least` rows or more, or raise ValueError saying what is wrong with it."""
+    if np.ma.is_masked(x):
+        raise ValueError(f"{name} must have no masked entries")
     try:
         x = np.asarray(x)
     except ValueError:
         raise ValueError(f"{name} must be a table of numbers, with rows of one length, got {x!r:.60}") from None
     if x.dtype.kind not in "fiub":
         raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
-    if x.ndim != 2 or x.shape[0] < 2 or x.shape[1] < 1:
-        raise ValueError(f"{name} must have shape (n, d) with n >= 2 rows and d >= 1 columns, got {x.shape}")
+    if x.ndim != 2 or x.shape[0] < least or x.shape[1] < 1:
+        raise ValueError(f"{name} must have shape (n, d) with n >= {least} rows and d >= 1 columns, got {x.shape}")
     out: Array = x.astype(np.float64)
     bad = np.argwhere(~np.isfinite(out))
     if len(bad):

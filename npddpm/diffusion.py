@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import device_module, generator, get_array_module, standard_normal
+from .backend import device_module, generator, get_array_module, standard_normal, to_host
 from .schedule import Schedule, check_count
 
 Denoiser = Callable[[Any, Any], Any]
@@ -48,8 +49,7 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     ValueError
         If shapes disagree, a time lies outside 0..T, or `weighting` is unknown.
     """
-    if weighting not in ("simple", "elbo"):
-        raise ValueError(f"weighting must be 'simple' or 'elbo', got {weighting!r}")
+    check_weighting(weighting)
     xt = s.q_sample(x0, t, eps)
     residual = predict(net, xt, t) - eps
     weighted = residual if weighting == "simple" else s.at("loss_weights", t, xt) * residual
@@ -57,6 +57,11 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     grad = (2 / residual.size) * weighted                           # dL/dr = 2/(B d) w r,  r = eps_hat - eps
     gradient = net.backward(grad) if out is None else net.backward(grad, out)
     return loss if get_array_module(loss) is not np else loss.item(), gradient
+
+
+def check_weighting(weighting: str) -> None:
+    if weighting not in ("simple", "elbo"):
+        raise ValueError(f"weighting must be 'simple' or 'elbo', got {weighting!r}")
 
 
 def predict(denoiser: Denoiser, xt: Any, t: Any) -> Any:
@@ -116,6 +121,16 @@ def predict_clipped(denoiser: Denoiser, s: Schedule, xt: Any, t: int, clip: tupl
     return s.predict_eps(xt, t, s.predict_x0(xt, t, eps).clip(*clip))
 
 
+def check_clip(clip: Any, dim: int) -> None:
+    """Raise ValueError if `clip` is not (low, high) with low < high, each a number or (dim,) numbers."""
+    try:
+        low, high = (np.broadcast_to(to_host(v).astype(float), (dim,)) for v in clip)
+    except (TypeError, ValueError):
+        low = high = np.zeros(dim)
+    if not (low < high).all():
+        raise ValueError(f"clip must be (low, high), numbers or arrays of shape ({dim},), with low < high, got {clip!r:.80}")
+
+
 def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, x_T: Any = None,
                noise: Any = None, variance: str = "beta", steps: int | Sequence[int] | None = None,
                eta: float = 1.0, clip: tuple[float, float] | None = None) -> Iterator[tuple[int, Any]]:
@@ -126,17 +141,18 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     n, dim = (check_count(name, value) for name, value in (("n", n), ("dim", dim)))
     if variance not in ("beta", "posterior"):
         raise ValueError(f"variance must be 'beta' or 'posterior', got {variance!r}")
-    if not 0 <= eta <= 1:
+    if not (isinstance(eta, Real) and 0 <= eta <= 1):
         raise ValueError(f"eta must lie in [0, 1], got {eta!r}")
     xp = device_module(getattr(denoiser, "device", "cpu"))
-    if clip is not None and not (np.iterable(clip) and len(clip) == 2 and xp.all(xp.asarray(clip[0]) < xp.asarray(clip[1]))):
-        raise ValueError(f"clip must be (low, high) with low < high, got {clip!r}")
+    if clip is not None:
+        check_clip(clip, dim)
     dtype = getattr(denoiser, "dtype", np.dtype(float))
     rng = generator(rng, xp)
 
     def draw(t: int) -> Any:
         return standard_normal(rng, (n, dim), dtype) if noise is None else noise[t]
 
+    x_T, noise = (None if array is None else xp.asarray(array) for array in (x_T, noise))
     for name, array, shape in (("x_T", x_T, (n, dim)), ("noise", noise, (s.T + 1, n, dim))):
         if array is not None and array.shape != shape:
             raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
@@ -245,9 +261,10 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     """
     if variance not in ("beta", "posterior"):
         raise ValueError(f"variance must be 'beta' or 'posterior', got {variance!r}")
+    xp = get_array_module(x0)
+    x0 = xp.asarray(x0)
     if x0.ndim != 2:
         raise ValueError(f"x0 must have shape (B, d), got {x0.shape}")
-    xp = get_array_module(x0)
     rng, (batch, d) = generator(rng, xp), x0.shape
     terms = xp.empty((s.T + 1, batch))
     # KL( N(sqrt(abar_T) x_0, v I) || N(0, I) ),  v = 1 - abar_T

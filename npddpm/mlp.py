@@ -109,7 +109,7 @@ class MLP:
             # He et al. (2015), halved: what t, x and each hidden layer send on keeps its size. The rest starts as 0.
             deviation = math.sqrt(2 / len(block)) / 2
             block[...] = xp.asarray(deviation * rng.standard_normal(block.shape), dtype=self.dtype)
-        self._batch = -1
+        self._batch, self._grad_out = -1, None
 
     def split(self, vector: Any) -> list[Any]:
         """Return the views of a (P,) vector that are laid out as `weights`."""
@@ -156,7 +156,8 @@ class MLP:
             if self._rows_are_examples:
                 A[i + 1][:, -1] = 1                             # the pass went over the ones too
         F = (A[-1] @ W_out)[:len(xt)]                           # F = A W_out, but for the row that _allocate may add
-        self._t, self._noise = t, s.at("sqrt_one_minus_alpha_bars", t, xt)
+        self._t, self._grad_out = t, None
+        self._noise = s.at("sqrt_one_minus_alpha_bars", t, xt)
         self._signal = s.at("sqrt_alpha_bars", t, xt)
         return axpby(self._noise, xt, self._signal, F)  # eps_hat = sqrt(1 - abar_t) x_t + sqrt(abar_t) F
 
@@ -173,6 +174,9 @@ class MLP:
         -------
         (P,) array
         """
+        if self._batch < 0:
+            raise ValueError("backward needs a forward pass before it")
+        grad_out = self.xp.asarray(grad_out)
         if grad_out.shape != (self._batch, self.dim):
             raise ValueError(f"grad_out must have the shape of the last output, "
                              f"{(self._batch, self.dim)}, got {grad_out.shape}")
@@ -200,6 +204,8 @@ class MLP:
 
     def input_gradient(self) -> Any:
         """dL/dx_t, (B, d), after `backward`: through the features and through the linear first term."""
+        if self._grad_out is None:
+            raise ValueError("input_gradient needs a backward pass before it")
         d, k = self.dim, self.tau.shape[1]
         xt = self._A_0[:self._batch, k:k + d]
         dphi = self._dA[0][:self._batch] @ self.weights[0][k:-1].T      # Z_1 = A_0 W_1

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .backend import generator, get_array_module
-from .schedule import Schedule
+from .schedule import Schedule, check_count
 
 QUADRATURE_NODES = 80  # per dimension
 
@@ -60,7 +60,7 @@ class GaussianMixture:
 
     def sample(self, n: int, rng: Any = None) -> np.ndarray:
         """Draw n points of x_0, (n, d)."""
-        rng = generator(rng)
+        n, rng = check_count("n", n), generator(rng)
         k = rng.choice(len(self.weights), size=n, p=self.weights)
         z = rng.standard_normal((n, self.means.shape[1])) * np.sqrt(self.variances[k])
         x: np.ndarray = self.means[k] + np.einsum("nij,nj->ni", self.axes[k], z)
@@ -99,6 +99,7 @@ class GaussianMixture:
         most `tolerance`.
         """
         d = self.means.shape[1]
+        t = s._check_t(check_count("t", t, least=0), self.means, first=0)
         if len(self.weights) == 1:
             a, b = s.alpha_bars[t], s.one_minus_alpha_bars[t]
             return float(np.mean(a * self.variances / (a * self.variances + b)))
@@ -126,6 +127,8 @@ class GaussianMixture:
         xp = get_array_module(x)
         w, m, lam, axes = (xp.asarray(a) for a in (self.weights, self.means, self.variances, self.axes))
         x = xp.asarray(x)
+        if x.ndim != 2 or x.shape[1] != self.means.shape[1]:
+            raise ValueError(f"x must have shape (B, {self.means.shape[1]}), got {x.shape}")
         t = s._check_t(t, x, first=0)
         a, root, b = (xp.asarray(s.at(name, t, x[:, None].astype(float))) for name in
                       ("alpha_bars", "sqrt_alpha_bars", "one_minus_alpha_bars"))

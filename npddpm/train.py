@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,8 @@ class DDPM:
         """
         x = check_data(x)
         steps, batch_size = check_count("steps", steps), check_count("batch_size", batch_size)
-        if not (isinstance(lr, (int, float)) and 0 < lr < math.inf):
+        diffusion.check_weighting(weighting)
+        if not (isinstance(lr, Real) and 0 < lr < math.inf):
             raise ValueError(f"lr must be a positive number, got {lr!r}")
         if not resume:
             self._start(x, rng, device)
@@ -120,18 +122,18 @@ class DDPM:
         return self._steps(x, steps, batch_size, lr, weighting)
 
     def _start(self, x: np.ndarray, rng: Any, device: str) -> None:
-        self.mean, self.scale = standardization(x)
+        mean, scale = standardization(x)
         # A generator of our own, whose state is known to fit into a checkpoint.
-        self._rng = np.random.default_rng(generator(rng).integers(2**63))
-        if self.fourier is None:
-            self.fourier = 2 if x.shape[1] <= 3 else 0
-        self.net = self._network(x.shape[1], self._rng, device)
+        rng = np.random.default_rng(generator(rng).integers(2**63))
+        self.net = self._network(x.shape[1], rng, device)      # what may fail comes first, so that the old model is kept
+        self.mean, self.scale, self._rng = mean, scale, rng
         self.average = self.net.parameters.copy()
         self.optimizer = Adam(self.net.parameters)
         self.step, self.losses, self._loss_sum = 0, [], 0.0
 
     def _network(self, dim: int, rng: Any, device: str) -> MLP:
-        return MLP(dim, schedule=self.schedule, fourier=self.fourier or 0, rng=rng, device=device, **self.shape)
+        fourier = self.fourier if self.fourier is not None else 2 if dim <= 3 else 0
+        return MLP(dim, schedule=self.schedule, fourier=fourier, rng=rng, device=device, **self.shape)
 
     def _steps(self, x: np.ndarray, steps: int, batch_size: int, lr: float, weighting: str) -> Iterator[int]:
         net, s = self.net, self.schedule
@@ -194,16 +196,16 @@ class DDPM:
         """`sample` as a generator of chunks of at most 2500 rows, for any n in bounded memory."""
         net = self.denoiser
         n, rng = check_count("n", n), generator(rng, net.xp)
-        if options.get("clip") is not None:
-            low, high = options["clip"]
-            options["clip"] = tuple(net.xp.asarray(self.standardize(np.full(net.dim, v)), net.dtype)
-                                    for v in (low, high))
+        clip = options.get("clip")
+        if clip is not None:
+            diffusion.check_clip(clip, net.dim)
+            options["clip"] = tuple(net.xp.asarray(self.standardize(np.full(net.dim, to_host(v))), net.dtype) for v in clip)
         return (self.restore(diffusion.sample(net, self.schedule, min(CHUNK, n - start), net.dim, rng, **options))
                 for start in range(0, n, CHUNK))
 
     def bound(self, x: Any, rng: Any = None, variance: str = "beta") -> Any:
         """Lower bound of log p(x) for each row of x, (B,) nats, by `variational_bound`, in the data's units."""
-        net, x = self.denoiser, check_data(x)
+        net, x = self.denoiser, check_data(x, least=1)
         if x.shape[1] != net.dim:
             raise ValueError(f"x must have {net.dim} columns, got {x.shape[1]}")
         if not (self.scale > 0).all():
@@ -225,7 +227,7 @@ class DDPM:
         It appears whole or not at all; the file that was there before survives a crash.
         """
         self._check_trained()
-        config = {"format": FORMAT, "dim": self.net.dim, **self.shape, "fourier": self.fourier, "step": self.step,
+        config = {"format": FORMAT, "dim": self.net.dim, **self.shape, "fourier": self.net.fourier, "step": self.step,
                   "optimizer_t": self.optimizer.t, "loss_sum": float(self._loss_sum),
                   "rng": self._rng.bit_generator.state, "about": self.about}
         on_device = {"parameters": self.net.parameters, "average": self.average,

@@ -17,6 +17,7 @@ from npddpm.train import FORMAT
 
 S, X = Schedule.linear(10), np.random.default_rng(0).standard_normal((20, 2))
 ONES, TALL = np.ones((3, 2)), np.ones((2, 3))
+LAW = GaussianMixture([1], [[0, 0]], [1])
 SMALL = ["--hidden", "16", "--depth", "1", "--T", "20", "--steps", "50", "--batch-size", "16"]
 
 
@@ -94,6 +95,8 @@ LIBRARY = [
     (lambda: net()(TALL, 1), r"xt must have shape \(B, 2\), got \(2, 3\)"),
     (lambda: net()(ONES, [1, 2]), "t must be an int or have shape"),
     (lambda: net()(ONES, 11), r"t must lie in 0\.\.10, got 11"),
+    (lambda: net().backward(ONES), "backward needs a forward pass before it"),
+    (lambda: net().input_gradient(), "input_gradient needs a backward pass before it"),
     (backward_of_another_batch, r"grad_out must have the shape of the last output, \(3, 2\), got \(2, 3\)"),
     (lambda: npddpm.loss_and_gradient(net(), S, ONES, 1, ONES, "l1"), "weighting must be 'simple' or 'elbo', got 'l1'"),
     (lambda: npddpm.loss_and_gradient(net(), S, ONES, 1, TALL), "eps must have the shape of x0"),
@@ -111,8 +114,11 @@ LIBRARY = [
     (lambda: draw(eta=-0.1), r"eta must lie in \[0, 1\], got -0.1"),
     (lambda: draw(eta=2), r"eta must lie in \[0, 1\], got 2"),
     (lambda: draw(eta=float("nan")), r"eta must lie in \[0, 1\], got nan"),
-    (lambda: draw(clip=(1, -1)), r"clip must be \(low, high\) with low < high, got \(1, -1\)"),
-    (lambda: draw(clip=5), r"clip must be \(low, high\) with low < high, got 5"),
+    (lambda: draw(eta="none"), r"eta must lie in \[0, 1\], got 'none'"),
+    (lambda: draw(clip=(1, -1)), r"clip must be \(low, high\), numbers or .* with low < high, got \(1, -1\)"),
+    (lambda: draw(clip=5), r"clip must be .* arrays of shape \(2,\), with low < high, got 5"),
+    (lambda: draw(clip=([0, 0, 0], 1)), r"clip must be .* arrays of shape \(2,\), .* got \(\[0, 0, 0\], 1\)"),
+    (lambda: fit().sample(3, clip=5), r"clip must be .* got 5"),
     (lambda: draw(x_T=np.zeros((2, 2))), r"x_T must have shape \(3, 2\), got \(2, 2\)"),
     (lambda: draw(noise=np.zeros((10, 3, 2))), r"noise must have shape \(11, 3, 2\), got \(10, 3, 2\)"),
     (lambda: draw(denoiser=lambda x, t: x[:, :1]), r"denoiser must return .* shape of x_t, \(3, 2\), got \(3, 1\)"),
@@ -132,7 +138,13 @@ LIBRARY = [
     (lambda: GaussianMixture([1], [[0, 0]], [[[1, 2], [2, 1]]]), "positive definite, got eigenvalue -1"),
     (lambda: GaussianMixture([1], [[0, 0]], [[[1, 1], [0, 1]]]), "covariances must be finite and symmetric"),
     (lambda: GaussianMixture([1], [[0]], [np.nan]), "covariances must be finite and symmetric"),
+    (lambda: LAW.log_density([0, 0]), r"x must have shape \(B, 2\), got \(2,\)"),
+    (lambda: LAW.denoiser(S)(TALL, 1), r"x must have shape \(B, 2\), got \(2, 3\)"),
+    (lambda: LAW.least_loss(S, -1), "t must be an int of at least 0, got -1"),
+    (lambda: LAW.least_loss(S, 11), r"t must lie in 0\.\.10, got 11"),
+    (lambda: LAW.sample(0), "n must be an int of at least 1, got 0"),
     # training
+    (lambda: fit(np.ma.masked_greater(X, 1)), "x must have no masked entries"),
     (lambda: fit([[1, 2]]), r"x must have shape \(n, d\) with n >= 2 rows .* got \(1, 2\)"),
     (lambda: fit(np.zeros((0, 2))), r"x must have shape .* got \(0, 2\)"),
     (lambda: fit(np.zeros((5, 0))), r"x must have shape .* got \(5, 0\)"),

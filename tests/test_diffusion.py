@@ -34,6 +34,17 @@ def test_ancestral_sampling_is_algorithm_2(variance):
     assert x == approx(replay(S, x_T, noise, variance), rel=1e-12)
 
 
+def test_lists_are_arrays():
+    x_T, noise = np.random.default_rng(0).standard_normal((4, 2)), np.random.default_rng(1).standard_normal((21, 4, 2))
+    assert (sample(shrink, S, 4, 2, x_T=x_T.tolist(), noise=noise.tolist()) == sample(shrink, S, 4, 2, x_T=x_T, noise=noise)).all()
+    bounds = [variational_bound(shrink, S, x, rng=0).nats for x in (x_T, x_T.tolist())]
+    assert (bounds[0] == bounds[1]).all()
+    net = MLP(2, 4, 1, schedule=S, rng=0, dtype="float64")
+    net.weights[-1][:] = 1
+    gradients = [npddpm.loss_and_gradient(net, S, x, t, x)[1] for x, t in ((x_T, np.arange(1, 5)), (x_T.tolist(), [1, 2, 3, 4]))]
+    assert (gradients[0] == gradients[1]).all() and (net.backward(x_T) == net.backward(x_T.tolist())).all()
+
+
 def test_ddim_with_eta_1_is_ancestral_with_the_posterior_variance():
     x_T, noise = np.random.default_rng(0).standard_normal((4, 2)), np.random.default_rng(1).standard_normal((21, 4, 2))
     ancestral = sample(shrink, S, 4, 2, x_T=x_T, noise=noise, variance="posterior")

@@ -45,6 +45,25 @@ def test_scaling_is_learned_and_undone():
         model.bound(x)
 
 
+def test_a_fit_that_is_refused_leaves_the_model_as_it_was():
+    model = small()
+    before = model.sample(5, rng=0)
+    for change in ({"weighting": "l1"}, {"device": "tpu"}, {"rng": -1}, {"lr": 0}):
+        with pytest.raises(ValueError):
+            model.fit(np.zeros((9, 3)) + np.arange(9)[:, None], **change)
+        assert (model.sample(5, rng=0) == before).all()
+
+
+def test_a_model_can_be_fitted_again_to_data_of_another_width():
+    model = small()
+    assert model.net.fourier == 2 and model.fit(data.load("digits"), steps=2, rng=0).net.fourier == 0
+    assert model.sample(2, rng=0).shape == (2, 64)
+
+
+def test_the_bound_of_one_row():
+    assert np.isfinite(small().bound(MOONS[:1], rng=0)).all()
+
+
 def test_images_keep_their_proportions():
     x = data.load("digits")
     mean, scale = standardization(x)
