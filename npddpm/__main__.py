@@ -104,7 +104,8 @@ def train(args: argparse.Namespace) -> None:
         raise ValueError(f"--holdout must lie in [0, 1), got {settings['holdout']}")
     rows, held = data.split(x, settings["holdout"])
     if len(rows) < 2:
-        raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, and 2 are needed")
+        raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, "
+                         "and 2 are needed")
     run = model.training(rows, settings["steps"], settings["batch_size"], settings["lr"], rng=args.seed,
                          device=args.device, resume=args.resume)
     if out.exists() and not args.resume:

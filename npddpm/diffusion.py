@@ -128,7 +128,8 @@ def check_clip(clip: Any, dim: int) -> None:
     except (TypeError, ValueError):
         low = high = np.zeros(dim)
     if not (low < high).all():
-        raise ValueError(f"clip must be (low, high), numbers or arrays of shape ({dim},), with low < high, got {clip!r:.80}")
+        raise ValueError(f"clip must be (low, high), numbers or arrays of shape ({dim},), with low < high, "
+                         f"got {clip!r:.80}")
 
 
 def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, x_T: Any = None,

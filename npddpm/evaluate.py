@@ -41,7 +41,8 @@ def energy_distance(x: Any, y: Any, unbiased: bool = True) -> float:
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     for name, z in (("x", x), ("y", y)):
         if z.ndim != 2 or len(z) < 1 + unbiased or z.shape[1] != x.shape[1]:
-            raise ValueError(f"{name} must have {1 + unbiased} or more rows, and x and y as many columns, got {x.shape} and {y.shape}")
+            raise ValueError(f"{name} must have {1 + unbiased} or more rows, and x and y as many columns, "
+                             f"got {x.shape} and {y.shape}")
 
     def within(z: Array) -> float:
         n = len(z)

@@ -125,7 +125,7 @@ class DDPM:
         mean, scale = standardization(x)
         # A generator of our own, whose state is known to fit into a checkpoint.
         rng = np.random.default_rng(generator(rng).integers(2**63))
-        self.net = self._network(x.shape[1], rng, device)      # what may fail comes first, so that the old model is kept
+        self.net = self._network(x.shape[1], rng, device)   # what may fail comes first: the old model is kept
         self.mean, self.scale, self._rng = mean, scale, rng
         self.average = self.net.parameters.copy()
         self.optimizer = Adam(self.net.parameters)
@@ -199,7 +199,8 @@ class DDPM:
         clip = options.get("clip")
         if clip is not None:
             diffusion.check_clip(clip, net.dim)
-            options["clip"] = tuple(net.xp.asarray(self.standardize(np.full(net.dim, to_host(v))), net.dtype) for v in clip)
+            options["clip"] = tuple(net.xp.asarray(self.standardize(np.full(net.dim, to_host(v))), net.dtype)
+                                    for v in clip)
         return (self.restore(diffusion.sample(net, self.schedule, min(CHUNK, n - start), net.dim, rng, **options))
                 for start in range(0, n, CHUNK))
 

@@ -36,12 +36,14 @@ def test_ancestral_sampling_is_algorithm_2(variance):
 
 def test_lists_are_arrays():
     x_T, noise = np.random.default_rng(0).standard_normal((4, 2)), np.random.default_rng(1).standard_normal((21, 4, 2))
-    assert (sample(shrink, S, 4, 2, x_T=x_T.tolist(), noise=noise.tolist()) == sample(shrink, S, 4, 2, x_T=x_T, noise=noise)).all()
+    first, second = (sample(shrink, S, 4, 2, x_T=a, noise=b) for a, b in ((x_T, noise), (x_T.tolist(), noise.tolist())))
+    assert (first == second).all()
     bounds = [variational_bound(shrink, S, x, rng=0).nats for x in (x_T, x_T.tolist())]
     assert (bounds[0] == bounds[1]).all()
     net = MLP(2, 4, 1, schedule=S, rng=0, dtype="float64")
     net.weights[-1][:] = 1
-    gradients = [npddpm.loss_and_gradient(net, S, x, t, x)[1] for x, t in ((x_T, np.arange(1, 5)), (x_T.tolist(), [1, 2, 3, 4]))]
+    gradients = [npddpm.loss_and_gradient(net, S, x, t, x)[1]
+                 for x, t in ((x_T, np.arange(1, 5)), (x_T.tolist(), [1, 2, 3, 4]))]
     assert (gradients[0] == gradients[1]).all() and (net.backward(x_T) == net.backward(x_T.tolist())).all()
 
 
@@ -65,6 +67,17 @@ def test_ddim_of_a_point_lands_on_it():
     exact = lambda x, t: S.predict_eps(x, t, np.broadcast_to(m, x.shape))
     for steps in (1, 3, 20):
         assert sample(exact, S, 5, 2, rng=0, steps=steps, eta=0.0) == approx(np.tile(m, (5, 1)), rel=1e-9)
+
+
+def test_ddim_reaches_the_figures_of_another_implementation():
+    """Those of diffusers' own test (tests/schedulers/test_scheduler_ddim.py, test_full_loop_no_noise, float32).
+
+    Its times run from 0 to 999, ten of them from 900 down, and x_0 is kept within [-1, 1].
+    """
+    x_T = np.arange(768).reshape(3, 8, 8, 4).transpose(3, 0, 1, 2).reshape(4, -1) / 768
+    x = sample(lambda x, t: x * (t - 1) / t, Schedule.linear(1000), 4, 192, x_T=x_T,
+               steps=range(901, 0, -100), eta=0.0, clip=(-1, 1))
+    assert np.abs(x).sum() == approx(172.0067, abs=1e-3) and np.abs(x).mean() == approx(0.223967, abs=1e-6)
 
 
 def test_trajectory_yields_every_time_and_ends_in_the_sample():
