@@ -44,7 +44,7 @@ def parser() -> Parser:
 
     train = commands.add_parser("train", help="train a model and write a checkpoint")
     train.add_argument("data", metavar="DATA", help=f"digits, {', '.join(data.PLANAR)}, or a .npy, .npz, .csv file")
-    train.add_argument("--steps", type=int, help="training steps (10000; images 6000)")
+    train.add_argument("--steps", type=int, help="training steps (10000; images 6000; ten a row for small tables)")
     train.add_argument("--batch-size", type=int, default=256)
     train.add_argument("--hidden", type=int, help="width of the hidden layers (128; images 256)")
     train.add_argument("--depth", type=int, help="number of hidden layers (3; images 5)")
@@ -94,7 +94,9 @@ def train(args: argparse.Namespace) -> None:
             settings["steps"] = args.steps
     else:
         given = {name: value for name, value in vars(args).items() if value is not None}
-        args = argparse.Namespace(**((FOR_IMAGES if data.is_image(x) else FOR_OTHERS) | given))
+        usual = FOR_IMAGES if data.is_image(x) else FOR_OTHERS
+        steps = min(usual["steps"], max(1000, 10 * len(x)))     # a small table is soon known by heart
+        args = argparse.Namespace(**(usual | {"steps": steps} | given))
         schedule = {"linear": Schedule.linear, "cosine": Schedule.cosine}[args.schedule](args.T)
         model = DDPM(schedule, args.hidden, args.depth)
         settings = {"steps": args.steps, "batch_size": args.batch_size,

@@ -50,6 +50,15 @@ def test_few_rows(rows, share, capsys):
     assert main(["plot", "m.npz"]) == 0
 
 
+@pytest.mark.parametrize("rows, steps", [(20, 1000), (150, 1500), (5000, 10_000)])
+def test_small_tables_are_not_learnt_by_heart(rows, steps, monkeypatch):
+    taken = []
+    monkeypatch.setattr(DDPM, "training", lambda self, x, steps, *_, **__: taken.append(steps) or iter(()))
+    monkeypatch.setattr(DDPM, "save", lambda self, out: None)
+    np.save("table.npy", np.random.default_rng(0).standard_normal((rows, 2)))
+    assert main(["train", "table.npy"]) == 0 and taken == [steps]
+
+
 def test_equal_rows(capsys):
     """A held-out row that is also a training row lies at distance 0, by which nothing is divided."""
     np.save("bits.npy", np.random.default_rng(0).integers(0, 2, (200, 2)))
