@@ -34,7 +34,7 @@ def device_module(device: str) -> Any:
     ValueError
         If `device` is neither.
     RuntimeError
-        If `device` is ``"gpu"`` and CuPy is not installed or finds no GPU.
+        If `device` is ``"gpu"`` and CuPy is not installed, or cannot multiply two matrices on a GPU.
     """
     if device == "cpu":
         return np
@@ -46,10 +46,10 @@ def device_module(device: str) -> Any:
         raise RuntimeError("device 'gpu' needs CuPy: pip install 'npddpm[cuda12]' "
                            "(or [cuda13]), or use device 'cpu'") from None
     try:
-        cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # noqa: BLE001, a driver that is missing or too old has classes of its own
-        raise RuntimeError(f"device 'gpu': CuPy finds no usable GPU ({error}); "
-                           "use device 'cpu'") from None
+        cupy.ones((1, 1)) @ cupy.ones((1, 1))   # takes a driver, a GPU, the compiler of kernels and cuBLAS
+    except Exception as error:  # noqa: BLE001, whatever of these is missing has a class of its own
+        raise RuntimeError(f"device 'gpu': CuPy finds no usable GPU ({error}); 'npddpm[cuda12]' (or [cuda13]) brings "
+                           "CUDA's libraries, but not its driver; or use device 'cpu'") from None
     return cupy
 
 

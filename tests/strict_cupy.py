@@ -183,7 +183,6 @@ def module():
         setattr(cupy, name, getattr(own, name))
     cupy.random = types.SimpleNamespace(default_rng=Generator)
     stream = types.SimpleNamespace(synchronize=lambda: None)
-    cupy.cuda = types.SimpleNamespace(runtime=types.SimpleNamespace(getDeviceCount=lambda: 1),
-                                      get_current_stream=lambda: stream)
+    cupy.cuda = types.SimpleNamespace(get_current_stream=lambda: stream)
     cupy.__getattr__ = lambda name: _wrapped(getattr(np, name), name)
     return cupy

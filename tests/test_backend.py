@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,6 +44,16 @@ def test_device_without_cupy(monkeypatch):
     with pytest.raises(ValueError, match="device must be 'cpu' or 'gpu', got 'cuda'"):
         backend.device_module("cuda")
     assert backend.get_array_module(np.ones(1), 2.0) is np
+
+
+@pytest.mark.parametrize("lacking", [ImportError("no libcublasLt.so"), OSError("no libnvrtc.so"), Exception("no driver")])
+def test_cupy_without_what_it_needs(lacking, monkeypatch):
+    """CuPy can be imported with no driver and none of CUDA's libraries; only work shows that they are missing."""
+    def ones(shape):
+        raise lacking
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(ones=ones))
+    with pytest.raises(RuntimeError, match=rf"finds no usable GPU \({lacking}\); 'npddpm\[cuda12\]' .* use device 'cpu'"):
+        backend.device_module("gpu")
 
 
 def test_generator_follows_spec_7():
