@@ -35,7 +35,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def milliseconds(timing: dict[str, float] | None) -> str:
     """Median, and half the distance of the quartiles."""
     if timing is None:
-        return "no GPU"
+        return "not measured"
     return f"{1e3 * timing['median']:.3g} ± {500 * (timing['high'] - timing['low']):.1g}"
 
 
@@ -59,7 +59,7 @@ def tables(results: dict[str, dict[str, Any]]) -> str:
     for what, shape in keys:
         pair = [both.get(kind, {}).get((what, shape)) for kind in ("cpu", "gpu")]
         times = [row and row["times"]["npddpm"] for row in pair]
-        speedup = f"{times[0]['median'] / times[1]['median']:.2f}" if all(times) else "no GPU"
+        speedup = f"{times[0]['median'] / times[1]['median']:.2f}" if all(times) else "not measured"
         rate, share = [], []
         for kind, row in zip(("cpu", "gpu"), pair):
             if row:
