@@ -100,10 +100,10 @@ def main() -> None:
 
     if args.what == "quality":
         result = {device: describe(device) | {"rows": quality.run(device, args.peers, args.quick)} for device in devices}
-        text = "\n\n".join(f"{r['device']}, {r['date']}\n\n{quality.tables(r['rows'])}" for r in result.values()) + "\n"
-        if not args.quick:
-            (report.RESULTS / "quality.md").write_text(text, encoding="utf-8")
-        print(json.dumps(result, indent=1) if args.json else text)
+        text = {device: f"{r['device']}, {r['date']}\n\n{quality.tables(r['rows'])}\n" for device, r in result.items()}
+        for device in () if args.quick else devices:
+            (report.RESULTS / f"quality-{device}.md").write_text(text[device], encoding="utf-8")
+        print(json.dumps(result, indent=1) if args.json else "\n".join(text.values()))
         return
     results = {device: run(device, args.peers, args.quick) for device in devices}
     if not args.quick:
