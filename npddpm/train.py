@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -236,8 +237,10 @@ class DDPM:
         arrays: dict[str, Any] = {name: to_host(array) for name, array in on_device.items()}
         arrays |= {"betas": self.schedule.betas[1:], "mean": self.mean, "scale": self.scale,
                    "losses": np.asarray(self.losses, dtype=float)}
+        whole = io.BytesIO()    # of a file on a full disk the zip writer would complain once more when it is collected
+        np.savez(whole, config=np.asarray(json.dumps(config)), **arrays)
         with write_whole(path) as file:
-            np.savez(file, config=np.asarray(json.dumps(config)), **arrays)
+            file.write(whole.getbuffer())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "cpu") -> DDPM:
