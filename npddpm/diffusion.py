@@ -121,15 +121,16 @@ def predict_clipped(denoiser: Denoiser, s: Schedule, xt: Any, t: int, clip: tupl
     return s.predict_eps(xt, t, s.predict_x0(xt, t, eps).clip(*clip))
 
 
-def check_clip(clip: Any, dim: int) -> None:
-    """Raise ValueError if `clip` is not (low, high) with low < high, each a number or (dim,) numbers."""
+def check_clip(clip: Any, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return low and high as (dim,) arrays on the host, or raise ValueError if `clip` has not low < high."""
     try:
         low, high = (np.broadcast_to(to_host(v).astype(float), (dim,)) for v in clip)
+        if (low < high).all():
+            return low, high
     except (TypeError, ValueError):
-        low = high = np.zeros(dim)
-    if not (low < high).all():
-        raise ValueError(f"clip must be (low, high), numbers or arrays of shape ({dim},), with low < high, "
-                         f"got {clip!r:.80}")
+        pass
+    raise ValueError(f"clip must be (low, high), numbers or arrays of shape ({dim},), with low < high, "
+                     f"got {clip!r:.80}")
 
 
 def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, x_T: Any = None,

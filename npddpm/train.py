@@ -197,11 +197,9 @@ class DDPM:
         """`sample` as a generator of chunks of at most 2500 rows, for any n in bounded memory."""
         net = self.denoiser
         n, rng = check_count("n", n), generator(rng, net.xp)
-        clip = options.get("clip")
-        if clip is not None:
-            diffusion.check_clip(clip, net.dim)
-            options["clip"] = tuple(net.xp.asarray(self.standardize(np.full(net.dim, to_host(v))), net.dtype)
-                                    for v in clip)
+        if options.get("clip") is not None:
+            options["clip"] = tuple(net.xp.asarray(self.standardize(v), net.dtype)
+                                    for v in diffusion.check_clip(options["clip"], net.dim))
         return (self.restore(diffusion.sample(net, self.schedule, min(CHUNK, n - start), net.dim, rng, **options))
                 for start in range(0, n, CHUNK))
 
