@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npddpm import MLP, Schedule, loss_and_gradient, sample
-from npddpm.backend import device_module, generator, standard_normal, synchronize, zeros
-from npddpm.mlp import layer_shapes, silu, silu_backward
+from npddpm.backend import device_module, generator, standard_normal, synchronize
+from npddpm.layout import zeros
+from npddpm.mlp import g, g_backward, layer_shapes
 from npddpm.optim import Adam, adam_step
 
 ROWS, READ_EVERY, LR = 8192, 100, 1e-3   # of the data; steps between two looks at the loss
@@ -91,15 +92,15 @@ def kernels(shape: Shape, device: str) -> Iterator[tuple[str, Callable[[], Any],
 
     h, b = shape.hidden, shape.batch
     a, u, d, z = (random(max(h, b), min(h, b)) for _ in range(4))    # the longer side first, as in a step
-    xp.negative(abs(a), out=a)      # silu works in place: repeated, it would drive what is above 0 to infinity
+    xp.negative(abs(a), out=a)      # g works in place: repeated, it would drive what is above 0 to infinity
     zero, one = zeros(xp, a.shape, a.dtype), zeros(xp, a.shape, a.dtype)
-    one[...] = 1                    # where the slope of silu is 1: d stays as it is
-    W, p, m, g, v = random(h, h), *(random(h * h) for _ in range(4))
+    one[...] = 1                    # where the slope of g is 1: d stays as it is
+    W, p, m, dp, v = random(h, h), *(random(h * h) for _ in range(4))
     xp.abs(v, out=v)
     yield "A W", lambda: xp.matmul(d, W, out=z) if b > h else xp.matmul(W, d, out=z), 2 * h * h * b, 0
-    yield "silu", lambda: silu(a, u), 0, 3 * a.nbytes
-    yield "silu'", lambda: silu_backward(d, zero, one), 0, 4 * d.nbytes
-    yield "Adam", lambda: adam_step(p, m, v, g, 1e-9, 0.9, 0.999, 1e-8), 0, 7 * p.nbytes
+    yield "g", lambda: g(a, u), 0, 3 * a.nbytes
+    yield "g'", lambda: g_backward(d, zero, one), 0, 4 * d.nbytes
+    yield "Adam", lambda: adam_step(p, m, v, dp, 1e-9, 0.9, 0.999, 1e-8), 0, 7 * p.nbytes
 
 
 def products(shape: Shape) -> list[int]:

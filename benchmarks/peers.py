@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from npddpm.mlp import fourier_basis, time_features
+from npddpm.mlp import Features
 
 from .ours import LR, READ_EVERY, ROWS, SCHEDULE, Run, Shape, data
 
@@ -21,8 +21,8 @@ Contestant = Callable[[Shape, str], Run]
 
 def coefficients() -> tuple[np.ndarray, ...]:
     """tau, sqrt(abar), sqrt(1 - abar), float32."""
-    return tuple(a.astype("float32") for a in (time_features(SCHEDULE), SCHEDULE.sqrt_alpha_bars,
-                                               SCHEDULE.sqrt_one_minus_alpha_bars))
+    tau = Features(np, "float32", SCHEDULE, dim=1, fourier=0).tau
+    return tau, SCHEDULE.sqrt_alpha_bars.astype("float32"), SCHEDULE.sqrt_one_minus_alpha_bars.astype("float32")
 
 
 def initial_weights(shape: Shape, features: int, seed: int = 0) -> list[np.ndarray]:
@@ -45,7 +45,8 @@ class Torch:
         self.torch, self.device = torch, "cuda" if device == "gpu" else "cpu"
         torch.manual_seed(seed)
         self.tau, self.signal, self.noise = map(self.tensor, coefficients())
-        self.omega, self.phase = (self.tensor(a.astype("float32")) for a in fourier_basis(shape.d, fourier))
+        basis = Features(np, "float32", SCHEDULE, shape.d, fourier)
+        self.omega, self.phase = map(self.tensor, (basis.omega, basis.phase))
         width = shape.d + len(self.phase) + self.tau.shape[1]
         self.parameters = [self.tensor(a).requires_grad_() for a in initial_weights(shape, width, seed)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import hashlib
 import itertools
 import re
@@ -17,7 +16,8 @@ from typing import BinaryIO, NoReturn, Self
 import numpy as np
 
 from . import __version__, data
-from .evaluate import energy_distance, loss_at, nearest
+from .checks import did_you_mean
+from .evaluate import energy_distance, loss_by_time, nearest
 from .files import check_writable, write_whole
 from .schedule import Schedule
 from .train import DDPM
@@ -33,8 +33,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, like every other error, and the nearest name beside a wrong one."""
         wrong = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
-        near = wrong and difflib.get_close_matches(wrong[1], re.findall(r"\w+", wrong[2]), 1)
-        raise ValueError(f"{message}; did you mean {near[0]!r}?" if near else message)
+        raise ValueError(message + (did_you_mean(wrong[1], re.findall(r"\w+", wrong[2])) if wrong else ""))
 
 
 def parser() -> Parser:
@@ -94,7 +93,7 @@ def train(args: argparse.Namespace) -> None:
             settings["steps"] = args.steps
     else:
         given = {name: value for name, value in vars(args).items() if value is not None}
-        usual = FOR_IMAGES if data.is_image(x) else FOR_OTHERS
+        usual = FOR_IMAGES if data.image_side(x) else FOR_OTHERS
         steps = min(usual["steps"], max(1000, 10 * len(x)))     # a small table is soon known by heart
         args = argparse.Namespace(**(usual | {"steps": steps} | given))
         schedule = {"linear": Schedule.linear, "cosine": Schedule.cosine}[args.schedule](args.T)
@@ -142,7 +141,7 @@ def evaluate(args: argparse.Namespace) -> None:
     source, rows, held = reference(model, args)
     print("loss by t, per dimension, on held-out data (1: no better than guessing 0)")
     print("      t     loss    least   ratio")
-    for t, loss, least in loss_by_time(model, source, held, args.seed):
+    for t, loss, least in losses(model, source, held, args.seed):
         known = f"{least:9.3g}{loss / least:8.3f}" if np.isfinite(least) else "        -       -"
         print(f"{t:7.0f}{loss:9.3g}{known}")
 
@@ -170,7 +169,7 @@ def plot(args: argparse.Namespace) -> None:
         check_output(args.animate, [".gif"], model=args.model, data=args.data)
     model = DDPM.load(args.model, args.device)
     source, rows, held = reference(model, args)
-    figure = overview(model, rows, loss_by_time(model, source, held, args.seed), args.seed)
+    figure = overview(model, rows, losses(model, source, held, args.seed), args.seed)
     with write_whole(out) as file:
         figure.savefig(file, format=out.suffix[1:].lower(), dpi=110)
     print(f"wrote {out}")
@@ -222,15 +221,10 @@ def ratio(a: float, b: float) -> float:
     return a / b if b > 0 else np.inf
 
 
-def loss_by_time(model: DDPM, source: str, held: np.ndarray, seed: int) -> np.ndarray:
-    """Rows of (t, loss, least possible loss or NaN) at a dozen times between 1 and T."""
-    s, net = model.schedule, model.denoiser
-    z = model.standardize(held)
-    z = net.xp.asarray(np.tile(z, (-(-4000 // len(z)), 1)), dtype=net.dtype)
-    oracle = data.GAUSSIANS.standardized(model.mean, model.scale) if source == "gaussians" else None
-    times = np.unique(np.geomspace(1, s.T, 12).round().astype(int)).tolist()
-    return np.array([[t, loss_at(net, s, z, t, seed), oracle.least_loss(s, t) if oracle else np.nan]
-                     for t in times])
+def losses(model: DDPM, source: str, held: np.ndarray, seed: int) -> np.ndarray:
+    """`loss_by_time` of a model on held-out rows, beside the least possible loss where it is known."""
+    law = data.GAUSSIANS.standardized(model.mean, model.scale) if source == "gaussians" else None
+    return loss_by_time(model.denoiser(), model.schedule, model.to_network(held), seed, law)
 
 
 def digest(x: np.ndarray) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from importlib import resources
@@ -12,11 +11,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .backend import generator
+from .checks import Array, check_count, check_data, did_you_mean
 from .files import load_numpy, open_to_read
 from .oracle import GaussianMixture
-from .schedule import check_count
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
 SUFFIXES = (".npy", ".npz", ".csv")
 
 
@@ -96,32 +94,11 @@ def load(source: str, n: int = 10_000, rng: Any = 0) -> Array:
     path = Path(source)
     if path.suffix.lower() not in SUFFIXES:
         names = ["digits", *PLANAR]
-        near = difflib.get_close_matches(source, names, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"data sets are {', '.join(names)}"
-        raise ValueError(f"data {source!r} is neither a data set nor a {', '.join(SUFFIXES)} file; {hint}")
+        hint = did_you_mean(source, names) or f"; data sets are {', '.join(names)}"
+        raise ValueError(f"data {source!r} is neither a data set nor a {', '.join(SUFFIXES)} file{hint}")
     with open_to_read(path) as file:
         raw = _read_csv(file) if path.suffix.lower() == ".csv" else _read_npy(file)
     return check_data(raw, source)
-
-
-def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
-    """Return x as an (n, d) float64 array of `least` rows or more, or raise ValueError saying what is wrong with it."""
-    if np.ma.is_masked(x):
-        raise ValueError(f"{name} must have no masked entries")
-    try:
-        x = np.asarray(x)
-    except ValueError:
-        raise ValueError(f"{name} must be a table of numbers, with rows of one length, got {x!r:.60}") from None
-    if x.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
-    if x.ndim != 2 or x.shape[0] < least or x.shape[1] < 1:
-        raise ValueError(f"{name} must have shape (n, d) with n >= {least} rows and d >= 1 columns, got {x.shape}")
-    out: Array = x.astype(np.float64)
-    bad = np.argwhere(~np.isfinite(out))
-    if len(bad):
-        row, column = bad[0]
-        raise ValueError(f"{name} must be finite, got {x[row, column]} in row {row}, column {column}")
-    return out
 
 
 def _read_npy(file: BinaryIO) -> Any:
@@ -165,9 +142,12 @@ def split(x: Array, holdout: float = 0.2) -> tuple[Array, Array]:
     return x[order[count:]], x[order[:count]]
 
 
-def is_image(x: Array) -> bool:
-    """Whether rows look like square grey images: side >= 4, values all in 0..1, or whole numbers in 0..255."""
+def image_side(x: Array) -> int:
+    """Pixels along a side if rows look like square grey images, else 0.
+
+    They do with a side of 4 or more, and values that lie in 0..1, or are whole numbers in 0..255.
+    """
     side = math.isqrt(x.shape[1])
     if side < 4 or side**2 != x.shape[1] or x.min() < 0:
-        return False
-    return bool(x.max() <= 1 or (x.max() <= 255 and (x == np.round(x)).all()))
+        return 0
+    return side if x.max() <= 1 or (x.max() <= 255 and (x == np.round(x)).all()) else 0

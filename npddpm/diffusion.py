@@ -1,4 +1,4 @@
-"""The loss, the samplers and the variational bound, for any noise prediction ``denoiser(x_t, t)``.
+"""The loss, the sampler and the variational bound, for any noise prediction ``denoiser(x_t, t)``.
 
 A denoiser is a callable that takes x_t of shape (B, d) with t, an int or (B,) ints, and returns its
 prediction of eps, (B, d): an `MLP`, the exact `GaussianMixture.denoiser`, or a function of yours.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
-from .backend import device_module, generator, get_array_module, standard_normal, to_host
-from .schedule import Schedule, check_count
+from . import gaussian
+from .backend import device_module, generator, get_array_module, standard_normal
+from .checks import check_choice, check_clip, check_count, check_real, check_same_shape, check_shape
+from .schedule import Schedule, axpby
 
 Denoiser = Callable[[Any, Any], Any]
 
@@ -29,6 +30,7 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     ----------
     net : MLP
         Or any denoiser with a method ``backward(dL/d eps_hat, out)``.
+    s : Schedule
     x0, eps : (B, d) arrays
         Data, and the noise to add to it.
     t : int or (B,) ints in 1..T
@@ -48,26 +50,23 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     ------
     ValueError
         If shapes disagree, a time lies outside 0..T, or `weighting` is unknown.
+    TypeError
+        If t is not made of ints, an array not of numbers, or `net` cannot be called.
     """
-    check_weighting(weighting)
+    check_choice("weighting", weighting, "simple", "elbo")
     xt = s.q_sample(x0, t, eps)
-    residual = predict(net, xt, t) - eps
-    weighted = residual if weighting == "simple" else s.at("loss_weights", t, xt) * residual
-    loss = (residual.ravel() @ weighted.ravel()) / residual.size    # L = 1/(B d) sum w r^2
-    grad = (2 / residual.size) * weighted                           # dL/dr = 2/(B d) w r,  r = eps_hat - eps
+    r = predict(net, xt, t) - eps                                   # r = eps_hat - eps
+    weighted = r if weighting == "simple" else s.weight(t, xt) * r
+    loss = (r.ravel() @ weighted.ravel()) / r.size                  # L = 1/(B d) sum w r^2
+    grad = (2 / r.size) * weighted                                  # dL/dr = 2/(B d) w r
     gradient = net.backward(grad) if out is None else net.backward(grad, out)
     return loss if get_array_module(loss) is not np else loss.item(), gradient
-
-
-def check_weighting(weighting: str) -> None:
-    if weighting not in ("simple", "elbo"):
-        raise ValueError(f"weighting must be 'simple' or 'elbo', got {weighting!r}")
 
 
 def predict(denoiser: Denoiser, xt: Any, t: Any) -> Any:
     """``denoiser(xt, t)``, which must come back in the shape of xt."""
     if not callable(denoiser):
-        raise TypeError(f"denoiser must be a callable denoiser(x_t, t), got {denoiser!r}")
+        raise TypeError(f"denoiser must be a callable denoiser(x_t, t), got {denoiser!r:.80}")
     eps = denoiser(xt, t)
     if getattr(eps, "shape", None) != xt.shape:
         raise ValueError(f"denoiser must return an array of the shape of x_t, {xt.shape}, "
@@ -77,130 +76,103 @@ def predict(denoiser: Denoiser, xt: Any, t: Any) -> Any:
 
 # ---------------------------------------------------------------- sampling
 
-def ancestral(denoiser: Denoiser, s: Schedule, x_T: Any, noise: Callable[[int], Any],
-              variance: str = "beta", clip: tuple[float, float] | None = None) -> Iterator[tuple[int, Any]]:
-    """Ho et al.'s Algorithm 2: yields (t, x_t) for t = T ... 0.
+class SamplerOptions(TypedDict, total=False):
+    """The options of `trajectory`."""
 
-        x_{t-1} = mu(x_t, t) + sigma_t z_t,   mu = (x_t - beta_t / sqrt(1 - abar_t) eps_hat) / sqrt(alpha_t)
-
-    with sigma_t^2 = beta_t ("beta") or rho_t ("posterior"). No noise is added in the last step, t = 1.
-    The arguments are those of `sample`; ``noise(t)`` returns z_t.
-    """
-    variances = {"beta": s.betas, "posterior": s.posterior_variances}[variance]
-    x = x_T
-    yield s.T, x
-    for t in range(s.T, 0, -1):
-        x = s.reverse_mean(x, t, predict_clipped(denoiser, s, x, t, clip))
-        if t > 1:
-            x = x + math.sqrt(variances[t]) * noise(t)
-        yield t - 1, x
+    x_T: Any
+    noise: Any
+    variance: str
+    steps: int | Sequence[int] | None
+    eta: float
+    clip: tuple[Any, Any] | None
 
 
-def ddim(denoiser: Denoiser, s: Schedule, x_T: Any, noise: Callable[[int], Any], times: Sequence[int],
-         eta: float = 1.0, clip: tuple[float, float] | None = None) -> Iterator[tuple[int, Any]]:
-    """DDIM (Song et al. 2021) over falling `times`, and from the last of them to 0: yields (t, x_t).
-
-    `Schedule.ddim_coefficients` has the equation. eta = 0 adds no noise; eta = 1 over all T steps is
-    `ancestral` with the posterior variance.
-    """
-    x = x_T
-    yield times[0], x
-    for t, t_next in zip(times, [*times[1:], 0]):
-        a, b, sigma = s.ddim_coefficients(t, t_next, eta)
-        x = a * x - b * predict_clipped(denoiser, s, x, t, clip)
-        if sigma > 0:
-            x = x + sigma * noise(t)
-        yield t_next, x
-
-
-def predict_clipped(denoiser: Denoiser, s: Schedule, xt: Any, t: int, clip: tuple[float, float] | None) -> Any:
-    """The predicted noise, changed so that the x_0 it implies lies within `clip`."""
-    eps = predict(denoiser, xt, t)
-    if clip is None:
-        return eps
-    return s.predict_eps(xt, t, s.predict_x0(xt, t, eps).clip(*clip))
-
-
-def check_clip(clip: Any, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return low and high as (dim,) arrays on the host, or raise ValueError if `clip` has not low < high."""
-    try:
-        low, high = (np.broadcast_to(to_host(v).astype(float), (dim,)) for v in clip)
-        if (low < high).all():
-            return low, high
-    except (TypeError, ValueError):
-        pass
-    raise ValueError(f"clip must be (low, high), numbers or arrays of shape ({dim},), with low < high, "
-                     f"got {clip!r:.80}")
-
-
-def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, x_T: Any = None,
+def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, *, x_T: Any = None,
                noise: Any = None, variance: str = "beta", steps: int | Sequence[int] | None = None,
-               eta: float = 1.0, clip: tuple[float, float] | None = None) -> Iterator[tuple[int, Any]]:
-    """The reverse process as a generator of (t, x_t), from t = T down to 0; parameters as in `sample`.
+               eta: float = 1.0, clip: tuple[Any, Any] | None = None) -> Iterator[tuple[int, Any]]:
+    """The reverse process as a generator of (t, x_t), from x_T down to the samples x_0.
 
-    The arguments are checked when it is called; the first x_t is x_T.
-    """
-    n, dim = (check_count(name, value) for name, value in (("n", n), ("dim", dim)))
-    if variance not in ("beta", "posterior"):
-        raise ValueError(f"variance must be 'beta' or 'posterior', got {variance!r}")
-    if not (isinstance(eta, Real) and 0 <= eta <= 1):
-        raise ValueError(f"eta must lie in [0, 1], got {eta!r}")
-    xp = device_module(getattr(denoiser, "device", "cpu"))
-    if clip is not None:
-        check_clip(clip, dim)
-    dtype = getattr(denoiser, "dtype", np.dtype(float))
-    rng = generator(rng, xp)
+    By default Ho et al.'s Algorithm 2, from each t to r = t - 1; else DDIM (Song et al. 2021). Both are
 
-    def draw(t: int) -> Any:
-        return standard_normal(rng, (n, dim), dtype) if noise is None else noise[t]
+        x_r = a x_t - b eps_hat(x_t, t) + sigma_t z_t,      z_t ~ N(0, I)
 
-    x_T, noise = (None if array is None else xp.asarray(array) for array in (x_T, noise))
-    for name, array, shape in (("x_T", x_T, (n, dim)), ("noise", noise, (s.T + 1, n, dim))):
-        if array is not None and array.shape != shape:
-            raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
-    x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else x_T
-    if steps is None and eta == 1:
-        return ancestral(denoiser, s, x_T, draw, variance, clip)
-    return ddim(denoiser, s, x_T, draw, subsequence(s.T, steps), eta, clip)
-
-
-def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, x_T: Any = None,
-           noise: Any = None, variance: str = "beta", steps: int | Sequence[int] | None = None,
-           eta: float = 1.0, clip: tuple[float, float] | None = None) -> Any:
-    """Draw n samples of x_0 by running the reverse process.
+    with the a, b and sigma of `Schedule.reverse_coefficients`. No noise is added in the last step.
 
     Parameters
     ----------
     denoiser : callable
         ``denoiser(x_t, t)`` with x_t of shape (n, dim) and t an int. If it has attributes `dtype` and
         `device`, as `MLP` has, it is given such arrays; else float64 on the CPU.
+    s : Schedule
+    n, dim : int
+        Number of samples, and their dimension.
     rng : None, int or Generator
         Draws x_T and the noise of each step, unless these are given.
     x_T : (n, dim) array, optional
     noise : (T+1, n, dim) array, optional
-        Row t is used in the step that starts from x_t, so that a trajectory can be replayed exactly.
-        Row 0 is not used, nor is row 1 by the ancestral sampler.
+        Row t is z_t, so that a trajectory can be replayed exactly. Row 0 is not used, nor is that of the last step.
     variance : {"beta", "posterior"}
-        Of the ancestral steps: beta_t or rho_t.
+        sigma_t^2 of Algorithm 2: beta_t or rho_t. It has no effect on DDIM.
     steps : int or sequence of ints, optional
-        DDIM over this many times, evenly spread over 1..T, or over these falling times. Without it all
-        T steps are taken: by the ancestral sampler, or by DDIM if eta < 1.
+        DDIM over this many times, evenly spread over 1..T, or over these falling times.
     eta : float in [0, 1]
-        DDIM's share of noise: 0 is deterministic, 1 has the posterior variance.
+        DDIM's share of noise: 0 is deterministic, 1 has the posterior variance. Below 1 it asks for DDIM.
     clip : (low, high), optional
         Range for the predicted x_0, enforced at every step: numbers, or (dim,) arrays.
 
-    Returns
-    -------
-    (n, dim) array
+    Yields
+    ------
+    t : int
+    x_t : (n, dim) array
 
     Raises
     ------
     ValueError
-        If an argument is out of range, or the denoiser returns another shape than it is given.
+        At once if an argument is out of range; on the way if the denoiser returns another shape than it is given.
+    TypeError
+        If `denoiser` cannot be called, or `rng` is nothing that a generator is made from.
+    RuntimeError
+        If the denoiser's device is "gpu" and there is none.
+    """
+    n, dim = check_count("n", n), check_count("dim", dim)
+    check_choice("variance", variance, "beta", "posterior")
+    check_real("eta", eta, 0, 1, closed=True)
+    times = subsequence(s.T, steps)
+    xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
+    low, high = (None, None) if clip is None else (xp.asarray(v, dtype=dtype) for v in check_clip(clip, dim))
+    z = None if noise is None else check_shape("noise", xp.asarray(noise), s.T + 1, n, dim)
+    rng = generator(rng, xp)
+    start = standard_normal(rng, (n, dim), dtype) if x_T is None else check_shape("x_T", xp.asarray(x_T, dtype=dtype), n, dim)
+
+    def reverse(x: Any) -> Iterator[tuple[int, Any]]:
+        yield times[0], x
+        for t, r in zip(times, [*times[1:], 0]):
+            a, b, c, sigma = s.reverse_coefficients(t, r, eta)
+            if variance == "beta" and steps is None and eta == 1:
+                sigma = math.sqrt(s.betas[t]) if r > 0 else 0.0
+            eps_hat = predict(denoiser, x, t)
+            if clip is None:
+                x = axpby(a, x, -b, eps_hat)
+            else:   # the x_0 it implies, kept in range, and noised again with the eps that belongs to it
+                x0 = (axpby(1.0, x, -s.noise(t, x), eps_hat) / max(s.signal(t, x), 1e-30)).clip(low, high)
+                x = axpby(s.signal(r, x), x0, c, s.predict_eps(x, t, x0))
+            if sigma > 0:
+                x = axpby(1.0, x, sigma, standard_normal(rng, (n, dim), dtype) if z is None else z[t])
+            yield r, x
+    return reverse(start)
+
+
+def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, **options: Unpack[SamplerOptions]) -> Any:
+    """Draw n samples of x_0: the end of a `trajectory`, whose parameters, options and errors these are.
+
+    Options are x_T, noise, variance="beta", steps=None, eta=1.0 and clip=None.
+
+    Returns
+    -------
+    (n, dim) array
     """
     x = None
-    for _, x in trajectory(denoiser, s, n, dim, rng, x_T, noise, variance, steps, eta, clip):
+    for _, x in trajectory(denoiser, s, n, dim, rng, **options):
         pass
     return x
 
@@ -222,33 +194,35 @@ def subsequence(T: int, steps: int | Sequence[int] | None) -> list[int]:
 # ---------------------------------------------------------------- the variational bound
 
 class Bound(NamedTuple):
-    """A lower bound of log p(x_0), in nats: `nats`, (B,), is the sum over rows of `terms`, (T+1, B)."""
+    """An estimate of a lower bound of log p(x_0), in nats: `nats`, (B,), is the sum over rows of `terms`, (T+1, B)."""
 
     nats: Any
     terms: Any
 
 
-def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
-                      variance: str = "beta") -> Bound:
-    """Estimate the lower bound of log p(x_0) of steps 2 and 3, constants and all.
+def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None, variance: str = "beta",
+                      n: int = 1) -> Bound:
+    """Estimate the lower bound of log p(x_0) of steps 2 to 6, constants and all.
 
-    With p(x_T) = N(0, I) and p(x_{t-1} | x_t) = N( mu(x_t, t), sigma_t^2 I ),
+    With p(x_T) = N(0, I) and p(x_{t-1} | x_t) = N( mu(x_t, t), sigma_t^2 I ), mu being `Schedule.reverse_mean`,
 
         log p(x_0) >= E_q[ log p(x_0 | x_1) ] - sum_{t>1} E_q[ KL( q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t) ) ]
                       - KL( q(x_T | x_0) || p(x_T) )
 
-    By steps 5 to 7 the term of t, with e = eps - eps_hat(x_t, t), is minus
-
-        w_t beta_t / sigma_t^2 |e|^2 + d/2 (rho_t / sigma_t^2 - 1 - log(rho_t / sigma_t^2)),   t > 1
-        w_1 beta_1 / sigma_1^2 |e|^2 + d/2 log(2 pi sigma_1^2),                                t = 1
-
-    where w_t is `Schedule.loss_weights`. Each E_q takes one draw of x_t, so the estimate is unbiased.
-
     Parameters
     ----------
+    denoiser : callable
+        As in `trajectory`.
+    s : Schedule
     x0 : (B, d) array
+    rng : None, int or Generator
+        Draws the noise.
     variance : {"beta", "posterior"}
-        sigma_t^2 = beta_t or rho_t; but rho_1 = 0 has no density, so sigma_1^2 = beta_1 in either case.
+        sigma_t^2 = beta_t or rho_t; but rho_1 = 0 has no density, so sigma_1^2 = beta_1 in either case. rho_t is
+        the exact variance of the reverse process for data that are a point, and too small for all others: with the
+        best denoiser of data that have a density it costs 0.29 nats (Euler's constant over two) a dimension.
+    n : int
+        Draws of x_t at each t.
 
     Returns
     -------
@@ -259,28 +233,41 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     Raises
     ------
     ValueError
-        If x0 is not (B, d), `variance` is unknown, or the denoiser returns another shape.
+        If x0 is not (B, d), `variance` is unknown, n is no int of at least 1, or the denoiser returns another shape.
+    TypeError
+        If x0 holds no numbers, `denoiser` cannot be called, or `rng` is nothing that a generator is made from.
+
+    Notes
+    -----
+    Each E_q is a mean over n draws of x_t: unbiased, but a draw. From each term is taken what the same eps does to
+    a denoiser whose E_q is known, that of data N(0, I), sqrt(1 - abar_t) x_t: a control variate, which moves
+    no mean, and leaves no spread where the denoiser is that one.
     """
-    if variance not in ("beta", "posterior"):
-        raise ValueError(f"variance must be 'beta' or 'posterior', got {variance!r}")
-    xp = get_array_module(x0)
-    x0 = xp.asarray(x0)
-    if x0.ndim != 2:
-        raise ValueError(f"x0 must have shape (B, d), got {x0.shape}")
-    rng, (batch, d) = generator(rng, xp), x0.shape
-    terms = xp.empty((s.T + 1, batch))
-    # KL( N(sqrt(abar_T) x_0, v I) || N(0, I) ),  v = 1 - abar_T
-    abar, log_v = s.alpha_bars[-1], math.log(s.one_minus_alpha_bars[-1])
-    terms[0] = -0.5 * (abar * (x0**2).sum(-1) + d * (-abar - log_v))
-    for t in range(1, s.T + 1):
+    check_choice("variance", variance, "beta", "posterior")
+    x0, = check_same_shape(x0=x0)
+    xp, n = get_array_module(x0), check_count("n", n)
+    x0 = check_shape("x0", xp.asarray(x0, dtype=np.float64), "B", "d")
+    rng = generator(rng, xp)
+    terms = xp.zeros((s.T + 1, len(x0)))
+    terms[0] = -gaussian.kl(*s.q_mean_variance(x0, s.T), 0.0, 1.0)
+    for t in [*range(1, s.T + 1)] * n:
+        sigma2 = float(s.betas[t] if variance == "beta" or t == 1 else s.posterior_variances[t])
         eps = rng.standard_normal(x0.shape)
-        error = ((eps - predict(denoiser, s.q_sample(x0, t, eps), t)) ** 2).sum(-1)
+        xt = s.q_sample(x0, t, eps)
+        mu = s.reverse_mean(xt, t, predict(denoiser, xt, t))
         if t == 1:
-            weight, constant = s.loss_weights[1], 0.5 * d * math.log(2 * math.pi * s.betas[1])
-        elif variance == "posterior":
-            weight, constant = s.loss_weights[t] * s.betas[t] / s.posterior_variances[t], 0.0
-        else:  # rho_t / beta_t = 1 - u
-            u = s.alpha_bars[t - 1] * s.betas[t] / s.one_minus_alpha_bars[t]
-            weight, constant = s.loss_weights[t], 0.5 * d * (-u - math.log1p(-u))
-        terms[t] = -(float(weight) * error + constant)
+            term = gaussian.log_density(x0, mu, sigma2)
+        else:
+            term = -gaussian.kl(*s.q_posterior(x0, xt, t), mu, sigma2)
+        terms[t] += (term + known_error(s, x0, t, eps) * float(s.reverse_eps_coefs[t])**2 / (2 * sigma2)) / n
     return Bound(terms.sum(0), terms)
+
+
+def known_error(s: Schedule, x0: Any, t: int, eps: Any) -> Any:
+    """|eps - e|^2 - E|eps - e|^2 for the prediction e = sqrt(1 - abar_t) x_t, (B,).
+
+    eps - e = abar_t eps - sqrt(abar_t (1 - abar_t)) x_0, so that E|eps - e|^2 = abar_t^2 d + abar_t (1 - abar_t) |x_0|^2.
+    """
+    abar, rest = float(s.alpha_bars[t]), float(s.one_minus_alpha_bars[t])
+    error = axpby(abar, eps, -math.sqrt(abar * rest), x0)
+    return (error**2).sum(-1) - (abar**2 * x0.shape[1] + abar * rest * (x0**2).sum(-1))

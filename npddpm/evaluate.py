@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from .backend import generator, get_array_module
+from .checks import Array
 from .diffusion import predict
+from .oracle import GaussianMixture
 from .schedule import Schedule
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
+BLOCK = 1000    # rows whose distances are held at a time
+DRAWS = 4000    # of the noise, at least, for a loss by time
 
 
 def distances(x: Array, y: Array) -> Any:
@@ -19,6 +23,11 @@ def distances(x: Array, y: Array) -> Any:
     x, y = x - center, y - center
     squared = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T
     return np.sqrt(np.maximum(squared, 0))
+
+
+def distances_by_block(x: Array, y: Array) -> Iterator[Any]:
+    """`distances`, a block of rows of x at a time."""
+    return (distances(x[i:i + BLOCK], y) for i in range(0, len(x), BLOCK))
 
 
 def energy_distance(x: Any, y: Any, unbiased: bool = True) -> float:
@@ -44,20 +53,19 @@ def energy_distance(x: Any, y: Any, unbiased: bool = True) -> float:
             raise ValueError(f"{name} must have {1 + unbiased} or more rows, and x and y as many columns, "
                              f"got {x.shape} and {y.shape}")
 
+    def total(a: Array, b: Array) -> float:
+        return float(sum(block.sum() for block in distances_by_block(a, b)))
+
     def within(z: Array) -> float:
         n = len(z)
-        return float(_total(z, z)) / (n * (n - 1) if unbiased else n * n)
+        return total(z, z) / (n * (n - 1) if unbiased else n * n)
 
-    return 2 * _total(x, y) / (len(x) * len(y)) - within(x) - within(y)
-
-
-def _total(x: Array, y: Array, rows: int = 1000) -> float:
-    return float(sum(distances(x[i:i + rows], y).sum() for i in range(0, len(x), rows)))
+    return 2 * total(x, y) / (len(x) * len(y)) - within(x) - within(y)
 
 
-def nearest(x: Array, y: Array, rows: int = 1000) -> float:
+def nearest(x: Array, y: Array) -> float:
     """The median over the rows of x of the distance to the nearest row of y; 0 where that is the row itself."""
-    found = np.concatenate([distances(x[i:i + rows], y).argmin(1) for i in range(0, len(x), rows)])
+    found = np.concatenate([block.argmin(1) for block in distances_by_block(x, y)])
     return float(np.median(np.linalg.norm(x - y[found], axis=1)))
 
 
@@ -66,3 +74,13 @@ def loss_at(denoiser: Any, s: Schedule, x0: Any, t: int, rng: Any = None) -> flo
     xp = get_array_module(x0)
     eps = generator(rng, xp).standard_normal(x0.shape, dtype=x0.dtype)
     return float(((predict(denoiser, s.q_sample(x0, t, eps), t) - eps) ** 2).mean())
+
+
+def loss_by_time(net: Any, s: Schedule, x0: Any, rng: int = 0, law: GaussianMixture | None = None) -> Array:
+    """Rows of (t, loss, least possible loss or NaN) at a dozen times between 1 and T, (12 or fewer, 3).
+
+    Each row of x0, (n, d) in the units of `net`, is used as often as makes 4000 draws. The least loss is that of `law`.
+    """
+    x0 = get_array_module(x0).tile(x0, (-(-DRAWS // len(x0)), 1))
+    times = np.unique(np.geomspace(1, s.T, 12).round().astype(int)).tolist()
+    return np.array([[t, loss_at(net, s, x0, t, rng), law.least_loss(s, t) if law else np.nan] for t in times])

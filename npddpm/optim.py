@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .backend import elementwise, get_array_module, zeros
+from .backend import elementwise, get_array_module
+from .layout import zeros
 
 
 @elementwise
@@ -63,7 +64,7 @@ class Adam:
 def clip_norm(gradient: Any, max_norm: float) -> None:
     """Shorten the gradient, in place, to a norm of at most `max_norm`."""
     xp = get_array_module(gradient)
-    gradient *= xp.minimum(1, max_norm / xp.sqrt(gradient @ gradient))
+    gradient *= max_norm / xp.maximum(max_norm, xp.sqrt(gradient @ gradient))
 
 
 def update_average(average: Any, parameters: Any, t: int, decay: float = 0.999) -> None:

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from .backend import generator, get_array_module
-from .schedule import Schedule, check_count
+from .checks import check_count, check_real, check_shape, check_times
+from .schedule import Schedule
 
-QUADRATURE_NODES = 80  # per dimension
+BATCH = 2_000_000   # numbers in the largest array of `least_loss`
 
 
 class GaussianMixture:
@@ -33,6 +34,12 @@ class GaussianMixture:
     means : (K, d) array_like
     covariances : (K, d, d) array_like, or (K, d), or (K,)
         Full matrices, diagonals, or the variances of isotropic components.
+
+    Attributes
+    ----------
+    weights, means, covariances : (K,), (K, d) and (K, d, d) float64
+    variances, axes : (K, d) and (K, d, d) float64
+        C_k = axes_k diag(variances_k) axes_k^T.
 
     Raises
     ------
@@ -54,34 +61,37 @@ class GaussianMixture:
         if not np.isfinite(c).all() or not np.allclose(c, c.swapaxes(1, 2), rtol=1e-10, atol=0):
             raise ValueError("covariances must be finite and symmetric")
         self.weights, self.means, self.covariances = w / w.sum(), m, c
-        self.variances, self.axes = np.linalg.eigh(c)   # C_k = axes diag(variances) axes^T
+        self.variances, self.axes = np.linalg.eigh(c)
         if self.variances.min() <= 0:
             raise ValueError(f"covariances must be positive definite, got eigenvalue {self.variances.min():.3g}")
 
     def sample(self, n: int, rng: Any = None) -> np.ndarray:
         """Draw n points of x_0, (n, d)."""
         n, rng = check_count("n", n), generator(rng)
-        k = rng.choice(len(self.weights), size=n, p=self.weights)
-        z = rng.standard_normal((n, self.means.shape[1])) * np.sqrt(self.variances[k])
+        return self._points(rng.choice(len(self.weights), size=n, p=self.weights), rng)
+
+    def _points(self, k: np.ndarray, rng: Any) -> np.ndarray:
+        """A point of component k_i for each i."""
+        z = rng.standard_normal((len(k), self.means.shape[1])) * np.sqrt(self.variances[k])
         x: np.ndarray = self.means[k] + np.einsum("nij,nj->ni", self.axes[k], z)
         return x
 
     def standardized(self, mean: Any, scale: Any) -> GaussianMixture:
-        """The law of (x - mean) / scale."""
+        """The law of (x - mean) / scale, for numbers or (d,) arrays."""
         scale = np.broadcast_to(scale, self.means.shape[1:])
         return GaussianMixture(self.weights, (self.means - mean) / scale,
                                self.covariances / np.multiply.outer(scale, scale))
 
     def log_density(self, x: Any, s: Schedule | None = None, t: Any = 0) -> Any:
-        """log p_t(x), (B,) nats: of the data without a schedule, else of x_t."""
+        """log p_t(x), (B,) nats, for x of shape (B, d): of the data without a schedule, else of x_t."""
         if s is None:
-            s, t = Schedule.from_betas([0.5]), 0
+            s, t = Schedule([0.5]), 0
         log_joint, _, _ = self._components(x, s, t)
-        top = log_joint.max(-1)
-        return top + get_array_module(x).log(get_array_module(x).exp(log_joint - top[:, None]).sum(-1))
+        xp, top = get_array_module(log_joint), log_joint.max(-1)
+        return top + xp.log(xp.exp(log_joint - top[:, None]).sum(-1))
 
     def denoiser(self, s: Schedule) -> Callable[[Any, Any], Any]:
-        """The best possible noise prediction, ``(x_t, t) -> E[eps | x_t]``."""
+        """The best possible noise prediction, ``(x_t, t) -> E[eps | x_t]``, (B, d)."""
         def best(xt: Any, t: Any) -> Any:
             return self._mix(xt, s, t)[0]
         return best
@@ -94,57 +104,65 @@ class GaussianMixture:
     def least_loss(self, s: Schedule, t: int, rng: Any = 0, tolerance: float = 1e-3) -> float:
         """The least possible "simple" loss at time t: E |eps - E[eps | x_t]|^2 / d = E tr Var[eps | x_t] / d.
 
-        Closed form for one Gaussian. For mixtures in one or two dimensions the mean over x_t is a
-        Gauss-Hermite quadrature; in more, a Monte-Carlo mean whose standard error, in proportion, is at
-        most `tolerance`.
+        By the law of total variance it is the mean of tr Var[eps | x_t, k], which has a closed form, and what is lost
+        by not knowing k. The latter is a mean over draws of x_t, each component with its share of them.
+
+        Parameters
+        ----------
+        s : Schedule
+        t : int in 0..T
+        rng : None, int or Generator
+        tolerance : float
+            Draws go on until the standard error is at most this share of the result: 1e-3 takes a second or less.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            If t or `tolerance` is out of range.
+        TypeError
+            If t is no int, or `rng` nothing that a generator is made from.
         """
-        d = self.means.shape[1]
-        t = s._check_t(check_count("t", t, least=0), self.means, first=0)
-        if len(self.weights) == 1:
-            a, b = s.alpha_bars[t], s.one_minus_alpha_bars[t]
-            return float(np.mean(a * self.variances / (a * self.variances + b)))
-        if d <= 2:
-            z, w = np.polynomial.hermite_e.hermegauss(QUADRATURE_NODES)
-            nodes = np.stack(np.meshgrid(*[z] * d), -1).reshape(-1, d)
-            w = np.prod(np.meshgrid(*[w / w.sum()] * d), axis=0).ravel()
-            a, b = s.alpha_bars[t], s.one_minus_alpha_bars[t]
-            total = 0.0
-            for k, weight in enumerate(self.weights):
-                spread = nodes * np.sqrt(a * self.variances[k] + b)
-                x = math.sqrt(a) * self.means[k] + spread @ self.axes[k].T
-                total += weight * (w @ self._mix(x, s, t)[1])
-            return float(total / d)
-        rng, values, error = generator(rng), np.empty(0), math.inf
-        while error > tolerance:
-            x0 = self.sample(10_000, rng)
-            xt = s.q_sample(x0, t, rng.standard_normal(x0.shape))
-            values = np.append(values, self._mix(xt, s, t)[1])
-            error = values.std() / math.sqrt(len(values)) / values.mean()
-        return float(values.mean() / d)
+        d, K, rng = self.means.shape[1], len(self.weights), generator(rng)
+        check_real("tolerance", tolerance, 0, math.inf)
+        t = check_times(check_count("t", t, least=0), self.means, s.T)
+        signal, noise = s.signal(t, self.means), s.noise(t, self.means)
+        known = self.weights @ (signal**2 * self.variances / (signal**2 * self.variances + noise**2)).mean(1)
+        if K == 1:
+            return float(known)
+        sums, draws, n = np.zeros((2, K)), 0, max(100, BATCH // (K * K * d))     # n of each component at a time
+        k, error, found = np.repeat(np.arange(K), n), math.inf, 0.0
+        while draws * K < 10_000 or error > tolerance * found:
+            x0 = self._points(k, rng)
+            xt = signal * x0 + noise * rng.standard_normal(x0.shape)
+            lost = (self._mix(xt, s, t)[1] / d).reshape(K, n)
+            sums, draws = sums + [lost.sum(1), (lost**2).sum(1)], draws + n
+            mean, square = sums / draws
+            error = math.sqrt(self.weights**2 @ np.maximum(square - mean**2, 0) / draws)
+            found = float(known + self.weights @ mean)
+        return found
 
     def _components(self, x: Any, s: Schedule, t: Any) -> tuple[Any, Any, Any]:
-        """log w_k N(x; sqrt(abar) m_k, S_k), (B, K); S_k^-1 (x - sqrt(abar) m_k), (B, K, d); tr Var, (B, K)."""
+        """log w_k N(x; sqrt(abar) m_k, S_k), (B, K); S_k^-1 (x - sqrt(abar) m_k), (B, K, d); sqrt(1 - abar)."""
         xp = get_array_module(x)
         w, m, lam, axes = (xp.asarray(a) for a in (self.weights, self.means, self.variances, self.axes))
-        x = xp.asarray(x)
-        if x.ndim != 2 or x.shape[1] != self.means.shape[1]:
-            raise ValueError(f"x must have shape (B, {self.means.shape[1]}), got {x.shape}")
-        t = s._check_t(t, x, first=0)
-        a, root, b = (xp.asarray(s.at(name, t, x[:, None].astype(float))) for name in
-                      ("alpha_bars", "sqrt_alpha_bars", "one_minus_alpha_bars"))
-        total = a * lam + b                                             # eigenvalues of S_k
-        y = xp.einsum("bki,kij->bkj", x[:, None] - root * m, axes)      # in the eigenbasis of C_k
+        x = check_shape("x", xp.asarray(x, dtype=np.float64), "B", self.means.shape[1])[:, None]
+        signal, noise = s.signal(t, x), s.noise(t, x)
+        total = signal**2 * lam + noise**2                              # eigenvalues of S_k
+        y = xp.einsum("bki,kij->bkj", x - signal * m, axes)             # in the eigenbasis of C_k
         log_joint = xp.log(w) - 0.5 * (y**2 / total + xp.log(2 * math.pi * total)).sum(-1)
-        return log_joint, xp.einsum("bkj,kij->bki", y / total, axes), (a * lam / total).sum(-1)
+        return log_joint, xp.einsum("bkj,kij->bki", y / total, axes), noise
 
     def _mix(self, x: Any, s: Schedule, t: Any) -> tuple[Any, Any]:
-        """E[eps | x_t = x], (B, d), and tr Var[eps | x_t = x], (B,)."""
-        log_joint, whitened, variance = self._components(x, s, t)
+        """E[eps | x_t = x], (B, d), and the trace of the variance of E[eps | x_t = x, k] over k, (B,)."""
+        log_joint, whitened, noise = self._components(x, s, t)
         r = _softmax(log_joint)
-        noise = s.at("sqrt_one_minus_alpha_bars", s._check_t(t, x, first=0), whitened)
         eps_k = noise * whitened                                        # E[eps | x_t, k]
         eps = (r[..., None] * eps_k).sum(-2)
-        return eps, (r * (variance + ((eps_k - eps[:, None]) ** 2).sum(-1))).sum(-1)
+        return eps, (r * ((eps_k - eps[:, None]) ** 2).sum(-1)).sum(-1)
 
 
 def _softmax(logits: Any) -> Any:

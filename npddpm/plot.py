@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from . import diffusion
 from .backend import generator, to_host
-from .data import is_image
+from .data import image_side
 from .train import DDPM, LOSS_EVERY
 
 GRID = 8, 12     # rows and columns of a mosaic of images
@@ -36,13 +36,13 @@ def overview(model: DDPM, x: np.ndarray, by_time: np.ndarray, rng: Any = 0) -> F
     by_time : (k, 3) array
         Columns t, loss at t, and the least possible loss at t, NaN where nobody knows it.
     """
-    images, planar = is_image(x), x.shape[1] == 2
-    net, s = model.denoiser, model.schedule
+    images, planar = image_side(x), x.shape[1] == 2
+    net, s = model.denoiser(), model.schedule
     rng = generator(rng, net.xp)
-    n = math.prod(GRID) if images else POINTS
+    n = how_many(x)
     moments = [round(share * s.T) for share in MOMENTS]
     reverse = {t: model.restore(xt) for t, xt in diffusion.trajectory(net, s, n, net.dim, rng) if t in moments}
-    x0 = net.xp.asarray(model.standardize(x[:n]), dtype=net.dtype)
+    x0 = model.to_network(x[:n])
     eps = rng.standard_normal(x0.shape, dtype=net.dtype)
     forward = {t: model.restore(s.q_sample(x0, t, eps)) for t in moments}
 
@@ -76,9 +76,9 @@ def overview(model: DDPM, x: np.ndarray, by_time: np.ndarray, rng: Any = 0) -> F
 
 def film(model: DDPM, x: np.ndarray, rng: Any = 0) -> bytes:
     """The reverse process as an animated GIF; it lingers on small t, where the shapes appear."""
-    net, s = model.denoiser, model.schedule
+    net, s = model.denoiser(), model.schedule
     moments = {round(s.T * (1 - i / FRAMES) ** 2) for i in range(FRAMES + 1)}
-    n = math.prod(GRID) if is_image(x) else POINTS
+    n = how_many(x)
     figure = Figure(figsize=(5, 5 * panel_shape(x) + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes, frames = figure.subplots(), []
@@ -93,17 +93,21 @@ def film(model: DDPM, x: np.ndarray, rng: Any = 0) -> bytes:
         return path.read_bytes()
 
 
+def how_many(x: np.ndarray) -> int:
+    """Rows in a panel of `draw`."""
+    return math.prod(GRID) if image_side(x) else POINTS
+
+
 def panel_shape(x: np.ndarray) -> float:
     """Height over width of a panel of `draw`."""
-    if is_image(x):
+    if image_side(x):
         return GRID[0] / GRID[1]
     return float(np.clip(np.divide(*np.ptp(x, axis=0)[::-1]), 0.4, 1.5)) if x.shape[1] == 2 else 0.7
 
 
 def draw(axes: Any, rows: np.ndarray, x: np.ndarray, grid: tuple[int, int] = GRID) -> Any:
     """Draw rows as images in a grid, as points of the plane, or as a histogram, on the scale of x."""
-    if is_image(x):
-        side = math.isqrt(x.shape[1])
+    if side := image_side(x):
         tiles = np.full((grid[0] * grid[1], side + 1, side + 1), np.nan)
         tiles[:len(rows), 1:, 1:] = rows.reshape(-1, side, side)[:len(tiles)]
         mosaic = tiles.reshape(*grid, side + 1, side + 1).swapaxes(1, 2).reshape(grid[0] * (side + 1), -1)

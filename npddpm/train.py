@@ -6,19 +6,20 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
-from numbers import Real
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Unpack
 
 import numpy as np
 
 from . import diffusion
-from .backend import generator, standard_normal, to_host, zeros
-from .data import check_data, is_image
+from .backend import generator, standard_normal, to_host
+from .checks import check_choice, check_clip, check_count, check_data, check_dtype, check_real, check_type
+from .data import image_side
 from .files import load_numpy, open_to_read, write_whole
-from .mlp import MLP, check_dtype, layer_shapes
+from .layout import zeros
+from .mlp import MLP, layer_shapes
 from .optim import Adam, clip_norm, learning_rate, update_average
-from .schedule import Schedule, check_count
+from .schedule import Schedule
 
 FORMAT = 4         # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
@@ -55,9 +56,8 @@ class DDPM:
 
     def __init__(self, schedule: Schedule | None = None, hidden: int = 128, depth: int = 3, *,
                  fourier: int | None = None, dtype: str = "float32") -> None:
-        if not (schedule is None or isinstance(schedule, Schedule)):
-            raise TypeError(f"schedule must be a Schedule, got {schedule!r}")
         self.schedule = Schedule.linear() if schedule is None else schedule
+        check_type("schedule", self.schedule, Schedule)
         self.shape: dict[str, Any] = {"hidden": check_count("hidden", hidden), "depth": check_count("depth", depth),
                                       "dtype": check_dtype(dtype, "float32", "float64").name}
         self.fourier = None if fourier is None else check_count("fourier", fourier, least=0)
@@ -76,7 +76,7 @@ class DDPM:
         ----------
         x : (n, d) array_like
             Finite numbers. Columns are brought to zero mean and unit variance; images, which see
-            `is_image`, keep the proportions of their pixels.
+            `image_side`, keep the proportions of their pixels.
         steps : int
             Training steps. The learning rate warms up to `lr` and falls to 0 at the last one.
         batch_size : int
@@ -111,9 +111,8 @@ class DDPM:
         """
         x = check_data(x)
         steps, batch_size = check_count("steps", steps), check_count("batch_size", batch_size)
-        diffusion.check_weighting(weighting)
-        if not (isinstance(lr, Real) and 0 < lr < math.inf):
-            raise ValueError(f"lr must be a positive number, got {lr!r}")
+        check_choice("weighting", weighting, "simple", "elbo")
+        check_real("lr", lr, 0, math.inf)
         if not resume:
             self._start(x, rng, device)
         elif self.step == 0:
@@ -139,7 +138,7 @@ class DDPM:
     def _steps(self, x: np.ndarray, steps: int, batch_size: int, lr: float, weighting: str) -> Iterator[int]:
         net, s = self.net, self.schedule
         xp, dtype = net.xp, net.dtype
-        data = xp.asarray(self.standardize(x), dtype=dtype)
+        data = self.to_network(x)
         rng = generator(self._rng, xp)
         gradient = zeros(xp, net.parameters.shape, dtype)
         while self.step < steps:
@@ -175,45 +174,74 @@ class DDPM:
         """mean + scale z, in host memory and float64: `standardize` undone."""
         return self.mean + self.scale * to_host(z)
 
-    @property
+    def to_network(self, x: Any) -> Any:
+        """`standardize`, in the precision and on the device of the network."""
+        return self.net.xp.asarray(self.standardize(x), dtype=self.net.dtype)
+
     def denoiser(self) -> MLP:
-        """The network with the averaged parameters, in the scaled units of `standardize`."""
+        """A network with the averaged parameters, for x_t in the scaled units of `standardize`."""
         self._check_trained()
         net = self._network(self.net.dim, 0, self.net.device)
         net.parameters[...] = self.average
         return net
 
-    def sample(self, n: int, rng: Any = None, *, variance: str = "beta",
-               steps: int | Sequence[int] | None = None, eta: float = 1.0,
-               clip: tuple[Any, Any] | None = None) -> np.ndarray:
-        """Draw n samples in the units of the data, (n, d) float64; options as in `npddpm.sample`.
+    def sample(self, n: int, rng: Any = None, **options: Unpack[diffusion.SamplerOptions]) -> np.ndarray:
+        """Draw n samples in the units of the data, (n, d) float64.
 
-        They are drawn in chunks of 2500 from one generator, so the first 2500 of a larger n are those of
-        n = 2500. `clip` is in the units of the data.
+        They are drawn in chunks of 2500 from one generator, so the first 2500 of a larger n are those of n = 2500.
+
+        Parameters
+        ----------
+        n : int
+        rng : None, int or Generator
+        **options
+            variance="beta", steps=None, eta=1.0 and clip=None, see `npddpm.trajectory`; `clip` is in the units of the data.
+
+        Raises
+        ------
+        ValueError
+            If the model is not trained, or an argument is out of range.
+        TypeError
+            If `rng` is nothing that a generator is made from.
         """
-        return np.concatenate([*self.sample_chunks(n, rng, variance=variance, steps=steps, eta=eta, clip=clip)])
+        return np.concatenate([*self.sample_chunks(n, rng, **options)])
 
-    def sample_chunks(self, n: int, rng: Any = None, **options: Any) -> Iterator[np.ndarray]:
+    def sample_chunks(self, n: int, rng: Any = None, **options: Unpack[diffusion.SamplerOptions]) -> Iterator[np.ndarray]:
         """`sample` as a generator of chunks of at most 2500 rows, for any n in bounded memory."""
-        net = self.denoiser
-        n, rng = check_count("n", n), generator(rng, net.xp)
-        if options.get("clip") is not None:
-            options["clip"] = tuple(net.xp.asarray(self.standardize(v), net.dtype)
-                                    for v in diffusion.check_clip(options["clip"], net.dim))
+        net = self.denoiser()
+        n, rng, clip = check_count("n", n), generator(rng, net.xp), options.get("clip")
+        if clip is not None:
+            low, high = (self.standardize(v) for v in check_clip(clip, net.dim))
+            options["clip"] = low, high
         return (self.restore(diffusion.sample(net, self.schedule, min(CHUNK, n - start), net.dim, rng, **options))
                 for start in range(0, n, CHUNK))
 
-    def bound(self, x: Any, rng: Any = None, variance: str = "beta") -> Any:
-        """Lower bound of log p(x) for each row of x, (B,) nats, by `variational_bound`, in the data's units."""
-        net, x = self.denoiser, check_data(x, least=1)
+    def bound(self, x: Any, rng: Any = None, variance: str = "beta", n: int = 1) -> np.ndarray:
+        """Estimate a lower bound of log p(x) for each row of x, (B,) nats, in the units of the data.
+
+        Parameters
+        ----------
+        x : (B, d) array_like
+        rng, variance, n
+            See `variational_bound`, whose estimate this is.
+
+        Raises
+        ------
+        ValueError
+            If the model is not trained, x is not (B, d) finite numbers, an argument is out of range, or a column of the
+            training data was constant, so that there is no density.
+        TypeError
+            If `rng` is nothing that a generator is made from.
+        """
+        net, x = self.denoiser(), check_data(x, least=1)
         if x.shape[1] != net.dim:
             raise ValueError(f"x must have {net.dim} columns, got {x.shape[1]}")
         if not (self.scale > 0).all():
             raise ValueError(f"column {np.argmin(self.scale)} of the training data was constant, "
                              "so that the model has no density")
-        z = net.xp.asarray(self.standardize(x), dtype=net.dtype)
-        nats = diffusion.variational_bound(net, self.schedule, z, rng, variance).nats
-        return to_host(nats) - np.log(self.scale).sum()       # p(x) = p(z) |dz/dx|
+        of_z = diffusion.variational_bound(net, self.schedule, self.to_network(x), rng, variance, n)
+        nats: np.ndarray = to_host(of_z.nats) - np.log(self.scale).sum()      # p(x) = p(z) |dz/dx|
+        return nats
 
     def _check_trained(self) -> None:
         if self.step == 0:
@@ -308,4 +336,4 @@ def standardization(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"x is too large to be scaled in float64: it reaches {np.abs(x).max():.3g}")
     if not (scale > 0).any():
         raise ValueError("x must vary: all its rows are equal, or too near to each other for float64")
-    return mean, np.full_like(scale, math.sqrt(np.mean(scale**2))) if is_image(x) else scale
+    return mean, np.full_like(scale, math.sqrt(np.mean(scale**2))) if image_side(x) else scale

@@ -30,13 +30,13 @@ def test_gaussians_follow_their_law():
 
 def test_digits():
     x = data.load("digits")
-    assert x.shape == (1797, 64) and (x.min(), x.max()) == (0, 16) and data.is_image(x)
+    assert x.shape == (1797, 64) and (x.min(), x.max()) == (0, 16) and data.image_side(x) == 8
 
 
 def test_what_is_an_image():
     x = np.random.default_rng(0).random((5, 16))
-    assert data.is_image(x) and data.is_image(np.round(255 * x))
-    assert not data.is_image(255 * x) and not data.is_image(x - 0.5) and not data.is_image(x[:, :9])
+    assert data.image_side(x) == data.image_side(np.round(255 * x)) == 4
+    assert not data.image_side(255 * x) and not data.image_side(x - 0.5) and not data.image_side(x[:, :9])
 
 
 def test_split_is_fixed_and_loses_nothing():

@@ -14,7 +14,7 @@ X, Y = RNG.standard_normal((40, 3)), 5 + RNG.standard_normal((25, 3))
 def test_distances():
     expected = np.linalg.norm(X[:, None] - Y, axis=-1)
     assert distances(X, Y) == approx(expected, rel=1e-10)
-    assert nearest(X, Y, rows=7) == approx(np.median(expected.min(1)))
+    assert nearest(X, Y) == approx(np.median(expected.min(1)))
 
 
 @pytest.mark.parametrize("unbiased", [True, False])

@@ -37,7 +37,7 @@ def test_names_in_the_tables_exist():
     table = re.search(r"## The derivation\n(.*?)###", README, re.DOTALL)[1]
     for name in set(re.findall(r"`([\w.]+)`", table)) - {"test_derivation.py"}:
         home, _, attribute = name.rpartition(".")
-        places = {"gaussian": [gaussian], "Schedule": [npddpm.Schedule]}.get(home, [npddpm, npddpm.Schedule])
+        places = {"gaussian": [gaussian], "Schedule": [npddpm.Schedule([0.5])]}.get(home, [npddpm, npddpm.Schedule])
         assert any(hasattr(place, attribute) for place in places), name
 
 

@@ -103,7 +103,7 @@ def test_predictions_undo_q_sample():
 
 
 @given(st.data())
-def test_ddim_coefficients_are_song_et_al(data):
+def test_reverse_coefficients_are_song_et_al(data):
     """Against eq. 12 as it is written: predict x_0, then move it to s."""
     sch = Schedule.linear(50)
     t = data.draw(st.integers(2, 50))
@@ -113,6 +113,6 @@ def test_ddim_coefficients_are_song_et_al(data):
     sigma = eta * np.sqrt((1 - a_r) / (1 - a_t) * (1 - a_t / a_r))
     x, eps = np.array([[0.7]]), np.array([[-1.3]])
     expected = np.sqrt(a_r) * sch.predict_x0(x, t, eps) + np.sqrt(1 - a_r - sigma**2) * eps
-    a, b, sigma_ours = sch.ddim_coefficients(t, r, eta)
-    assert sigma_ours == approx(sigma, rel=1e-9, abs=1e-12)
+    a, b, c, sigma_ours = sch.reverse_coefficients(t, r, eta)
+    assert sigma_ours == approx(sigma, rel=1e-9, abs=1e-12) and c == approx(np.sqrt(1 - a_r - sigma**2), rel=1e-9)
     assert a * x - b * eps == approx(expected, rel=1e-9)

@@ -1,0 +1,173 @@
+"""Every refusal of an argument, once: one line that names the argument, what it got and what would do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from .backend import get_array_module, to_host
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+# ---------------------------------------------------------------- single values
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """Return `value` as an int, or raise ValueError if it is no whole number, below `least` or beyond int64."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be an int of at least {least}, got {value!r:.80}")
+    if value >= 2**63:
+        raise ValueError(f"{name} must be below 2^63, got {value}")
+    return int(value)
+
+
+def check_real(name: str, value: Any, low: float, high: float, *, closed: bool = False) -> float:
+    """Return `value` as a float, or raise ValueError if it is no number between `low` and `high`; `closed` takes both ends."""
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else np.nan
+    if low < number < high or closed and low <= number <= high:
+        return number
+    where = f"lie in [{low}, {high}]" if closed else "be a positive number" if high == np.inf \
+        else f"lie strictly between {low} and {high}"
+    raise ValueError(f"{name} must {where}, got {value!r:.80}")
+
+
+def check_choice(name: str, value: Any, *choices: str) -> None:
+    """Raise ValueError if `value` is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r:.80}")
+
+
+def check_type(name: str, value: Any, wanted: type) -> None:
+    """Raise TypeError if `value` is no instance of the class."""
+    if not isinstance(value, wanted):
+        raise TypeError(f"{name} must be a {wanted.__name__}, got {value!r:.80}")
+
+
+def check_dtype(dtype: Any, *names: str) -> np.dtype[Any]:
+    """Return the dtype if it has one of the names, else raise ValueError."""
+    try:
+        found: np.dtype[Any] = np.dtype(dtype)
+        if found.name in names:
+            return found
+    except TypeError:
+        pass
+    raise ValueError(f"dtype must be {', '.join(names[:-1])} or {names[-1]}, got {dtype!r:.80}")
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """The name that is nearest to a wrong one, as a question; nothing if none is near."""
+    near = difflib.get_close_matches(name, list(names), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+# ---------------------------------------------------------------- schedules and times
+
+def check_betas(betas: Any) -> Array:
+    """Return beta_1 ... beta_T as (T,) float64, or raise ValueError unless each lies in (0, 1)."""
+    try:
+        out: Array = np.asarray(betas, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"betas must be numbers in (0, 1), got {betas!r:.80}") from None
+    if out.ndim != 1 or out.size == 0:
+        raise ValueError(f"betas must have shape (T,) with T >= 1, got shape {out.shape}")
+    bad = np.flatnonzero(~((out > 0) & (out < 1)))
+    if bad.size:
+        raise ValueError(f"betas must lie strictly between 0 and 1, got {out[bad[0]]} "
+                         f"at index {bad[0]} (pass beta_1 to beta_T, without beta_0)")
+    return out
+
+
+def check_times(t: Any, x: Any, T: int, first: int = 0) -> Any:
+    """Return t as an int, or as an int array with one entry for each row of x, all in `first` ... T.
+
+    An array on the GPU is not looked into: the GPU would have to be waited for.
+
+    Raises
+    ------
+    TypeError
+        If t is not made of ints.
+    ValueError
+        If its shape does not match the rows of x, or a time is out of range.
+    """
+    xp = get_array_module(x)
+    if not isinstance(t, int) or isinstance(t, bool):
+        try:
+            t = xp.asarray(t)
+        except ValueError:
+            raise ValueError(f"t must be an int or a row of ints, got {t!r:.80}") from None
+        if t.dtype.kind not in "iu":
+            raise TypeError(f"t must be an int or an array of ints, got dtype {t.dtype}")
+        if t.ndim == 0:
+            t = int(t)
+        elif t.shape != x.shape[:1]:
+            raise ValueError(f"t must be an int or have shape {x.shape[:1]}, one time for each row of x, got shape {t.shape}")
+    if isinstance(t, int):
+        low = high = t
+    elif xp is np and t.size:
+        low, high = np.minimum.reduce(t), np.maximum.reduce(t)
+    else:
+        return t
+    if low < first or high > T:
+        raise ValueError(f"t must lie in {first}..{T}, got {low if low < first else high}")
+    return t
+
+
+# ---------------------------------------------------------------- arrays
+
+def check_same_shape(**arrays: Any) -> list[Any]:
+    """Return the arguments as floating-point arrays, or raise: TypeError for no numbers, ValueError for unequal shapes."""
+    xp = get_array_module(*arrays.values())
+    out: list[Any] = []
+    for name, array in arrays.items():
+        array = xp.asarray(array)
+        if array.dtype.kind not in "fc":
+            if array.dtype.kind not in "iu":
+                raise TypeError(f"{name} must be an array of numbers, got dtype {array.dtype}")
+            array = array.astype(np.float64)
+        if out and array.shape != out[0].shape:
+            raise ValueError(f"{name} must have the shape of {next(iter(arrays))}, {out[0].shape}, got {array.shape}")
+        out.append(array)
+    return out
+
+
+def check_shape(name: str, array: Any, *shape: int | str) -> Any:
+    """Return the array, or raise ValueError if it has another shape; a letter in place of a number stands for any."""
+    if len(shape) != array.ndim or any(isinstance(n, int) and n != m for n, m in zip(shape, array.shape)):
+        wanted = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+        raise ValueError(f"{name} must have shape ({wanted}), got {array.shape}")
+    return array
+
+
+def check_clip(clip: Any, dim: int) -> tuple[Array, Array]:
+    """Return low and high as (dim,) arrays on the host, or raise ValueError if `clip` has not low < high."""
+    try:
+        low, high = (np.broadcast_to(to_host(v).astype(float), (dim,)) for v in clip)
+        if (low < high).all():
+            return low, high
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"clip must be (low, high), numbers or arrays of shape ({dim},), with low < high, got {clip!r:.80}")
+
+
+def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
+    """Return x as an (n, d) float64 array of `least` rows or more, or raise ValueError saying what is wrong with it."""
+    if np.ma.is_masked(x):
+        raise ValueError(f"{name} must have no masked entries")
+    try:
+        x = np.asarray(x)
+    except ValueError:
+        raise ValueError(f"{name} must be a table of numbers, with rows of one length, got {x!r:.60}") from None
+    if x.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
+    if x.ndim != 2 or x.shape[0] < least or x.shape[1] < 1:
+        raise ValueError(f"{name} must have shape (n, d) with n >= {least} rows and d >= 1 columns, got {x.shape}")
+    out: Array = x.astype(np.float64)
+    bad = np.argwhere(~np.isfinite(out))
+    if len(bad):
+        row, column = bad[0]
+        raise ValueError(f"{name} must be finite, got {x[row, column]} in row {row}, column {column}")
+    return out
