@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import pairwise
 from numbers import Real
 from typing import Any
 
@@ -12,16 +13,17 @@ import numpy as np
 from .backend import get_array_module, to_host
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+Denoiser = Callable[[Any, Any], Any]
 
 
 # ---------------------------------------------------------------- single values
 
-def check_count(name: str, value: Any, least: int = 1) -> int:
-    """Return `value` as an int, or raise ValueError if it is no whole number, below `least` or beyond int64."""
+def check_count(name: str, value: Any, least: int = 1, most: int = 2**63 - 1) -> int:
+    """Return `value` as an int, or raise ValueError if it is no whole number, below `least` or above `most`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} must be an int of at least {least}, got {value!r:.80}")
-    if value >= 2**63:
-        raise ValueError(f"{name} must be below 2^63, got {value}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value}")
     return int(value)
 
 
@@ -116,9 +118,32 @@ def check_times(t: Any, x: Any, T: int, first: int = 0) -> Any:
     return t
 
 
+def check_steps(name: str, times: Any, T: int) -> list[int]:
+    """Return the times as ints, or raise ValueError if they are no ints that fall within 1 ... T."""
+    if np.iterable(times) and not isinstance(times, str):
+        found = list(times)
+        if found and all(isinstance(t, (int, np.integer)) for t in found) and T >= found[0] and found[-1] >= 1 \
+                and all(a > b for a, b in pairwise(found)):
+            return [int(t) for t in found]
+    raise ValueError(f"{name} must be an int, or times that fall within 1..{T}, got {times!r:.80}")
+
+
+# ---------------------------------------------------------------- denoisers
+
+def predict(denoiser: Denoiser, xt: Any, t: Any) -> Any:
+    """``denoiser(xt, t)``, or TypeError if it cannot be called, ValueError if it does not return an array shaped like xt."""
+    if not callable(denoiser):
+        raise TypeError(f"denoiser must be a callable denoiser(x_t, t), got {denoiser!r:.80}")
+    eps = denoiser(xt, t)
+    if getattr(eps, "shape", None) != xt.shape:
+        raise ValueError(f"denoiser must return an array of the shape of x_t, {xt.shape}, "
+                         f"got {getattr(eps, 'shape', type(eps).__name__)}")
+    return eps
+
+
 # ---------------------------------------------------------------- arrays
 
-def check_same_shape(**arrays: Any) -> list[Any]:
+def check_alike(**arrays: Any) -> list[Any]:
     """Return the arguments as floating-point arrays, or raise: TypeError for no numbers, ValueError for unequal shapes."""
     xp = get_array_module(*arrays.values())
     out: list[Any] = []

@@ -7,17 +7,15 @@ prediction of eps, (B, d): an `MLP`, the exact `GaussianMixture.denoiser`, or a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypedDict, Unpack
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import gaussian
 from .backend import device_module, generator, get_array_module, standard_normal
-from .checks import check_choice, check_clip, check_count, check_real, check_same_shape, check_shape
+from .checks import Denoiser, check_choice, check_clip, check_count, check_steps, check_real, check_alike, check_shape, predict
 from .schedule import Schedule, axpby
-
-Denoiser = Callable[[Any, Any], Any]
 
 
 def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weighting: str = "simple",
@@ -63,29 +61,7 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     return loss if get_array_module(loss) is not np else loss.item(), gradient
 
 
-def predict(denoiser: Denoiser, xt: Any, t: Any) -> Any:
-    """``denoiser(xt, t)``, which must come back in the shape of xt."""
-    if not callable(denoiser):
-        raise TypeError(f"denoiser must be a callable denoiser(x_t, t), got {denoiser!r:.80}")
-    eps = denoiser(xt, t)
-    if getattr(eps, "shape", None) != xt.shape:
-        raise ValueError(f"denoiser must return an array of the shape of x_t, {xt.shape}, "
-                         f"got {getattr(eps, 'shape', type(eps).__name__)}")
-    return eps
-
-
 # ---------------------------------------------------------------- sampling
-
-class SamplerOptions(TypedDict, total=False):
-    """The options of `trajectory`."""
-
-    x_T: Any
-    noise: Any
-    variance: str
-    steps: int | Sequence[int] | None
-    eta: float
-    clip: tuple[Any, Any] | None
-
 
 def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, *, x_T: Any = None,
                noise: Any = None, variance: str = "beta", steps: int | Sequence[int] | None = None,
@@ -162,7 +138,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     return reverse(start)
 
 
-def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, **options: Unpack[SamplerOptions]) -> Any:
+def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, **options: Any) -> Any:
     """Draw n samples of x_0: the end of a `trajectory`, whose parameters, options and errors these are.
 
     Options are x_T, noise, variance="beta", steps=None, eta=1.0 and clip=None.
@@ -179,16 +155,10 @@ def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, *
 
 def subsequence(T: int, steps: int | Sequence[int] | None) -> list[int]:
     """Falling times that start at T and, followed by 0, are evenly spread; or `steps` itself, checked."""
-    if steps is None:
-        steps = T
-    if isinstance(steps, (int, np.integer)):
-        if not 1 <= steps <= T:
-            raise ValueError(f"steps must lie in 1..{T}, got {steps}")
-        return [T - T * i // int(steps) for i in range(steps)]
-    times = [int(t) for t in steps] if np.iterable(steps) else []
-    if not times or not all(T >= a > b for a, b in zip(times, [*times[1:], 0])):
-        raise ValueError(f"steps must be an int, or times that fall within 1..{T}, got {steps!r:.80}")
-    return times
+    if steps is None or isinstance(steps, (int, np.integer)):
+        n = T if steps is None else check_count("steps", steps, most=T)
+        return [T - T * i // n for i in range(n)]
+    return check_steps("steps", steps, T)
 
 
 # ---------------------------------------------------------------- the variational bound
@@ -244,7 +214,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     no mean, and leaves no spread where the denoiser is that one.
     """
     check_choice("variance", variance, "beta", "posterior")
-    x0, = check_same_shape(x0=x0)
+    x0, = check_alike(x0=x0)
     xp, n = get_array_module(x0), check_count("n", n)
     x0 = check_shape("x0", xp.asarray(x0, dtype=np.float64), "B", "d")
     rng = generator(rng, xp)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from .backend import generator, get_array_module
-from .checks import Array
-from .diffusion import predict
+from .checks import Array, predict
 from .oracle import GaussianMixture
 from .schedule import Schedule
 

@@ -5,18 +5,18 @@
   So a batch smaller than a layer lies transposed.
 - **A batch as large as a layer gets one row more**, an example of zeros, so that rows outnumber columns.
   Its gradient dF stays 0, and with it its share in every sum over the batch.
-- **Elementwise passes run over memory from end to end**, since around gaps they take twice as long: over all of a
-  buffer, padding and ones included, or, on the GPU and where a row is a unit, over all but the row of ones.
-- **Buffers are kept** from one batch to the next of the same size, A_l takes the place of Z_l and dZ_l that of dA_l, and
-  two buffers serve all dA_l by turns: what is not touched needs no room in the cache.
-- **Buffers start on a cache line**, and rows of examples are padded to a multiple of 8 numbers beyond the ones.
-- **On the GPU a row is a unit**: arrays with gaps would be copied before each product.
+- **Elementwise passes run over memory from end to end**, since around gaps they take twice as long: over padding and
+  ones too where an example is a row, and over all but the row of ones where it is a column.
+- **Buffers are used again**: A_l takes the place of Z_l, dZ_l that of dA_l, two buffers serve all dA_l by turns, and a
+  batch of the same size finds them as the last one left them. What is not touched needs no room in the cache.
+- **Buffers start on a cache line**, and rows of examples end on a multiple of 8 numbers.
+- **On the GPU an example is a column**: arrays with gaps would be copied before each product.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,48 +29,47 @@ class Workspace:
 
     Attributes
     ----------
-    A : list of arrays, l = 0 ... depth
+    A : list of arrays, l = 0 ... L
         The features and the layers' outputs: a row for each example, the last column all ones.
-    Z, dA, dZ : lists of arrays, l = 1 ... depth
-        The layers' sums and the gradients, with no column of ones.
+    Z, dA, dZ : lists of arrays, l = 1 ... L
+        A row for each example, with no column of ones.
     dF : array
-        The gradient of the output.
-    a, u, da : lists of arrays, l = 1 ... depth
-        Memory, for what is done element by element: a[l] holds Z_l and then A_l, da[l] holds dA_l and then dZ_l,
-        and u[l] has room for an intermediate result.
+        A row for each example.
     rows : slice
         The rows that are examples of the batch.
     """
 
     def __init__(self, xp: Any, dtype: Any, batch: int, shapes: Sequence[tuple[int, int]]) -> None:
-        (features, h), (_, dim), depth = shapes[0], shapes[-1], len(shapes) - 1
+        (features, h), (_, dim), L = shapes[0], shapes[-1], len(shapes) - 1
         self.batch, self.rows = batch, slice(batch)
-        self.rows_are_examples = xp is np and batch >= h
-        examples = max(batch, h + 1) if self.rows_are_examples else batch
-        shape = (examples, h + 8 - h % 8) if self.rows_are_examples else (h, examples)
-        with_ones = shape if self.rows_are_examples else (h + 1, examples)
+        self.examples_are_rows = xp is np and batch >= h
+        examples = max(batch, h + 1) if self.examples_are_rows else batch
+        shape = (examples, h + 8 - h % 8) if self.examples_are_rows else (h, examples)
+        with_ones = shape if self.examples_are_rows else (h + 1, examples)
 
-        def buffers(count: int, shape: tuple[int, int]) -> list[Any]:
-            return [None, *(zeros(xp, shape, dtype) for _ in range(count))]
+        def by_layer(memory: Sequence[Any], width: int) -> list[Any]:
+            return [None, *((m if self.examples_are_rows else m.T)[:, :width] for m in memory)]
 
-        def by_example(memory: Any, width: int) -> Any:
-            return (memory if self.rows_are_examples else memory.T)[:, :width]
-
-        whole = buffers(depth, with_ones)
-        self.a = [None, *(memory[:shape[0]] for memory in whole[1:])]
-        self.A = [zeros(xp, (examples, features), dtype), *(by_example(memory, h + 1) for memory in whole[1:])]
-        self.Z = [None, *(A[:, :-1] for A in self.A[1:])]
+        whole = [zeros(xp, with_ones, dtype) for _ in range(L)]
+        self._a = [None, *(m[:shape[0]] for m in whole)]                    # the memory of Z_l, then of A_l
+        self._u = [None, *(zeros(xp, shape, dtype) for _ in range(L))]      # what g leaves for its derivative
+        by_turns = ([zeros(xp, shape, dtype), zeros(xp, shape, dtype)] * L)[:L]
+        self._da = [None, *by_turns]                                        # the memory of dA_l, then of dZ_l
+        self.A, self.Z = by_layer(whole, h + 1), by_layer(whole, h)
+        self.dA = self.dZ = by_layer(by_turns, h)
+        self.A[0], self.dF = zeros(xp, (examples, features), dtype), zeros(xp, (examples, dim), dtype)
         for A in self.A:
             A[:, -1] = 1
-        self.u = buffers(depth, shape)
-        self.da = [None, *(buffers(2, shape)[1:] * depth)[:depth]]
-        self.dA = self.dZ = [None, *(by_example(memory, h) for memory in self.da[1:])]
-        self.dF = zeros(xp, (examples, dim), dtype)
 
-    def restore_ones(self, l: int) -> None:
-        """Set the ones of A_l again, where the pass over its memory went over them too."""
-        if self.rows_are_examples:
-            self.A[l][:, -1] = 1
+    def apply(self, g: Callable[..., None], l: int) -> None:
+        """A_l = g(Z_l), in the place of Z_l."""
+        g(self._a[l], self._u[l])
+        if self.examples_are_rows:
+            self.A[l][:, -1] = 1                                            # the pass went over the ones too
+
+    def apply_backward(self, g_backward: Callable[..., None], l: int) -> None:
+        """dZ_l = dA_l * g'(Z_l), in the place of dA_l."""
+        g_backward(self._da[l], self._a[l], self._u[l])
 
 
 def zeros(xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:

@@ -1,18 +1,19 @@
 """The network: a multilayer perceptron on fixed features of x_t and t, forward and backward by hand.
 
-A row is an example. A_0 are the features of the batch; every A ends in a column of ones, so that the last row of
-a W is the bias, and the forward pass is, with layers l = 1 ... L and an output F,
+A row is an example, and every A ends in a column of ones, so that the last row of a W is the bias. Below, dX is
+short for dL/dX, * goes element by element, and l runs over the hidden layers 1 ... L:
 
-    Z_l = A_{l-1} W_l,      A_l = g(Z_l),      F = A_L W_{L+1}
+    forward, from the top down                              backward, from the bottom up
 
-With dX short for dL/dX the backward pass reads the same lines from the bottom up. From Z = A W, that is
-z_bj = sum_i a_bi w_ij, the chain rule gives dw_ij = sum_b a_bi dz_bj and da_bi = sum_j dz_bj w_ij:
+    A_0 = features of x_t and t
+    Z_l = A_{l-1} W_l                                       dW_l = A_{l-1}^T dZ_l,      dA_{l-1} = dZ_l W_l^T
+    A_l = g(Z_l)                                            dZ_l = dA_l * g'(Z_l)
+    F = A_L W_{L+1}                                         dW_{L+1} = A_L^T dF,        dA_L = dF W_{L+1}^T
+    eps_hat = sqrt(1 - abar_t) x_t + sqrt(abar_t) F         dF = sqrt(abar_t) d eps_hat
 
-    dW_{L+1} = A_L^T dF,    dA_L = dF W_{L+1}^T
-    dZ_l = dA_l * g'(Z_l),  dW_l = A_{l-1}^T dZ_l,      dA_{l-1} = dZ_l W_l^T
-
-All W lie one after the other in a single vector, and the gradient has the same layout: an optimizer,
-an average or a checkpoint sees one array.
+A product is differentiated by the chain rule: Z = A W is z_bj = sum_i a_bi w_ij, so that dw_ij = sum_b a_bi dz_bj
+and da_bi = sum_j dz_bj w_ij. All W lie one after the other in a single vector, and the gradient has the same layout:
+an optimizer, an average or a checkpoint sees one array.
 """
 
 from __future__ import annotations
@@ -30,11 +31,9 @@ from .schedule import Schedule, axpby
 TIME_FREQUENCIES = 32
 
 
-# ---------------------------------------------------------------- the activation
-
 @elementwise
 def g(xp: Any, a: Any, u: Any) -> None:
-    """A = g(Z) = Z (1 + tanh Z) = Z u: the SiLU z sigma(z) = z/2 (1 + tanh z/2), of 2z. a holds Z before and A after."""
+    """A = g(Z) = Z u with u = 1 + tanh Z. It is SiLU, z sigma(z) = z/2 (1 + tanh z/2), at 2z. a holds Z before and A after."""
     xp.tanh(a, out=u)
     u += 1
     a *= u
@@ -49,34 +48,30 @@ def g_backward(xp: Any, d: Any, a: Any, u: Any) -> None:
     d *= slope
 
 
-# ---------------------------------------------------------------- the features
-
 class Features:
-    """A_0, what the network sees of x_t and t: fixed, with nothing to learn.
+    """What the network sees of x_t and t. Nothing in it is learned, so no gradient goes through it.
 
-        [ sin(t w), cos(t w),  x_t,  sin(2^k x_t), cos(2^k x_t),  1 ]
+        A_0 = [ sin(t w), cos(t w),  x_t,  sin(2^k x_t), cos(2^k x_t),  1 ]
 
-    The 32 frequencies w fall from 1 to 10^-4 (Vaswani et al. 2017), with t counted in thousandths of T; the octaves
+    The 32 frequencies w fall from 1 to 10^-4 (Vaswani et al. 2017), with t counted in thousandths of T. The octaves
     k = 0 ... fourier - 1 give a narrow network the sharp edges of low-dimensional data.
     """
 
     def __init__(self, xp: Any, dtype: Any, schedule: Schedule, dim: int, fourier: int) -> None:
-        self.xp, self.dim, self.fourier = xp, dim, fourier
         w = 10000.0 ** (-np.arange(TIME_FREQUENCIES) / TIME_FREQUENCIES)
         angles = np.outer(np.arange(schedule.T + 1) * 1000 / schedule.T, w)
-        frequencies = np.tile(2.0 ** np.arange(fourier), 2)                         # cos(x) = sin(x + pi/2)
-        tau, omega, phase = (np.concatenate([np.sin(angles), np.cos(angles)], axis=1),
-                             np.kron(np.eye(dim), frequencies), np.tile(np.repeat([0, np.pi / 2], fourier), dim))
+        tau = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)          # row t: its part of A_0
+        omega = np.kron(np.eye(dim), np.tile(2.0 ** np.arange(fourier), 2))
+        phase = np.tile(np.repeat([0, np.pi / 2], fourier), dim)                # cos(x) = sin(x + pi/2)
         self.tau, self.omega, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, omega, phase))
+        self.xp, self.dim = xp, dim
 
     def of_x(self, xt: Any, out: Any) -> None:
-        """Write the features of x_t into `out`; those of t are row t of `tau`."""
+        """Write what A_0 has of x_t into `out`."""
         out[:, :self.dim] = xt
-        if self.fourier:
+        if len(self.phase):
             self.xp.sin(xt @ self.omega + self.phase, out=out[:, self.dim:])
 
-
-# ---------------------------------------------------------------- the network
 
 class MLP:
     """The noise prediction eps_hat = sqrt(1 - abar_t) x_t + sqrt(abar_t) F(x_t, t).
@@ -92,7 +87,7 @@ class MLP:
         Width and number of the hidden layers.
     schedule : Schedule
     fourier : int
-        Octaves of fixed Fourier features of x, see `Features`.
+        Octaves of fixed Fourier features of x_t, see `Features`.
     rng : None, int or Generator
         For the initial weights.
     dtype : {"float32", "float64", "complex128"}
@@ -135,7 +130,7 @@ class MLP:
             # He et al. (2015), halved for g: what t, x and each hidden layer send on keeps its size. The rest starts as 0.
             deviation = math.sqrt(2 / len(block)) / 2
             block[...] = xp.asarray(deviation * rng.standard_normal(block.shape), dtype=self.dtype)
-        self._workspace: Any = None
+        self._arrays: Any = None
 
     def split(self, vector: Any) -> list[Any]:
         """Return the views of a (P,) vector that are laid out as `weights`."""
@@ -146,32 +141,28 @@ class MLP:
         return views
 
     def __call__(self, xt: Any, t: Any) -> Any:
-        """Predict the noise.
+        """Predict the noise, (B, d), from x_t, (B, d), and t, an int or (B,) ints.
 
-        Parameters
-        ----------
-        xt : (B, d) array
-        t : int or (B,) ints
-            With one t for all rows, its share of the first layer is computed once.
-
-        Returns
-        -------
-        (B, d) array
+        Raises
+        ------
+        ValueError
+            If xt is not (B, d), t not one time for each row, or a time out of 0..T.
+        TypeError
+            If t is not made of ints.
         """
         xt = check_shape("xt", self.xp.asarray(xt, dtype=self.dtype), "B", self.dim)
-        noise, self._signal = self.schedule.noise(t, xt), self.schedule.signal(t, xt)
-        if self._workspace is None or self._workspace.batch != len(xt):
-            self._workspace = Workspace(self.xp, self.dtype, len(xt), self.shapes)
-        M = self._workspace
-        A_0, W_1 = self._first_layer(xt, t, M.A[0])
-        A, Z, W = [A_0, *M.A[1:]], M.Z, [None, W_1, *self.weights[1:]]
+        self._noise, self._signal = self.schedule.noise(t, xt), self.schedule.signal(t, xt)
+        if self._arrays is None or self._arrays.batch != len(xt):
+            self._arrays = Workspace(self.xp, self.dtype, len(xt), self.shapes)
+        arrays, rows = self._arrays, self._arrays.rows
+        A_0, W_1 = self._first_layer(xt, t)
+        A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
 
         for l in range(1, self.depth + 1):
-            matmul(A[l - 1], W[l], out=Z[l])                    # Z_l = A_{l-1} W_l
-            g(M.a[l], M.u[l])                                   # A_l = g(Z_l), in the place of Z_l
-            M.restore_ones(l)
-        F = A[-1] @ W[-1]                                       # F = A_L W_{L+1}
-        return axpby(noise, xt, self._signal, F[M.rows])        # eps_hat = sqrt(1 - abar_t) x_t + sqrt(abar_t) F
+            matmul(A[l - 1], W[l], out=Z[l])                            # Z_l = A_{l-1} W_l
+            arrays.apply(g, l)                                          # A_l = g(Z_l)
+        F = A[-1] @ W[-1]                                               # F = A_L W_{L+1}
+        return axpby(self._noise, xt, self._signal, F[rows])            # eps_hat = sqrt(1 - abar_t) x_t + sqrt(abar_t) F
 
     def backward(self, grad_out: Any, out: Any = None) -> Any:
         """The gradient of L for all parameters, from grad_out = dL/d eps_hat of the last forward pass.
@@ -185,36 +176,41 @@ class MLP:
         Returns
         -------
         (P,) array
-        """
-        if self._workspace is None:
-            raise ValueError("backward needs a forward pass before it")
-        M = self._workspace
-        grad_out = check_shape("grad_out", self.xp.asarray(grad_out), M.batch, self.dim)
-        out = zeros(self.xp, self.parameters.shape, self.dtype) if out is None else out
-        A, dA, dZ, dF, W, dW = M.A, M.dA, M.dZ, M.dF, [None, *self.weights], [None, *self.split(out)]
 
-        self.xp.multiply(self._signal, grad_out, out=dF[M.rows])    # eps_hat = sqrt(1 - abar_t) x_t + sqrt(abar_t) F
-        matmul(A[-1].T, dF, out=dW[-1])                         # F = A_L W_{L+1}
-        matmul(dF, W[-1][:-1].T, out=dA[-1])                    # ... but for the ones, which are no function of anything
+        Raises
+        ------
+        ValueError
+            If there was no forward pass, or grad_out has not the shape of its result.
+        """
+        if self._arrays is None:
+            raise ValueError("backward needs a forward pass before it")
+        arrays, rows = self._arrays, self._arrays.rows
+        d_eps_hat = check_shape("grad_out", self.xp.asarray(grad_out), arrays.batch, self.dim)
+        out = zeros(self.xp, self.parameters.shape, self.dtype) if out is None else out
+        A, dA, dZ, dF, W, dW = arrays.A, arrays.dA, arrays.dZ, arrays.dF, [None, *self.weights], [None, *self.split(out)]
+
+        self.xp.multiply(self._signal, d_eps_hat, out=dF[rows])         # eps_hat = sqrt(1 - abar_t) x_t + sqrt(abar_t) F
+        matmul(A[-1].T, dF, out=dW[-1])                                 # F = A_L W_{L+1}
+        matmul(dF, W[-1][:-1].T, out=dA[-1])                            #     without the bias, since ones stay ones
         for l in range(self.depth, 0, -1):
-            g_backward(M.da[l], M.a[l], M.u[l])                 # A_l = g(Z_l): dZ_l in the place of dA_l
-            matmul(A[l - 1].T, dZ[l], out=dW[l])                # Z_l = A_{l-1} W_l
+            arrays.apply_backward(g_backward, l)                        # A_l = g(Z_l)
+            matmul(A[l - 1].T, dZ[l], out=dW[l])                        # Z_l = A_{l-1} W_l
             if l > 1:
                 matmul(dZ[l], W[l][:-1].T, out=dA[l - 1])
         return out
 
-    def _first_layer(self, xt: Any, t: Any, A_0: Any) -> tuple[Any, Any]:
-        """A_0, filled with the features, and W_1. With one t for all rows the share of t is alike for all of them:
+    def _first_layer(self, xt: Any, t: Any) -> tuple[Any, Any]:
+        """A_0, filled in, and W_1. With one t for all rows its share of Z_1 is the same in each, and goes into the bias:
 
             [tau, phi, 1] [W_t; W_x; b] = [phi, 1] [W_x; b + tau W_t]
         """
-        tau, k, W_1 = self.features.tau, 2 * TIME_FREQUENCIES, self.weights[0]
+        A_0, tau, W_1, k = self._arrays.A[0], self.features.tau, self.weights[0], 2 * TIME_FREQUENCIES
         of_t, of_x = A_0[:len(xt), :k], A_0[:len(xt), k:-1]
         self.features.of_x(xt, out=of_x)
         if not isinstance(self._signal, float):
             self.xp.take(tau, t, axis=0, out=of_t)
             return A_0, W_1
-        of_t[:] = tau[t]                                        # for the backward pass
+        of_t[:] = tau[t]                                                # for the backward pass
         return A_0[:, k:], self.xp.concatenate([W_1[k:-1], W_1[-1:] + tau[t] @ W_1[:k]])
 
 

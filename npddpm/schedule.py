@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .backend import fused, get_array_module
-from .checks import Array, check_betas, check_count, check_real, check_same_shape, check_times
+from .checks import Array, check_betas, check_count, check_real, check_alike, check_times
 
 
 @fused
@@ -26,38 +26,32 @@ def axpby(a: Any, x: Any, b: Any, y: Any) -> Any:
 
 
 class Schedule:
-    """A noise schedule: an immutable value, built from beta_1 ... beta_T, or by `linear` or `cosine`.
+    """A noise schedule: an immutable value, made of beta_1 ... beta_T, or by `linear` or `cosine`.
 
     Parameters
     ----------
     betas : (T,) array_like
-        beta_1 to beta_T, each strictly between 0 and 1.
+        beta_1 to beta_T, each strictly between 0 and 1; else ValueError.
 
     Attributes
     ----------
     T : int
-        Number of steps.
-    betas, alphas, alpha_bars : (T+1,) float64
-        beta_t, alpha_t = 1 - beta_t, abar_t = prod_{s<=t} alpha_s.
-    one_minus_alpha_bars, sqrt_alpha_bars, sqrt_one_minus_alpha_bars : (T+1,) float64
+        Number of steps. The arrays below are (T+1,) float64, on the host, whatever the precision of the network.
+    betas, alphas, log_alphas, alpha_bars : arrays
+        beta_t, alpha_t = 1 - beta_t, its logarithm, and abar_t = prod_{s<=t} alpha_s.
+    one_minus_alpha_bars, sqrt_alpha_bars, sqrt_one_minus_alpha_bars : arrays
         The variance of q(x_t | x_0), the share of the signal and the share of the noise in x_t.
-    posterior_variances : (T+1,) float64
+    posterior_variances : array
         rho_t, the variance of q(x_{t-1} | x_t, x_0); rho_1 = 0.
-    loss_weights : (T+1,) float64
+    posterior_x0_coefs, posterior_xt_coefs, rsqrt_alphas, reverse_eps_coefs : arrays
+        The coefficients of the means of steps 5 and 7.
+    loss_weights : array
         The weight of |eps - eps_hat|^2 in the bound, step 8; 0 at t = 0.
-    log_alphas, posterior_x0_coefs, posterior_xt_coefs, rsqrt_alphas, reverse_eps_coefs : (T+1,) float64
-        log alpha_t, and the coefficients of the means of steps 5 and 7.
-
-    Raises
-    ------
-    ValueError
-        If `betas` is empty, not one-dimensional, or has a value outside (0, 1).
 
     Notes
     -----
-    Everything is kept in float64 on the host, whatever the precision of the network. abar_t is summed as
-    log1p(-beta_s), and 1 - abar_t is -expm1 of that sum: written as it stands, ``1 - cumprod(1 - betas)``,
-    a schedule that starts at beta = 1e-12 keeps four digits.
+    abar_t is summed as log1p(-beta_s), and 1 - abar_t is -expm1 of that sum: written as it stands,
+    ``1 - cumprod(1 - betas)``, a schedule that starts at beta = 1e-12 keeps four digits.
 
     In the methods x has shape (B, ...), and t is an int, or (B,) ints, one for each row of x. Coefficients take the
     precision and the device of x. Every method raises TypeError for a t that is not made of ints or an x that holds
@@ -69,49 +63,31 @@ class Schedule:
     J. Ho, A. Jain, P. Abbeel, "Denoising diffusion probabilistic models", 2020, arXiv:2006.11239.
     """
 
-    T: int
-    betas: Array
-    alphas: Array
-    log_alphas: Array
-    alpha_bars: Array
-    one_minus_alpha_bars: Array
-    sqrt_alpha_bars: Array
-    sqrt_one_minus_alpha_bars: Array
-    posterior_variances: Array
-    posterior_x0_coefs: Array
-    posterior_xt_coefs: Array
-    rsqrt_alphas: Array
-    reverse_eps_coefs: Array
-    loss_weights: Array
-    _copies: dict[Any, Any]
-
     def __init__(self, betas: Any) -> None:
-        betas = np.concatenate([[0.0], check_betas(betas)])
-        alphas, log_alphas = 1 - betas, np.log1p(-betas)
-        log_alpha_bars = running_sums(log_alphas)                   # log abar_t = sum_{s<=t} log alpha_s
-        one_minus_alpha_bars = 0 - np.expm1(log_alpha_bars)         # 1 - abar_t; a mere minus sign would give -0.0 at t = 0
-        sqrt_alpha_bars = np.exp(0.5 * log_alpha_bars)              # reaches further down than the root of abar_t
-        before = np.append(0.0, one_minus_alpha_bars[:-1])          # 1 - abar_{t-1}
-        after = np.append(1.0, one_minus_alpha_bars[1:])            # 1 - abar_t, a divisor: below, t = 0 has entries of 0
-        arrays = {
-            "betas": betas, "alphas": alphas, "log_alphas": log_alphas, "alpha_bars": np.exp(log_alpha_bars),
-            "one_minus_alpha_bars": one_minus_alpha_bars,
-            "sqrt_alpha_bars": sqrt_alpha_bars,
-            "sqrt_one_minus_alpha_bars": np.sqrt(one_minus_alpha_bars),
-            "posterior_variances": betas * (before / after),                                    # rho_t
-            "posterior_x0_coefs": np.append(0.0, sqrt_alpha_bars[:-1]) * betas / after,         # of x_0 in mu~_t
-            "posterior_xt_coefs": np.sqrt(alphas) * (before / after),                           # of x_t in mu~_t
-            "rsqrt_alphas": 1 / np.sqrt(alphas),
-            "reverse_eps_coefs": betas / np.sqrt(alphas * after),                               # of -eps in mu~_t
-            "loss_weights": betas / (2 * alphas * after),                                       # step 8
-        }
-        for array in arrays.values():
+        self.betas = np.append(0.0, check_betas(betas))
+        self.alphas, self.log_alphas = 1 - self.betas, np.log1p(-self.betas)
+        log_alpha_bars = running_sums(self.log_alphas)                      # log abar_t = sum_{s<=t} log alpha_s
+        self.alpha_bars = np.exp(log_alpha_bars)
+        self.one_minus_alpha_bars = 0 - np.expm1(log_alpha_bars)            # a mere minus sign would give -0.0 at t = 0
+        self.sqrt_alpha_bars = np.exp(0.5 * log_alpha_bars)                 # reaches further down than the root of abar_t
+        self.sqrt_one_minus_alpha_bars = np.sqrt(self.one_minus_alpha_bars)
+
+        before = np.append(0.0, self.one_minus_alpha_bars[:-1])             # 1 - abar_{t-1}
+        after = np.append(1.0, self.one_minus_alpha_bars[1:])               # 1 - abar_t; but 1 at t = 0, where beta_0 = 0
+        self.posterior_variances = self.betas * (before / after)                                    # rho_t
+        self.posterior_x0_coefs = np.append(0.0, self.sqrt_alpha_bars[:-1]) * self.betas / after    # of x_0 in mu~_t
+        self.posterior_xt_coefs = np.sqrt(self.alphas) * (before / after)                           # of x_t in mu~_t
+        self.rsqrt_alphas = 1 / np.sqrt(self.alphas)                                                # of x_t in step 7
+        self.reverse_eps_coefs = self.betas / np.sqrt(self.alphas * after)                          # of -eps in step 7
+        self.loss_weights = self.betas / (2 * self.alphas * after)                                  # step 8
+        for array in vars(self).values():
             array.flags.writeable = False
-        vars(self).update(arrays, T=len(betas) - 1, _copies={})
+        self._copies: dict[Any, Any] = {}
+        self.T = len(self.betas) - 1
 
     @classmethod
     def from_betas(cls, betas: Any) -> Schedule:
-        """``Schedule(betas)``: take beta_1 ... beta_T as given."""
+        """``Schedule(betas)``."""
         return cls(betas)
 
     @classmethod
@@ -122,9 +98,9 @@ class Schedule:
         ----------
         T : int
             Number of steps.
-        beta_start, beta_end : float, optional
-            Taken as they are when given. By default Ho et al.'s 1e-4 and 0.02 for T = 1000, scaled by
-            1000/T for other T, so that abar_T stays near 4e-5; a scaled beta stops at 0.999.
+        beta_start, beta_end : float in (0, 1), optional
+            By default Ho et al.'s 1e-4 and 0.02 for T = 1000, scaled by 1000/T for other T, so that abar_T stays
+            near 4e-5; a scaled beta stops at 0.999.
 
         Raises
         ------
@@ -140,17 +116,13 @@ class Schedule:
     def cosine(cls, T: int = 1000) -> Schedule:
         """abar_t = f(t)/f(0) with f(t) = cos^2((t/T + 0.008)/1.008 pi/2); beta_t stops at 0.999.
 
-        1 - f(t)/f(t-1) = sin(b - a) sin(b + a) / cos^2(a), where a, b are the angles of t-1 and t: the
-        same number with no cancellation.
+        Nichol and Dhariwal (2021, arXiv:2102.09672), eq. 17. With a, b for the angles of t-1 and t, beta_t is
+        1 - f(t)/f(t-1) = sin(b - a) sin(b + a) / cos^2(a): the same number with no cancellation.
 
         Raises
         ------
         ValueError
             If T is no int of at least 1.
-
-        References
-        ----------
-        A. Nichol, P. Dhariwal, "Improved denoising diffusion probabilistic models", 2021, eq. 17.
         """
         T = check_count("T", T)
         angle = (np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2
@@ -170,13 +142,13 @@ class Schedule:
 
     def q_sample(self, x0: Any, t: Any, eps: Any) -> Any:
         """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, with eps ~ N(0, I) given by the caller; t = 0 is x_0."""
-        x0, eps = check_same_shape(x0=x0, eps=eps)
+        x0, eps = check_alike(x0=x0, eps=eps)
         t = check_times(t, x0, self.T)
         return axpby(self._at(self.sqrt_alpha_bars, t, x0), x0, self._at(self.sqrt_one_minus_alpha_bars, t, x0), eps)
 
     def q_mean_variance(self, x0: Any, t: Any) -> tuple[Any, Any]:
         """Mean and variance of q(x_t | x_0) = N( sqrt(abar_t) x_0, (1 - abar_t) I )."""
-        x0, = check_same_shape(x0=x0)
+        x0, = check_alike(x0=x0)
         t = check_times(t, x0, self.T)
         return self._at(self.sqrt_alpha_bars, t, x0) * x0, self._at(self.one_minus_alpha_bars, t, x0)
 
@@ -194,7 +166,7 @@ class Schedule:
     # ---- step 4: q(x_{t-1}, x_t | x_0)
 
     def q_joint(self, x0: Any, t: int) -> tuple[Any, Array]:
-        """Joint law of x_{t-1} and x_t given x_0, for an int t.
+        """Joint law of x_{t-1} and x_t given x_0, for an int t >= 1.
 
         Returns
         -------
@@ -204,7 +176,7 @@ class Schedule:
             [[v, sqrt(alpha_t) v], [sqrt(alpha_t) v, 1 - abar_t]] with v = 1 - abar_{t-1}; the same for
             every coordinate, and different coordinates are independent.
         """
-        x0, = check_same_shape(x0=x0)
+        x0, = check_alike(x0=x0)
         t = check_times(t, x0, self.T, first=1)
         if not isinstance(t, int):
             raise TypeError("t must be one int: the covariance of a joint law depends on it")
@@ -221,7 +193,7 @@ class Schedule:
         mu~_t = [ sqrt(abar_{t-1}) beta_t x_0 + sqrt(alpha_t) (1 - abar_{t-1}) x_t ] / (1 - abar_t)
         rho_t = beta_t (1 - abar_{t-1}) / (1 - abar_t)
         """
-        x0, xt = check_same_shape(x0=x0, xt=xt)
+        x0, xt = check_alike(x0=x0, xt=xt)
         t = check_times(t, x0, self.T, first=1)
         mean = axpby(self._at(self.posterior_x0_coefs, t, x0), x0, self._at(self.posterior_xt_coefs, t, x0), xt)
         return mean, self._at(self.posterior_variances, t, x0)
@@ -230,18 +202,18 @@ class Schedule:
 
     def predict_x0(self, xt: Any, t: Any, eps: Any) -> Any:
         """x_0 = (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t): `q_sample` solved for x_0."""
-        xt, eps = check_same_shape(xt=xt, eps=eps)
+        xt, eps = check_alike(xt=xt, eps=eps)
         return (xt - self.noise(t, xt) * eps) / self.signal(t, xt)
 
     def predict_eps(self, xt: Any, t: Any, x0: Any) -> Any:
         """eps = (x_t - sqrt(abar_t) x_0) / sqrt(1 - abar_t): `q_sample` solved for eps, for t >= 1."""
-        xt, x0 = check_same_shape(xt=xt, x0=x0)
+        xt, x0 = check_alike(xt=xt, x0=x0)
         t = check_times(t, xt, self.T, first=1)
         return (xt - self.signal(t, xt) * x0) / self.noise(t, xt)
 
     def reverse_mean(self, xt: Any, t: Any, eps: Any) -> Any:
         """mu~_t = (x_t - beta_t / sqrt(1 - abar_t) eps) / sqrt(alpha_t), for t >= 1."""
-        xt, eps = check_same_shape(xt=xt, eps=eps)
+        xt, eps = check_alike(xt=xt, eps=eps)
         t = check_times(t, xt, self.T, first=1)
         return axpby(self._at(self.rsqrt_alphas, t, xt), xt, -self._at(self.reverse_eps_coefs, t, xt), eps)
 
@@ -285,7 +257,9 @@ class Schedule:
         return self._copies[key][t].reshape(t.shape + (1,) * (x.ndim - 1))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"a Schedule cannot be changed: make another one, instead of setting {name}")
+        if hasattr(self, "T"):      # the last to be set
+            raise AttributeError(f"a Schedule cannot be changed: make another one, instead of setting {name}")
+        super().__setattr__(name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Schedule, (self.betas[1:],)
@@ -302,10 +276,10 @@ class Schedule:
 
 
 def running_sums(values: Array) -> Array:
-    """Running sums as if in twice the precision.
+    """Running sums as if in twice the precision: the rounding error of each addition is itself a double, and is added back.
 
-    The rounding error of each addition is itself a double, which Knuth's TwoSum computes, and is added back
-    (Ogita, Rump and Oishi 2005, "Accurate sum and dot product", algorithm 4.4).
+    Knuth's TwoSum gives it (Ogita, Rump and Oishi 2005, "Accurate sum and dot product", algorithm 4.4). Long double
+    would do on x86-64 with Linux, but is no longer than a double on Windows and on Apple's Arm.
     """
     sums = np.cumsum(values)
     before = np.append(0.0, sums[:-1])

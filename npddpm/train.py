@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 
@@ -185,7 +185,7 @@ class DDPM:
         net.parameters[...] = self.average
         return net
 
-    def sample(self, n: int, rng: Any = None, **options: Unpack[diffusion.SamplerOptions]) -> np.ndarray:
+    def sample(self, n: int, rng: Any = None, **options: Any) -> np.ndarray:
         """Draw n samples in the units of the data, (n, d) float64.
 
         They are drawn in chunks of 2500 from one generator, so the first 2500 of a larger n are those of n = 2500.
@@ -206,7 +206,7 @@ class DDPM:
         """
         return np.concatenate([*self.sample_chunks(n, rng, **options)])
 
-    def sample_chunks(self, n: int, rng: Any = None, **options: Unpack[diffusion.SamplerOptions]) -> Iterator[np.ndarray]:
+    def sample_chunks(self, n: int, rng: Any = None, **options: Any) -> Iterator[np.ndarray]:
         """`sample` as a generator of chunks of at most 2500 rows, for any n in bounded memory."""
         net = self.denoiser()
         n, rng, clip = check_count("n", n), generator(rng, net.xp), options.get("clip")
