@@ -14,7 +14,17 @@ import numpy as np
 
 from . import gaussian
 from .backend import device_module, generator, get_array_module, standard_normal
-from .checks import Denoiser, check_choice, check_clip, check_count, check_steps, check_real, check_alike, check_shape, predict
+from .checks import (
+    Denoiser,
+    check_alike,
+    check_choice,
+    check_clip,
+    check_count,
+    check_real,
+    check_shape,
+    check_steps,
+    predict,
+)
 from .schedule import Schedule, axpby
 
 

@@ -33,7 +33,7 @@ TIME_FREQUENCIES = 32
 
 @elementwise
 def g(xp: Any, a: Any, u: Any) -> None:
-    """A = g(Z) = Z u with u = 1 + tanh Z. It is SiLU, z sigma(z) = z/2 (1 + tanh z/2), at 2z. a holds Z before and A after."""
+    """A = g(Z) = Z u,  u = 1 + tanh Z: the SiLU z sigma(z) = z/2 (1 + tanh z/2) of 2z. a holds Z before and A after."""
     xp.tanh(a, out=u)
     u += 1
     a *= u
@@ -41,7 +41,7 @@ def g(xp: Any, a: Any, u: Any) -> None:
 
 @elementwise
 def g_backward(xp: Any, d: Any, a: Any, u: Any) -> None:
-    """dZ = dA g'(Z) = dA (u + Z (1 - tanh^2 Z)) = dA (u + A (2 - u)): 1 - tanh^2 = u (2 - u). d holds dA before and dZ after."""
+    """dZ = dA g'(Z) = dA (u + Z (1 - tanh^2 Z)) = dA (u + A (2 - u)), as 1 - tanh^2 = u (2 - u). d holds dA, and dZ after."""
     slope = 2 - u
     slope *= a
     slope += u
@@ -127,7 +127,7 @@ class MLP:
         self.weights = self.split(self.parameters)
         rng, k, W_1 = generator(rng), 2 * TIME_FREQUENCIES, self.weights[0]
         for block in (W_1[:k], W_1[k:-1], *(W[:-1] for W in self.weights[1:-1])):
-            # He et al. (2015), halved for g: what t, x and each hidden layer send on keeps its size. The rest starts as 0.
+            # He et al. (2015), halved for g: what t, x and each layer send on keeps its size. The rest starts as 0.
             deviation = math.sqrt(2 / len(block)) / 2
             block[...] = xp.asarray(deviation * rng.standard_normal(block.shape), dtype=self.dtype)
         self._arrays: Any = None
@@ -162,7 +162,7 @@ class MLP:
             matmul(A[l - 1], W[l], out=Z[l])                            # Z_l = A_{l-1} W_l
             arrays.apply(g, l)                                          # A_l = g(Z_l)
         F = A[-1] @ W[-1]                                               # F = A_L W_{L+1}
-        return axpby(self._noise, xt, self._signal, F[rows])            # eps_hat = sqrt(1 - abar_t) x_t + sqrt(abar_t) F
+        return axpby(self._noise, xt, self._signal, F[rows])            # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
 
     def backward(self, grad_out: Any, out: Any = None) -> Any:
         """The gradient of L for all parameters, from grad_out = dL/d eps_hat of the last forward pass.
@@ -187,9 +187,10 @@ class MLP:
         arrays, rows = self._arrays, self._arrays.rows
         d_eps_hat = check_shape("grad_out", self.xp.asarray(grad_out), arrays.batch, self.dim)
         out = zeros(self.xp, self.parameters.shape, self.dtype) if out is None else out
-        A, dA, dZ, dF, W, dW = arrays.A, arrays.dA, arrays.dZ, arrays.dF, [None, *self.weights], [None, *self.split(out)]
+        A, dA, dZ, dF = arrays.A, arrays.dA, arrays.dZ, arrays.dF
+        W, dW = [None, *self.weights], [None, *self.split(out)]
 
-        self.xp.multiply(self._signal, d_eps_hat, out=dF[rows])         # eps_hat = sqrt(1 - abar_t) x_t + sqrt(abar_t) F
+        self.xp.multiply(self._signal, d_eps_hat, out=dF[rows])         # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
         matmul(A[-1].T, dF, out=dW[-1])                                 # F = A_L W_{L+1}
         matmul(dF, W[-1][:-1].T, out=dA[-1])                            #     without the bias, since ones stay ones
         for l in range(self.depth, 0, -1):
@@ -200,7 +201,7 @@ class MLP:
         return out
 
     def _first_layer(self, xt: Any, t: Any) -> tuple[Any, Any]:
-        """A_0, filled in, and W_1. With one t for all rows its share of Z_1 is the same in each, and goes into the bias:
+        """A_0, filled in, and W_1. With one t for all rows its share of Z_1 is the same in each, and joins the bias:
 
             [tau, phi, 1] [W_t; W_x; b] = [phi, 1] [W_x; b + tau W_t]
         """

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .backend import fused, get_array_module
-from .checks import Array, check_betas, check_count, check_real, check_alike, check_times
+from .checks import Array, check_alike, check_betas, check_count, check_real, check_times
 
 
 @fused
