@@ -28,7 +28,7 @@ def check_count(name: str, value: Any, least: int = 1, most: int = 2**63 - 1) ->
 
 
 def check_real(name: str, value: Any, low: float, high: float, *, closed: bool = False) -> float:
-    """Return `value` as a float, or raise ValueError if it is no number between `low` and `high`; `closed` takes both ends."""
+    """Return `value` as a float, or raise ValueError if it is no number in (low, high), or [low, high] if `closed`."""
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else np.nan
     if low < number < high or closed and low <= number <= high:
         return number
@@ -106,7 +106,8 @@ def check_times(t: Any, x: Any, T: int, first: int = 0) -> Any:
         if t.ndim == 0:
             t = int(t)
         elif t.shape != x.shape[:1]:
-            raise ValueError(f"t must be an int or have shape {x.shape[:1]}, one time for each row of x, got shape {t.shape}")
+            raise ValueError(f"t must be an int or have shape {x.shape[:1]}, one time for each row of x, "
+                             f"got shape {t.shape}")
     if isinstance(t, int):
         low = high = t
     elif xp is np and t.size:
@@ -131,7 +132,7 @@ def check_steps(name: str, times: Any, T: int) -> list[int]:
 # ---------------------------------------------------------------- denoisers
 
 def predict(denoiser: Denoiser, xt: Any, t: Any) -> Any:
-    """``denoiser(xt, t)``, or TypeError if it cannot be called, ValueError if it does not return an array shaped like xt."""
+    """``denoiser(xt, t)``; TypeError if it cannot be called, ValueError if it returns no array of the shape of xt."""
     if not callable(denoiser):
         raise TypeError(f"denoiser must be a callable denoiser(x_t, t), got {denoiser!r:.80}")
     eps = denoiser(xt, t)
@@ -144,7 +145,7 @@ def predict(denoiser: Denoiser, xt: Any, t: Any) -> Any:
 # ---------------------------------------------------------------- arrays
 
 def check_alike(**arrays: Any) -> list[Any]:
-    """Return the arguments as floating-point arrays, or raise: TypeError for no numbers, ValueError for unequal shapes."""
+    """Return the arguments as floating-point arrays, or raise TypeError for no numbers, ValueError for other shapes."""
     xp = get_array_module(*arrays.values())
     out: list[Any] = []
     for name, array in arrays.items():
@@ -175,7 +176,8 @@ def check_clip(clip: Any, dim: int) -> tuple[Array, Array]:
             return low, high
     except (TypeError, ValueError):
         pass
-    raise ValueError(f"clip must be (low, high), numbers or arrays of shape ({dim},), with low < high, got {clip!r:.80}")
+    raise ValueError(f"clip must be (low, high), numbers or arrays of shape ({dim},), with low < high, "
+                     f"got {clip!r:.80}")
 
 
 def check_data(x: Any, name: str = "x", least: int = 2) -> Array:

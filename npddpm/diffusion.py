@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -128,30 +129,36 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     low, high = (None, None) if clip is None else (xp.asarray(v, dtype=dtype) for v in check_clip(clip, dim))
     z = None if noise is None else check_shape("noise", xp.asarray(noise), s.T + 1, n, dim)
     rng = generator(rng, xp)
-    start = standard_normal(rng, (n, dim), dtype) if x_T is None else check_shape("x_T", xp.asarray(x_T, dtype=dtype), n, dim)
+    x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else xp.asarray(x_T, dtype=dtype)
+    check_shape("x_T", x_T, n, dim)
 
     def reverse(x: Any) -> Iterator[tuple[int, Any]]:
         yield times[0], x
-        for t, r in zip(times, [*times[1:], 0]):
+        for t, r in pairwise([*times, 0]):
             a, b, c, sigma = s.reverse_coefficients(t, r, eta)
-            if variance == "beta" and steps is None and eta == 1:
-                sigma = math.sqrt(s.betas[t]) if r > 0 else 0.0
+            if variance == "beta" and steps is None and eta == 1 and r > 0:
+                sigma = math.sqrt(s.betas[t])
             eps_hat = predict(denoiser, x, t)
             if clip is None:
                 x = axpby(a, x, -b, eps_hat)
-            else:   # the x_0 it implies, kept in range, and noised again with the eps that belongs to it
+            else:   # the x_0 that eps_hat implies, kept in range, and noised again as far as r; a signal below 1e-30 is lost
                 x0 = (axpby(1.0, x, -s.noise(t, x), eps_hat) / max(s.signal(t, x), 1e-30)).clip(low, high)
                 x = axpby(s.signal(r, x), x0, c, s.predict_eps(x, t, x0))
             if sigma > 0:
                 x = axpby(1.0, x, sigma, standard_normal(rng, (n, dim), dtype) if z is None else z[t])
             yield r, x
-    return reverse(start)
+    return reverse(x_T)
 
 
 def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, **options: Any) -> Any:
-    """Draw n samples of x_0: the end of a `trajectory`, whose parameters, options and errors these are.
+    """Draw n samples of x_0: the end of a `trajectory`.
 
-    Options are x_T, noise, variance="beta", steps=None, eta=1.0 and clip=None.
+    Parameters
+    ----------
+    denoiser, s, n, dim, rng
+        As in `trajectory`, whose errors are raised.
+    **options
+        x_T=None, noise=None, variance="beta", steps=None, eta=1.0 and clip=None, as in `trajectory`.
 
     Returns
     -------
@@ -199,8 +206,8 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
         Draws the noise.
     variance : {"beta", "posterior"}
         sigma_t^2 = beta_t or rho_t; but rho_1 = 0 has no density, so sigma_1^2 = beta_1 in either case. rho_t is
-        the exact variance of the reverse process for data that are a point, and too small for all others: with the
-        best denoiser of data that have a density it costs 0.29 nats (Euler's constant over two) a dimension.
+        the exact variance of the reverse process for data that are a point, and too small for all others: if they
+        have a density it costs up to 0.29 nats (half of Euler's constant, reached for T to infinity) a dimension.
     n : int
         Draws of x_t at each t.
 
@@ -219,9 +226,11 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
 
     Notes
     -----
-    Each E_q is a mean over n draws of x_t: unbiased, but a draw. From each term is taken what the same eps does to
-    a denoiser whose E_q is known, that of data N(0, I), sqrt(1 - abar_t) x_t: a control variate, which moves
-    no mean, and leaves no spread where the denoiser is that one.
+    Each E_q is a mean over n draws of x_t, so the result is an unbiased estimate of the bound, which may exceed it and
+    even log p(x_0). A draw of eps moves the term of every denoiser in much the same way; what it does to the one whose
+    E_q is known, the best for data N(0, I), is therefore taken off (a control variate). What is left for n = 1 is a
+    standard deviation of 0 for that denoiser, 0.2 nats for a Gaussian in eight dimensions with variances from 0.1 to 2,
+    0.25 for a mixture in the plane and 3 for the digits, where without it they are 2.8, 2.8, 1.3 and 7 nats.
     """
     check_choice("variance", variance, "beta", "posterior")
     x0, = check_alike(x0=x0)
@@ -246,7 +255,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
 def known_error(s: Schedule, x0: Any, t: int, eps: Any) -> Any:
     """|eps - e|^2 - E|eps - e|^2 for the prediction e = sqrt(1 - abar_t) x_t, (B,).
 
-    eps - e = abar_t eps - sqrt(abar_t (1 - abar_t)) x_0, so that E|eps - e|^2 = abar_t^2 d + abar_t (1 - abar_t) |x_0|^2.
+    eps - e = abar_t eps - sqrt(abar_t (1 - abar_t)) x_0, so E|eps - e|^2 = abar_t^2 d + abar_t (1 - abar_t) |x_0|^2.
     """
     abar, rest = float(s.alpha_bars[t]), float(s.one_minus_alpha_bars[t])
     error = axpby(abar, eps, -math.sqrt(abar * rest), x0)

@@ -41,7 +41,7 @@ def g(xp: Any, a: Any, u: Any) -> None:
 
 @elementwise
 def g_backward(xp: Any, d: Any, a: Any, u: Any) -> None:
-    """dZ = dA g'(Z) = dA (u + Z (1 - tanh^2 Z)) = dA (u + A (2 - u)), as 1 - tanh^2 = u (2 - u). d holds dA, and dZ after."""
+    """dZ = dA g'(Z) = dA (u + Z (1 - tanh^2 Z)) = dA (u + A (2 - u)): 1 - tanh^2 = u (2 - u). d holds dA, then dZ."""
     slope = 2 - u
     slope *= a
     slope += u

@@ -68,12 +68,12 @@ class Schedule:
         self.alphas, self.log_alphas = 1 - self.betas, np.log1p(-self.betas)
         log_alpha_bars = running_sums(self.log_alphas)                      # log abar_t = sum_{s<=t} log alpha_s
         self.alpha_bars = np.exp(log_alpha_bars)
-        self.one_minus_alpha_bars = 0 - np.expm1(log_alpha_bars)            # a mere minus sign would give -0.0 at t = 0
+        self.one_minus_alpha_bars = 0 - np.expm1(log_alpha_bars)            # a minus sign alone gives -0.0 at t = 0
         self.sqrt_alpha_bars = np.exp(0.5 * log_alpha_bars)                 # reaches further down than the root of abar_t
         self.sqrt_one_minus_alpha_bars = np.sqrt(self.one_minus_alpha_bars)
 
         before = np.append(0.0, self.one_minus_alpha_bars[:-1])             # 1 - abar_{t-1}
-        after = np.append(1.0, self.one_minus_alpha_bars[1:])               # 1 - abar_t; but 1 at t = 0, where beta_0 = 0
+        after = np.append(1.0, self.one_minus_alpha_bars[1:])               # 1 - abar_t; t = 0 has no step to take
         self.posterior_variances = self.betas * (before / after)                                    # rho_t
         self.posterior_x0_coefs = np.append(0.0, self.sqrt_alpha_bars[:-1]) * self.betas / after    # of x_0 in mu~_t
         self.posterior_xt_coefs = np.sqrt(self.alphas) * (before / after)                           # of x_t in mu~_t
@@ -228,7 +228,7 @@ class Schedule:
         Inserting x_0 = (x_t - sqrt(1 - abar_t) e) / sqrt(abar_t) gives x_r = a x_t - b e + sigma z with
         a = sqrt(abar_r / abar_t) and b = a sqrt(1 - abar_t) - c. This b is a difference of near equals, which
         (a^2 (1 - abar_t) - c^2) / (a sqrt(1 - abar_t) + c) turns into a quotient of positive terms.
-        With r = t - 1 and eta = 1 it is step 7: a = 1/sqrt(alpha_t), b = beta_t / sqrt(alpha_t (1 - abar_t)), sigma^2 = rho_t.
+        With r = t - 1 and eta = 1 it is step 7: a = 1/sqrt(alpha_t), b = beta_t/sqrt(alpha_t (1 - abar_t)), sigma^2 = rho_t.
         """
         scale, v = self.q_transition(r, t)
         before, after = self.one_minus_alpha_bars[[r, t]].tolist()
@@ -276,7 +276,7 @@ class Schedule:
 
 
 def running_sums(values: Array) -> Array:
-    """Running sums as if in twice the precision: the rounding error of each addition is itself a double, and is added back.
+    """Running sums as if in twice the precision: the rounding error of each addition is a double, and is added back.
 
     Knuth's TwoSum gives it (Ogita, Rump and Oishi 2005, "Accurate sum and dot product", algorithm 4.4). Long double
     would do on x86-64 with Linux, but is no longer than a double on Windows and on Apple's Arm.
