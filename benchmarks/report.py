@@ -51,7 +51,8 @@ def tables(results: dict[str, dict[str, Any]]) -> str:
         else:
             parts.append(f"{kind.upper()}: none was measured.")
     if "launches" in results.get("cpu", {}):
-        parts.append(f"A training step of depth 3 starts {results['cpu']['launches']} kernels on a GPU.")
+        parts.append(f"A training step of depth 3 starts {results['cpu']['launches']} kernels, "
+                     "counted on the tests' stand-in for CuPy.")
 
     both = {kind: {(row["what"], tuple(row["shape"])): row for row in r["rows"]} for kind, r in results.items()}
     keys = list(dict.fromkeys(key for rows in both.values() for key in rows))

@@ -8,6 +8,7 @@ import numpy as np
 
 import npddpm
 from npddpm import gaussian
+from npddpm.__main__ import parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,3 +45,12 @@ def test_names_in_the_tables_exist():
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_options_of_the_command_line_are_complete():
+    section = re.search(r"## The command line\n+```\n(.*?)```", README, re.DOTALL)[1]
+    listed = {line.split()[1]: set(re.findall(r"(?<= )--?[\w-]+", line)) for line in section.splitlines()}
+    commands = next(action.choices for action in parser()._actions if action.dest == "command")
+    for name, command in commands.items():
+        options = {flag for action in command._actions for flag in action.option_strings} - {"-h", "--help"}
+        assert listed[name] == options, name
