@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from npddpm.mlp import Features
+from npddpm.features import Features
 
 from .ours import LR, READ_EVERY, ROWS, SCHEDULE, Run, Shape, data
 

@@ -125,6 +125,12 @@ def fused(expression: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+@fused
+def axpby(a: Any, x: Any, b: Any, y: Any) -> Any:
+    """a x + b y, the form that most means have."""
+    return a * x + b * y
+
+
 def elementwise(expression: Callable[..., None]) -> Callable[..., None]:
     """`fused` for an ``expression(xp, *arrays)`` that works in place.
 

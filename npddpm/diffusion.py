@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import gaussian
-from .backend import device_module, generator, get_array_module, standard_normal
+from .backend import axpby, device_module, generator, get_array_module, standard_normal
 from .checks import (
     Denoiser,
     check_alike,
@@ -26,7 +26,7 @@ from .checks import (
     check_steps,
     predict,
 )
-from .schedule import Schedule, axpby
+from .schedule import Schedule
 
 
 def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weighting: str = "simple",

@@ -21,14 +21,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
-from .backend import device_module, elementwise, generator
+from .backend import axpby, device_module, elementwise, generator
 from .checks import check_count, check_dtype, check_shape, check_type
+from .features import Features, count_features
 from .layout import Workspace, matmul, zeros
-from .schedule import Schedule, axpby
-
-TIME_FREQUENCIES = 32
+from .schedule import Schedule
 
 
 @elementwise
@@ -46,31 +43,6 @@ def g_backward(xp: Any, d: Any, a: Any, u: Any) -> None:
     slope *= a
     slope += u
     d *= slope
-
-
-class Features:
-    """What the network sees of x_t and t. Nothing in it is learned, so no gradient goes through it.
-
-        A_0 = [ sin(t w), cos(t w),  x_t,  sin(2^k x_t), cos(2^k x_t),  1 ]
-
-    The 32 frequencies w fall from 1 to 10^-4 (Vaswani et al. 2017), with t counted in thousandths of T. The octaves
-    k = 0 ... fourier - 1 give a narrow network the sharp edges of low-dimensional data.
-    """
-
-    def __init__(self, xp: Any, dtype: Any, schedule: Schedule, dim: int, fourier: int) -> None:
-        w = 10000.0 ** (-np.arange(TIME_FREQUENCIES) / TIME_FREQUENCIES)
-        angles = np.outer(np.arange(schedule.T + 1) * 1000 / schedule.T, w)
-        tau = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)          # row t: its part of A_0
-        omega = np.kron(np.eye(dim), np.tile(2.0 ** np.arange(fourier), 2))
-        phase = np.tile(np.repeat([0, np.pi / 2], fourier), dim)                # cos(x) = sin(x + pi/2)
-        self.tau, self.omega, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, omega, phase))
-        self.xp, self.dim = xp, dim
-
-    def of_x(self, xt: Any, out: Any) -> None:
-        """Write what A_0 has of x_t into `out`."""
-        out[:, :self.dim] = xt
-        if len(self.phase):
-            self.xp.sin(xt @ self.omega + self.phase, out=out[:, self.dim:])
 
 
 class MLP:
@@ -125,7 +97,7 @@ class MLP:
         self.features = Features(xp, self.dtype, schedule, dim, fourier)
         self.parameters = zeros(xp, (sum(m * n for m, n in self.shapes),), self.dtype)
         self.weights = self.split(self.parameters)
-        rng, k, W_1 = generator(rng), 2 * TIME_FREQUENCIES, self.weights[0]
+        rng, k, W_1 = generator(rng), self.features.of_t, self.weights[0]
         for block in (W_1[:k], W_1[k:-1], *(W[:-1] for W in self.weights[1:-1])):
             # He et al. (2015), halved for g: what t, x and each layer send on keeps its size. The rest starts as 0.
             deviation = math.sqrt(2 / len(block)) / 2
@@ -205,7 +177,7 @@ class MLP:
 
             [tau, phi, 1] [W_t; W_x; b] = [phi, 1] [W_x; b + tau W_t]
         """
-        A_0, tau, W_1, k = self._arrays.A[0], self.features.tau, self.weights[0], 2 * TIME_FREQUENCIES
+        A_0, W_1, tau, k = self._arrays.A[0], self.weights[0], self.features.tau, self.features.of_t
         of_t, of_x = A_0[:len(xt), :k], A_0[:len(xt), k:-1]
         self.features.of_x(xt, out=of_x)
         if not isinstance(self._signal, float):
@@ -218,5 +190,5 @@ class MLP:
 def layer_shapes(dim: int, hidden: int, depth: int, fourier: int) -> list[tuple[int, int]]:
     """Rows and columns of W_1 ... W_{L+1}: (inputs + 1, outputs)."""
     dim, hidden, depth = check_count("dim", dim), check_count("hidden", hidden), check_count("depth", depth)
-    features = 2 * TIME_FREQUENCIES + dim * (1 + 2 * check_count("fourier", fourier, least=0))
+    features = count_features(dim, check_count("fourier", fourier, least=0))
     return [(features + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, dim)]

@@ -15,14 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from .backend import fused, get_array_module
+from .backend import axpby, get_array_module
 from .checks import Array, check_alike, check_betas, check_count, check_real, check_times
-
-
-@fused
-def axpby(a: Any, x: Any, b: Any, y: Any) -> Any:
-    """The form that most means below have."""
-    return a * x + b * y
 
 
 class Schedule:

@@ -72,15 +72,22 @@ class DDPM:
             device: str = "cpu", weighting: str = "simple", resume: bool = False) -> DDPM:
         """Train on the rows of x, and return the model.
 
+        A step draws rows of x, times t uniform on 1..T and noise, and follows the gradient of `loss_and_gradient`. To that
+        plain step the loop adds: a gradient longer than 1 is shortened to length 1; the learning rate rises to `lr` over
+        100 steps and falls to 0 along half a cosine; `average` follows the parameters after each of Adam's steps, and forgets
+        a thousandth of itself in each (more in the first 9,000), see `update_average`.
+
         Parameters
         ----------
         x : (n, d) array_like
             Finite numbers. Columns are brought to zero mean and unit variance; images, which see
             `image_side`, keep the proportions of their pixels.
         steps : int
-            Training steps. The learning rate warms up to `lr` and falls to 0 at the last one.
+            Training steps, from the first one on, also with `resume`.
         batch_size : int
             Rows in a batch, drawn with replacement.
+        lr : float
+            Highest learning rate.
         rng : None, int or Generator
             For the initial weights, the batches, the times and the noise.
         device : {"cpu", "gpu"}
@@ -90,10 +97,19 @@ class DDPM:
             Go on from `step` to `steps`, with the generator as it was left; rng and device are not used.
             On the CPU the parameters are then to the bit those of a run that was never interrupted.
 
+        Returns
+        -------
+        DDPM
+            The model itself.
+
         Raises
         ------
         ValueError
             For data or arguments that cannot be used.
+        TypeError
+            If `rng` is nothing that a generator is made from.
+        RuntimeError
+            If `device` is "gpu" and there is none.
         FloatingPointError
             If the loss becomes NaN or infinite.
         """

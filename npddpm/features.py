@@ -1,0 +1,48 @@
+"""The features: what the network sees of x_t and t."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .schedule import Schedule
+
+TIME_FREQUENCIES = 32
+
+
+class Features:
+    """What the network sees of x_t and t. Nothing in it is learned, so no gradient goes through it.
+
+        A_0 = [ sin(t w), cos(t w),  x_t,  sin(2^k x_t), cos(2^k x_t),  1 ]
+
+    The 32 frequencies w fall from 1 to 10^-4 (Vaswani et al. 2017), with t counted in thousandths of T. The octaves
+    k = 0 ... fourier - 1 give a narrow network the sharp edges of low-dimensional data.
+
+    Attributes
+    ----------
+    tau : (T+1, 64) array
+        Row t is what A_0 has of t.
+    omega, phase : (d, 2 d fourier) and (2 d fourier,) arrays
+        sin(x omega + phase) are the sines and cosines of x.
+    """
+
+    def __init__(self, xp: Any, dtype: Any, schedule: Schedule, dim: int, fourier: int) -> None:
+        w = 10000.0 ** (-np.arange(TIME_FREQUENCIES) / TIME_FREQUENCIES)
+        angles = np.outer(np.arange(schedule.T + 1) * 1000 / schedule.T, w)
+        tau = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+        omega = np.kron(np.eye(dim), np.tile(2.0 ** np.arange(fourier), 2))
+        phase = np.tile(np.repeat([0, np.pi / 2], fourier), dim)                # cos(x) = sin(x + pi/2)
+        self.tau, self.omega, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, omega, phase))
+        self.xp, self.dim, self.of_t = xp, dim, len(tau[0])                     # columns of A_0 that depend on t alone
+
+    def of_x(self, xt: Any, out: Any) -> None:
+        """Write what A_0 has of x_t into `out`."""
+        out[:, :self.dim] = xt
+        if len(self.phase):
+            self.xp.sin(xt @ self.omega + self.phase, out=out[:, self.dim:])
+
+
+def count_features(dim: int, fourier: int) -> int:
+    """Columns of A_0, without the ones."""
+    return 2 * TIME_FREQUENCIES + dim * (1 + 2 * fourier)
