@@ -77,31 +77,6 @@ def generator(rng: Any, xp: ModuleType = np) -> Any:
         raise type(error)(f"rng must be None, an int of at least 0 or a Generator, got {rng!r}") from None
 
 
-def zeros(xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """``xp.zeros``, on the CPU from the start of a cache line.
-
-    There a register of 64 bytes is loaded from one line; NumPy's own large arrays begin 16 bytes into a line, and
-    every load takes two. Elementwise passes gain 5 to 15%.
-    """
-    if xp is not np:
-        return xp.zeros(shape, dtype=dtype)
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    raw = np.zeros(size + 64, dtype=np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start:start + size].view(dtype).reshape(shape)
-
-
-def matmul(a: Any, b: Any, out: Any) -> None:
-    """out = a b, for an `out` that may be the transpose of an array in C order.
-
-    CuPy would multiply into another array and copy, so there the product is taken as out^T = b^T a^T.
-    """
-    xp = get_array_module(out)
-    if xp is not np and not out.flags.c_contiguous:
-        a, b, out = b.T, a.T, out.T
-    xp.matmul(a, b, out=out)
-
-
 def synchronize(xp: ModuleType) -> None:
     """Wait until the device has finished; the CPU always has."""
     if xp is not np:

@@ -141,7 +141,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
             eps_hat = predict(denoiser, x, t)
             if clip is None:
                 x = axpby(a, x, -b, eps_hat)
-            else:   # the x_0 that eps_hat implies, kept in range, and noised again as far as r; a signal below 1e-30 is lost
+            else:   # the x_0 that is implied, kept in range, and noised again as far as r; a signal below 1e-30 is lost
                 x0 = (axpby(1.0, x, -s.noise(t, x), eps_hat) / max(s.signal(t, x), 1e-30)).clip(low, high)
                 x = axpby(s.signal(r, x), x0, c, s.predict_eps(x, t, x0))
             if sigma > 0:

@@ -77,8 +77,8 @@ def condition(mean: Any, variance: Any, scale: Any, variance_y: Any, y: Any) -> 
     Returns
     -------
     mean, variance
-        (variance_y mean + scale variance y) / s and variance variance_y / s, where s = scale^2 variance + variance_y
-        is the variance of y.
+        (variance_y mean + scale variance y) / total and variance variance_y / total, where the total,
+        scale^2 variance + variance_y, is the variance of y.
     """
     total = scale**2 * variance + variance_y
     return (variance_y * mean + scale * variance * y) / total, variance * variance_y / total

@@ -123,7 +123,7 @@ class MLP:
             If t is not made of ints.
         """
         xt = check_shape("xt", self.xp.asarray(xt, dtype=self.dtype), "B", self.dim)
-        self._noise, self._signal = self.schedule.noise(t, xt), self.schedule.signal(t, xt)
+        noise, self._signal = self.schedule.noise(t, xt), self.schedule.signal(t, xt)
         if self._arrays is None or self._arrays.batch != len(xt):
             self._arrays = Workspace(self.xp, self.dtype, len(xt), self.shapes)
         arrays, rows = self._arrays, self._arrays.rows
@@ -134,7 +134,7 @@ class MLP:
             matmul(A[l - 1], W[l], out=Z[l])                            # Z_l = A_{l-1} W_l
             arrays.apply(g, l)                                          # A_l = g(Z_l)
         F = A[-1] @ W[-1]                                               # F = A_L W_{L+1}
-        return axpby(self._noise, xt, self._signal, F[rows])            # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
+        return axpby(noise, xt, self._signal, F[rows])            # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
 
     def backward(self, grad_out: Any, out: Any = None) -> Any:
         """The gradient of L for all parameters, from grad_out = dL/d eps_hat of the last forward pass.

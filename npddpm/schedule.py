@@ -63,7 +63,7 @@ class Schedule:
         log_alpha_bars = running_sums(self.log_alphas)                      # log abar_t = sum_{s<=t} log alpha_s
         self.alpha_bars = np.exp(log_alpha_bars)
         self.one_minus_alpha_bars = 0 - np.expm1(log_alpha_bars)            # a minus sign alone gives -0.0 at t = 0
-        self.sqrt_alpha_bars = np.exp(0.5 * log_alpha_bars)                 # reaches further down than the root of abar_t
+        self.sqrt_alpha_bars = np.exp(0.5 * log_alpha_bars)                 # reaches further down than abar_t's root
         self.sqrt_one_minus_alpha_bars = np.sqrt(self.one_minus_alpha_bars)
 
         before = np.append(0.0, self.one_minus_alpha_bars[:-1])             # 1 - abar_{t-1}
@@ -222,7 +222,7 @@ class Schedule:
         Inserting x_0 = (x_t - sqrt(1 - abar_t) e) / sqrt(abar_t) gives x_r = a x_t - b e + sigma z with
         a = sqrt(abar_r / abar_t) and b = a sqrt(1 - abar_t) - c. This b is a difference of near equals, which
         (a^2 (1 - abar_t) - c^2) / (a sqrt(1 - abar_t) + c) turns into a quotient of positive terms.
-        With r = t - 1 and eta = 1 it is step 7: a = 1/sqrt(alpha_t), b = beta_t/sqrt(alpha_t (1 - abar_t)), sigma^2 = rho_t.
+        r = t - 1 and eta = 1 give step 7: a = 1/sqrt(alpha_t), b = beta_t/sqrt(alpha_t (1 - abar_t)), sigma^2 = rho_t.
         """
         scale, v = self.q_transition(r, t)
         before, after = self.one_minus_alpha_bars[[r, t]].tolist()

@@ -82,14 +82,6 @@ def test_elementwise_blocks_cover_the_array_once(shape):
     assert (out == expected).all()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
-def test_zeros_start_a_cache_line(dtype):
-    for _ in range(20):
-        array = backend.zeros(np, (3, 5), np.dtype(dtype))
-        assert array.ctypes.data % 64 == 0 and array.flags.c_contiguous and array.flags.writeable
-        assert array.shape == (3, 5) and array.dtype == dtype and (array == 0).all()
-
-
 @pytest.mark.parametrize("n", [2**18, 2**20 + 1])
 def test_many_normal_numbers_are_normal_and_independent(n):
     """The variance, Kolmogorov and Smirnov's distance, and the correlations that pairs could have, at 1e-6."""
