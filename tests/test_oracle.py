@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
 
-from npddpm import GaussianMixture, Schedule
+from npddpm import GaussianMixture, Schedule, oracle
 
 S = Schedule.linear(50)
 TWO = GaussianMixture([1, 3], [[0.0, 1], [2, -1]], [[[0.3, 0.1], [0.1, 0.2]], [[0.05, 0], [0, 0.4]]])
@@ -92,3 +92,95 @@ def test_standardized_is_the_law_of_scaled_points():
 def test_covariances_in_three_shapes():
     full, diagonal, isotropic = (GaussianMixture([1], [[0, 0]], c) for c in ([2 * np.eye(2)], [[2, 2]], [2]))
     assert (full.covariances == diagonal.covariances).all() and (full.covariances == isotropic.covariances).all()
+
+
+# ---- the glue: mixtures by brute force, and what a mixture is made of
+
+THREE = GaussianMixture([2, 1, 1], [[0.0, 1, 0], [2, -1, 1], [-1, 0, 3]], [[0.3, 0.1, 0.5], [1, 1, 1], [0.05, 2, 0.7]])
+
+
+def test_denoiser_and_density_by_brute_force():
+    """Bayes' rule with inverses and determinants, component by component."""
+    x, t = np.random.default_rng(0).standard_normal((6, 3)), 13
+    a, b = S.alpha_bars[t], 1 - S.alpha_bars[t]
+    densities, guesses = [], []
+    for w, m, c in zip([0.5, 0.25, 0.25], THREE.means, THREE.covariances):
+        total, r = a * c + b * np.eye(3), x - np.sqrt(a) * m
+        whitened = r @ np.linalg.inv(total)
+        densities.append(w * np.exp(-(r * whitened).sum(1) / 2) / np.sqrt(np.linalg.det(2 * np.pi * total)))
+        guesses.append(np.sqrt(b) * whitened)
+    share = np.array(densities) / sum(densities)
+    best = (share[:, :, None] * guesses).sum(0)
+    assert THREE.log_density(x, S, t) == approx(np.log(sum(densities)), rel=1e-12)
+    assert THREE.denoiser(S)(x, t) == approx(best, rel=1e-11)
+    assert THREE.score(x, S, t) == approx(-best / np.sqrt(b), rel=1e-11)
+
+
+def test_far_from_everything_the_density_is_still_a_number():
+    """Where every component has underflowed, the nearest one decides."""
+    x = np.array([[1e4, 0, 0], [0, 0, -1e5]])
+    assert np.isfinite(THREE.log_density(x)).all() and np.isfinite(THREE.denoiser(S)(x, 1)).all()
+    assert (THREE.log_density(x) < -1e6).all()
+
+
+def test_a_mixture_keeps_what_it_is_made_of():
+    assert THREE.weights.tolist() == [0.5, 0.25, 0.25] and THREE.covariances.shape == (3, 3, 3)
+    rebuilt = THREE.axes @ (THREE.variances[:, :, None] * THREE.axes.swapaxes(1, 2))
+    assert rebuilt == approx(THREE.covariances, rel=1e-14, abs=1e-15)
+    by_number = THREE.standardized(2.0, 4.0)
+    assert by_number.means == approx((THREE.means - 2) / 4) and by_number.covariances == approx(THREE.covariances / 16)
+    assert by_number.weights.tolist() == THREE.weights.tolist()
+
+
+def test_sampling_by_hand():
+    """First the components, then one normal vector for each point; points of one component are independent."""
+    rng = np.random.default_rng(3)
+    k = rng.choice(2, size=50, p=TWO.weights)
+    z = rng.standard_normal((50, 2))
+    expected = [TWO.means[i] + TWO.axes[i] @ (np.sqrt(TWO.variances[i]) * v) for i, v in zip(k, z)]
+    assert TWO.sample(50, 3) == approx(np.array(expected), rel=1e-12)
+    assert TWO.sample(50, np.random.default_rng(3)) == approx(np.array(expected), rel=1e-12)
+
+
+def test_least_loss_stops_at_the_tolerance_that_was_asked_for(monkeypatch):
+    """Drawn in small batches, the results of other seeds spread by the tolerance, and no less: it stops in time."""
+    monkeypatch.setattr(oracle, "BATCH", 8000)                  # a thousand of each component at a time
+    found = np.array([TWO.least_loss(S, 10, seed, tolerance=4e-3) for seed in range(16)])
+    assert 2e-3 < found.std() / found.mean() < 7e-3
+    assert found.mean() == approx(TWO.least_loss(S, 10, 3, tolerance=1e-3), rel=5e-3)
+    assert TWO.least_loss(S, 10, 5, tolerance=4e-3) == found[5]
+
+
+def test_least_loss_takes_ten_thousand_draws_at_least(monkeypatch):
+    monkeypatch.setattr(oracle, "BATCH", 800)
+    drawn = []
+    points = TWO._points
+    monkeypatch.setattr(TWO, "_points", lambda k, rng: drawn.append(k) or points(k, rng), raising=False)
+    TWO.least_loss(S, 10, 0, tolerance=10)
+    assert sum(map(len, drawn)) == 10_000 and all(np.bincount(k).tolist() == [100, 100] for k in drawn)
+
+
+def test_usual_seed_and_tolerance_of_the_least_loss(monkeypatch):
+    monkeypatch.setattr(oracle, "BATCH", 80_000)
+    assert TWO.least_loss(S, 10) == TWO.least_loss(S, 10, 0, 1e-3)
+
+
+def test_least_loss_at_both_ends():
+    """At t = 0 all of eps is unknown; for one component it is a number whatever the seed."""
+    assert TWO.least_loss(S, 0) == approx(1, rel=1e-3)
+    one = GaussianMixture([1], [[0, 1]], [[0.5, 2]])
+    a, b = S.alpha_bars[50], 1 - S.alpha_bars[50]
+    exact = np.mean([a * v / (a * v + b) for v in (0.5, 2)])
+    assert one.least_loss(S, 50, rng=7) == approx(exact, rel=1e-13) and one.least_loss(S, 50) == one.least_loss(S, 50, 1)
+
+
+@pytest.mark.parametrize("weights, means, covariances, message", [
+    ([], np.zeros((0, 2)), [], "weights must be"), ([[1]], [[0]], [1], "weights must be"), ([0], [[0]], [1], "weights must"),
+    ([1, -1], [[0], [0]], [1, 1], "weights must be"), ([np.inf], [[0]], [1], "weights must be"),
+    ([1], [0], [1], "means must be"), ([1], [[0], [1]], [1], "means must be"), ([1], [[]], [1], "means must be"),
+    ([1], [[np.nan]], [1], "means must be"), ([1], [[0, 0]], [1, 1], "covariances must have shape"),
+    ([1], [[0, 0]], [[[1, 2], [0, 1]]], "finite and symmetric"), ([1], [[0]], [np.inf], "finite and symmetric"),
+    ([1], [[0]], [0], "positive definite"), ([1], [[0, 0]], [[[1, 2], [2, 1]]], "positive definite")])
+def test_what_is_no_mixture(weights, means, covariances, message):
+    with pytest.raises(ValueError, match=message):
+        GaussianMixture(weights, means, covariances)

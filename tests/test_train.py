@@ -178,7 +178,8 @@ def test_fit_and_training_have_the_same_defaults():
 def test_fourier_features_are_for_few_dimensions(d, fourier):
     x = np.random.default_rng(0).standard_normal((9, d))
     assert DDPM(S, 4, 1).fit(x, 1, 2, rng=0).net.fourier == fourier
-    assert DDPM(S, 4, 1, fourier=1).fit(x, 1, 2, rng=0).net.fourier == 1
+    for given in (0, 1):
+        assert DDPM(S, 4, 1, fourier=given).fit(x, 1, 2, rng=0).net.fourier == given
 
 
 def test_training_yields_each_step_and_can_be_left():
@@ -247,4 +248,15 @@ def test_a_checkpoint_holds_the_settings(tmp_path):
     for name in ("m", "v"):
         assert (getattr(again.optimizer, name) == getattr(model.optimizer, name)).all()
     with np.load(tmp_path / "m.npz") as file:
-        assert json.loads(str(file["config"]))["loss_sum"] == model._loss_sum
+        config = json.loads(str(file["config"]))
+    assert config["loss_sum"] == model._loss_sum and config["format"] == 4      # which later versions must know
+
+
+def test_an_untrained_model_says_so(tmp_path):
+    model = DDPM(S, 4, 1)
+    for use in (model.denoiser, lambda: model.sample(1), lambda: model.bound(MOONS), lambda: model.save(tmp_path / "m.npz")):
+        with pytest.raises(ValueError, match="the model is not trained: call fit, or DDPM.load"):
+            use()
+    with pytest.raises(ValueError, match="resume needs a model that was trained or loaded"):
+        model.fit(MOONS, 2, resume=True)
+    assert not list(tmp_path.iterdir())
