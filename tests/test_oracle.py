@@ -157,7 +157,7 @@ def test_least_loss_takes_ten_thousand_draws_at_least(monkeypatch):
     points = TWO._points
     monkeypatch.setattr(TWO, "_points", lambda k, rng: drawn.append(k) or points(k, rng), raising=False)
     TWO.least_loss(S, 10, 0, tolerance=10)
-    assert sum(map(len, drawn)) == 10_000 and all(np.bincount(k).tolist() == [100, 100] for k in drawn)
+    assert 10_000 <= sum(map(len, drawn)) <= 10_200 and all(np.bincount(k).tolist() == [100, 100] for k in drawn)
 
 
 def test_usual_seed_and_tolerance_of_the_least_loss(monkeypatch):
