@@ -68,7 +68,7 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     weighted = r if weighting == "simple" else s.weight(t, xt) * r
     loss = (r.ravel() @ weighted.ravel()) / r.size                  # L = 1/(B d) sum w r^2
     grad = (2 / r.size) * weighted                                  # dL/dr = 2/(B d) w r
-    gradient = net.backward(grad) if out is None else net.backward(grad, out)
+    gradient = net.backward(grad, out)
     return loss if get_array_module(loss) is not np else loss.item(), gradient
 
 
@@ -127,7 +127,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     times = subsequence(s.T, steps)
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
     low, high = (None, None) if clip is None else (xp.asarray(v, dtype=dtype) for v in check_clip(clip, dim))
-    z = None if noise is None else check_shape("noise", xp.asarray(noise), s.T + 1, n, dim)
+    z = None if noise is None else check_shape("noise", xp.asarray(noise, dtype=dtype), s.T + 1, n, dim)
     rng = generator(rng, xp)
     x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else xp.asarray(x_T, dtype=dtype)
     check_shape("x_T", x_T, n, dim)

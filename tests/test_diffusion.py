@@ -232,3 +232,20 @@ def test_clip_where_nothing_of_the_signal_is_left():
     for dtype in ("float32", "float64"):
         x = sample(MLP(2, 4, 1, schedule=s, rng=0, dtype=dtype), s, 3, 2, rng=0, clip=(-1, 1))
         assert np.isfinite(x).all() and np.abs(x).max() <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_denoiser_is_given_its_own_precision_whatever_the_rest_has(dtype):
+    """x_T, noise and clip of another precision, or lists; and the loss is a plain number."""
+    def narrow(x, t):
+        assert x.dtype == dtype
+        return 0.5 * x
+
+    narrow.dtype = np.dtype(dtype)
+    for other in ("float32", "float64"):
+        x_T, noise = np.ones((3, 2), other), np.ones((21, 3, 2), other)
+        for clip in (None, (np.full(2, -1, other), np.full(2, 1.5, other)), (-1, 1)):
+            for options in ({}, {"x_T": x_T}, {"noise": noise}, {"x_T": x_T.tolist(), "noise": noise.tolist()}):
+                assert sample(narrow, S, 3, 2, rng=0, clip=clip, **options).dtype == dtype
+    net = MLP(2, 4, 1, schedule=S, rng=0, dtype=dtype)
+    assert type(npddpm.loss_and_gradient(net, S, x_T, 3, x_T)[0]) is float

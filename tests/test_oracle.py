@@ -171,12 +171,13 @@ def test_least_loss_at_both_ends():
     one = GaussianMixture([1], [[0, 1]], [[0.5, 2]])
     a, b = S.alpha_bars[50], 1 - S.alpha_bars[50]
     exact = np.mean([a * v / (a * v + b) for v in (0.5, 2)])
-    assert one.least_loss(S, 50, rng=7) == approx(exact, rel=1e-13) and one.least_loss(S, 50) == one.least_loss(S, 50, 1)
+    assert one.least_loss(S, 50, rng=7) == approx(exact, rel=1e-13)
+    assert one.least_loss(S, 50) == one.least_loss(S, 50, 1)
 
 
 @pytest.mark.parametrize("weights, means, covariances, message", [
-    ([], np.zeros((0, 2)), [], "weights must be"), ([[1]], [[0]], [1], "weights must be"), ([0], [[0]], [1], "weights must"),
-    ([1, -1], [[0], [0]], [1, 1], "weights must be"), ([np.inf], [[0]], [1], "weights must be"),
+    ([], np.zeros((0, 2)), [], "weights must be"), ([[1]], [[0]], [1], "weights must be"),
+    ([0], [[0]], [1], "weights must be"), ([1, -1], [[0], [0]], [1, 1], "weights must be"), ([np.inf], [[0]], [1], "weights must be"),
     ([1], [0], [1], "means must be"), ([1], [[0], [1]], [1], "means must be"), ([1], [[]], [1], "means must be"),
     ([1], [[np.nan]], [1], "means must be"), ([1], [[0, 0]], [1, 1], "covariances must have shape"),
     ([1], [[0, 0]], [[[1, 2], [0, 1]]], "finite and symmetric"), ([1], [[0]], [np.inf], "finite and symmetric"),

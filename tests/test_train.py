@@ -254,7 +254,8 @@ def test_a_checkpoint_holds_the_settings(tmp_path):
 
 def test_an_untrained_model_says_so(tmp_path):
     model = DDPM(S, 4, 1)
-    for use in (model.denoiser, lambda: model.sample(1), lambda: model.bound(MOONS), lambda: model.save(tmp_path / "m.npz")):
+    save = lambda: model.save(tmp_path / "m.npz")
+    for use in (model.denoiser, lambda: model.sample(1), lambda: model.bound(MOONS), save):
         with pytest.raises(ValueError, match="the model is not trained: call fit, or DDPM.load"):
             use()
     with pytest.raises(ValueError, match="resume needs a model that was trained or loaded"):
