@@ -177,7 +177,8 @@ def test_least_loss_at_both_ends():
 
 @pytest.mark.parametrize("weights, means, covariances, message", [
     ([], np.zeros((0, 2)), [], "weights must be"), ([[1]], [[0]], [1], "weights must be"),
-    ([0], [[0]], [1], "weights must be"), ([1, -1], [[0], [0]], [1, 1], "weights must be"), ([np.inf], [[0]], [1], "weights must be"),
+    ([0], [[0]], [1], "weights must be"), ([1, -1], [[0], [0]], [1, 1], "weights must be"),
+    ([np.inf], [[0]], [1], "weights must be"),
     ([1], [0], [1], "means must be"), ([1], [[0], [1]], [1], "means must be"), ([1], [[]], [1], "means must be"),
     ([1], [[np.nan]], [1], "means must be"), ([1], [[0, 0]], [1, 1], "covariances must have shape"),
     ([1], [[0, 0]], [[[1, 2], [0, 1]]], "finite and symmetric"), ([1], [[0]], [np.inf], "finite and symmetric"),
