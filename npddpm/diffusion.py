@@ -220,7 +220,8 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     variance : {"beta", "posterior"}
         sigma_t^2 = beta_t or rho_t; but rho_1 = 0 has no density, so sigma_1^2 = beta_1 in either case. rho_t is
         the exact variance of the reverse process for data that are a point, and too small for all others: with the
-        best denoiser of data that have a density it costs 0.29 nats (Euler's constant over two) a dimension.
+        best denoiser of data N(0, I) it costs 0.46 nats a dimension for `Schedule.linear(1000)`, 1.3 for `linear(100)`,
+        and tends to 0.29 (Euler's constant over two) with ever more steps.
     n : int
         Draws of x_t at each t.
 
