@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pytest import approx
 
 import npddpm
-from npddpm import MLP, GaussianMixture, Schedule, sample, trajectory, variational_bound
+from npddpm import MLP, Schedule, sample, trajectory, variational_bound
 
 S = Schedule.linear(20)
 
