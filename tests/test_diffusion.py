@@ -42,9 +42,11 @@ def test_lists_are_arrays():
     assert (bounds[0] == bounds[1]).all()
     net = MLP(2, 4, 1, schedule=S, rng=0, dtype="float64")
     net.weights[-1][:] = 1
-    gradients = [npddpm.loss_and_gradient(net, S, x, t, x)[1]
-                 for x, t in ((x_T, np.arange(1, 5)), (x_T.tolist(), [1, 2, 3, 4]))]
-    assert (gradients[0] == gradients[1]).all() and (net.backward(x_T) == net.backward(x_T.tolist())).all()
+    for weighting in ("simple", "elbo"):
+        losses, gradients = zip(*[npddpm.loss_and_gradient(net, S, x, t, x, weighting)
+                                  for x, t in ((x_T, np.arange(1, 5)), (x_T.tolist(), [1, 2, 3, 4]))])
+        assert losses[0] == losses[1] and (gradients[0] == gradients[1]).all()
+    assert (net.backward(x_T) == net.backward(x_T.tolist())).all()
 
 
 def test_ddim_with_eta_1_is_ancestral_with_the_posterior_variance():
@@ -100,6 +102,16 @@ def test_clip_bounds_the_predicted_x0(options):
     assert np.abs(sample(wild, S, 50, 2, rng=0, clip=(-1.5, 1.5), **options)).max() <= 1.5 + 1e-12
     free = sample(tame, S, 50, 2, rng=0, **options)
     assert sample(tame, S, 50, 2, rng=0, clip=(-1e3, 1e3), **options) == approx(free, rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("options", [{}, {"steps": 1}, {"steps": 5}, {"steps": 5, "eta": 0.0}], ids=str)
+@pytest.mark.parametrize("s", [Schedule.linear(1000, 1e-4, 0.5), Schedule.linear(300, 0.99, 0.999)], ids=str)
+def test_clip_where_the_signal_is_lost(s, options, dtype):
+    """sqrt(abar_T) is 1e-67, which is 0 in float32, and 1e-426, which is 0 in float64."""
+    net = MLP(2, 4, 1, schedule=s, rng=0, dtype=dtype)
+    x = sample(net, s, 5, 2, rng=0, clip=(-1, 1), **options)
+    assert x.dtype == dtype and np.abs(x).max() <= 1 + 1e-6
 
 
 def test_network_precision_is_kept():
