@@ -27,12 +27,13 @@ def slopes(s, c):
 # ---- digits
 
 @VARIANCES
-@pytest.mark.parametrize("s, digits", [(Schedule.linear(1000), 1e-13), (Schedule.cosine(1000), 1e-13),
-                                       (Schedule(np.full(1000, 1e-8)), 1e-11), (Schedule(np.full(1000, 1e-12)), 2e-9),
-                                       (Schedule(np.geomspace(1e-12, 0.1, 1000)), 1e-10)], ids=str)
-def test_against_the_closed_form(s, digits, variance):
-    """To 1e-13 for the usual schedules of a thousand steps; to 2e-9 where all of them are of beta = 1e-12."""
-    x0, slope = np.array([0.9, -1.7]), slopes(s, 0.3)
+@pytest.mark.parametrize("betas, digits", [(np.linspace(1e-4, 0.02, 1000), 1e-13), (np.full(1000, 1e-8), 1e-11),
+                                           (np.full(1000, 1e-12), 2e-9), (np.geomspace(1e-12, 0.1, 1000), 1e-10)],
+                         ids=["linear", "all 1e-8", "all 1e-12", "from 1e-12 on"])
+def test_against_the_closed_form(betas, digits, variance):
+    """To 1e-13 for the usual schedule of a thousand steps; to 2e-9 where all of them have beta = 1e-12."""
+    s, x0 = Schedule(betas), np.array([0.9, -1.7])
+    slope = slopes(s, 0.3)
     true = sum(Exact(s).linear_bound(slope, exact(x0), variance))
     assert mean_terms(lambda x, t: slope[t] * x, s, x0, variance).sum() == approx(float(true), rel=digits)
 
@@ -122,13 +123,14 @@ def test_with_the_posterior_variance_a_gap_of_euler_stays():
     assert gaps[2] == approx(2 * np.euler_gamma / 2, rel=0.05)
 
 
-@pytest.mark.parametrize("s, cost", [(Schedule.linear(1000), 0.465), (Schedule.cosine(1000), 0.407),
-                                     (Schedule.linear(100), 1.346)], ids=str)
-def test_what_the_posterior_variance_costs(s, cost):
+@pytest.mark.parametrize("make, T, cost", [(Schedule.linear, 1000, 0.465), (Schedule.cosine, 1000, 0.407),
+                                           (Schedule.linear, 100, 1.346)], ids=["linear", "cosine", "a hundred steps"])
+def test_what_the_posterior_variance_costs(make, T, cost):
     """In nats a dimension, for data N(0, I): more than gamma / 2 = 0.29 for fewer steps, and where betas grow.
 
     The terms depend on x_0 through |x_0|^2 alone, which has the mean d, as at (1, 1).
     """
+    s = make(T)
     slope = s.sqrt_one_minus_alpha_bars
     both = [mean_terms(lambda x, t: slope[t] * x, s, np.ones(2), variance).sum() for variance in ("beta", "posterior")]
     assert (both[0] - both[1]) / 2 == approx(cost, abs=0.001)
