@@ -206,8 +206,9 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
         Draws the noise.
     variance : {"beta", "posterior"}
         sigma_t^2 = beta_t or rho_t; but rho_1 = 0 has no density, so sigma_1^2 = beta_1 in either case. rho_t is
-        the exact variance of the reverse process for data that are a point, and too small for all others. If they
-        have a density it costs 0.3 to 0.5 nats a dimension at T = 1000, and half of Euler's constant as T grows.
+        the exact variance of the reverse process for data that are a point, and too small for all others: if they have
+        a density it costs 0.3 to 0.5 nats a dimension for `Schedule.linear(1000)`, 1.3 for `linear(100)` and data
+        N(0, I), and half of Euler's constant, 0.29, with ever more steps.
     n : int
         Draws of x_t at each t.
 

@@ -39,7 +39,7 @@ def kl(mean_q: Any, variance_q: Any, mean_p: Any, variance_p: Any) -> Any:
     """
     xp = get_array_module(mean_q, mean_p, variance_q, variance_p)
     ratio, e = xp.asarray(variance_q / variance_p), xp.asarray((variance_q - variance_p) / variance_p)
-    log_ratio = xp.where(xp.abs(e) < 0.5, xp.log1p(e), xp.log(ratio))
+    log_ratio = xp.where(xp.abs(e) < 0.5, xp.log1p(xp.maximum(e, -0.5)), xp.log(ratio))
     return 0.5 * ((mean_q - mean_p) ** 2 / variance_p + (e - log_ratio)).sum(-1)
 
 

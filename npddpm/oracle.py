@@ -105,7 +105,7 @@ class GaussianMixture:
         """The least possible "simple" loss at time t: E |eps - E[eps | x_t]|^2 / d = E tr Var[eps | x_t] / d.
 
         By the law of total variance it is the mean of tr Var[eps | x_t, k], which has a closed form, and what is lost
-        by not knowing k. The latter is a mean over draws of x_t, each component with its share of them.
+        by not knowing k. The latter is a mean over draws of x_t, as many from each component as from any other.
 
         Parameters
         ----------
@@ -133,9 +133,9 @@ class GaussianMixture:
         known = self.weights @ (signal**2 * self.variances / (signal**2 * self.variances + noise**2)).mean(1)
         if K == 1:
             return float(known)
-        sums, draws, n = np.zeros((2, K)), 0, max(100, BATCH // (K * K * d))     # n of each component at a time
+        sums, draws, n = np.zeros((2, K)), 0, max(1, BATCH // (K * K * d))     # n of each component at a time
         k, error, found = np.repeat(np.arange(K), n), math.inf, 0.0
-        while draws * K < 10_000 or error > tolerance * found:
+        while draws < 100 or draws * K < 10_000 or error > tolerance * found:
             x0 = self._points(k, rng)
             xt = signal * x0 + noise * rng.standard_normal(x0.shape)
             lost = (self._mix(xt, s, t)[1] / d).reshape(K, n)

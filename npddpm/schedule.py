@@ -226,10 +226,10 @@ class Schedule:
         """
         scale, v = self.q_transition(r, t)
         before, after = self.one_minus_alpha_bars[[r, t]].tolist()
-        a = 1 / scale
         sigma2 = eta**2 * v * before / after
         c = math.sqrt(before * ((1 - eta) * (1 + eta) + eta**2 * scale**2 * before / after))
-        b = (sigma2 + a**2 * v) / (a * math.sqrt(after) + c)
+        a = 1 / max(scale, 1e-300)                                  # no overflow where all of the signal is lost
+        b = a * (sigma2 * scale**2 + v) / (math.sqrt(after) + c * scale)
         return a, b, c, math.sqrt(sigma2)
 
     # ---- step 8
