@@ -232,6 +232,9 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     E_q is known, the best for data N(0, I), is therefore taken off (a control variate). What is left for n = 1 is a
     standard deviation of 0 for that denoiser, 0.2 nats for a Gaussian in eight dimensions with variances from 0.1 to 2,
     0.25 for a mixture in the plane and 3 for the digits, where without it they are 2.8, 2.8, 1.3 and 7 nats.
+
+    The arithmetic is float64. The mean over eps is exact to 1e-13 of itself for `Schedule.linear(1000)`, to 1e-11 at
+    beta = 1e-8 and to 2e-9 at beta = 1e-12, where the means mu~ and mu agree in the first six digits.
     """
     check_choice("variance", variance, "beta", "posterior")
     x0, = check_alike(x0=x0)

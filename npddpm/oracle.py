@@ -113,7 +113,7 @@ class GaussianMixture:
         t : int in 0..T
         rng : None, int or Generator
         tolerance : float
-            Draws go on until the standard error is at most this share of the result: 1e-3 takes a second or less.
+            Draws go on until the standard error is at most this share of the result: for 1e-3 a second, if K is small.
 
         Returns
         -------
