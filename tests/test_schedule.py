@@ -137,3 +137,12 @@ def test_reverse_coefficients_are_finite_where_the_signal_is_lost(start):
     """sqrt(abar_T) is so small that its square is 0, and 0 itself."""
     s = Schedule.linear(1000, start, 0.999)
     assert np.isfinite([s.reverse_coefficients(1000, r, eta) for r in (0, 1, 500, 999) for eta in (0, 0.5, 1)]).all()
+
+
+def test_the_shares_do_not_take_the_precision_of_whole_numbers():
+    """s.signal(t, x) for an x of ints, or a list, is not rounded to an int."""
+    s, t = Schedule.linear(10), np.array([2, 7])
+    for x in (np.ones((2, 3), int), [[1, 1, 1], [1, 1, 1]]):
+        assert s.signal(t, x) == approx(np.sqrt(s.alpha_bars[t])[:, None], rel=1e-14)
+        assert s.noise(t, x) == approx(np.sqrt(s.one_minus_alpha_bars[t])[:, None], rel=1e-14)
+        assert s.weight(t, x) == approx(s.loss_weights[t][:, None], rel=1e-14)
