@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -77,20 +76,27 @@ def test_plot(source):
         assert file.read(8) == b"\x89PNG\r\n\x1a\n"
 
 
-def test_resume_is_the_same_run(tmp_path):
-    assert main(["train", "moons", *SMALL, "--out", "whole.npz"]) == 0
-    run = [sys.executable, "-m", "npddpm", "train", "moons", "--out", "part.npz"]
-    slow = ["--hidden", "16", "--depth", "1", "--T", "20", "--steps", "100000", "--batch-size", "16"]
-    process = subprocess.Popen(run + slow, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    process.stdout.readline()
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0 and "interrupted: part.npz holds step" in out, err
-    step = DDPM.load("part.npz").step
-    assert 0 < step < 100_000
-    assert main(["train", "moons", "--resume", "--out", "part.npz", "--steps", str(step + 20)]) == 0
-    assert DDPM.load("part.npz").step == step + 20
+def test_an_interrupted_run_ends_in_the_bits_of_a_whole_one(monkeypatch, capsys):
+    """Ctrl-C during step 37, then --resume: parameters, average and losses are those of a run left alone."""
+    assert main(["train", "moons", *SMALL, "--steps", "130", "--out", "whole.npz"]) == 0
+    training = DDPM.training
+
+    def interrupted(self, *args, **options):
+        for step in training(self, *args, **options):
+            if step == 37:
+                signal.raise_signal(signal.SIGINT)
+            yield step
+
+    monkeypatch.setattr(DDPM, "training", interrupted)
+    assert main(["train", "moons", *SMALL, "--steps", "130", "--out", "part.npz"]) == 0
+    assert "interrupted: part.npz holds step 37" in capsys.readouterr().out and DDPM.load("part.npz").step == 37
+    assert main(["train", "moons", "--resume", "--out", "part.npz"]) == 0
+    whole, part = DDPM.load("whole.npz"), DDPM.load("part.npz")
+    assert part.step == whole.step == 130 and part.losses == whole.losses
+    assert (part.net.parameters == whole.net.parameters).all() and (part.average == whole.average).all()
+    assert main(["train", "moons", "--resume", "--out", "part.npz", "--steps", "150"]) == 0
+    longer = DDPM.load("part.npz")
+    assert longer.step == 150 and (longer.net.parameters != whole.net.parameters).any()
 
 
 def test_a_new_run_keeps_the_checkpoint_of_the_last(capsys):

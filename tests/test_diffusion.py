@@ -8,6 +8,7 @@ from pytest import approx
 
 import npddpm
 from npddpm import MLP, Schedule, sample, trajectory, variational_bound
+from npddpm.backend import standard_normal
 
 S = Schedule.linear(20)
 
@@ -129,3 +130,109 @@ def test_elbo_loss_is_the_weighted_one():
     weighted = (S.loss_weights[t][:, None] * error).mean()
     loss, _ = npddpm.loss_and_gradient(net, S, x0, t, eps, "elbo")
     assert loss == approx(weighted, rel=1e-12) and isinstance(loss, float)
+
+
+# ---- the glue: who draws what, and in which order
+
+def largest_correlation(rows):
+    """Between any two of the rows, in units of the deviation that independent rows have."""
+    c = np.corrcoef(rows)
+    return np.abs(c - np.eye(len(c))).max() * np.sqrt(rows.shape[1])
+
+
+@pytest.mark.parametrize("options", [{}, {"variance": "posterior"}, {"steps": 7, "eta": 0.5}, {"steps": [20, 9, 1]}])
+@pytest.mark.parametrize("dim", [2, 2048])      # whose noise is drawn in two ways in float32
+def test_the_sampler_draws_x_T_and_then_one_noise_for_each_step(options, dim):
+    def narrow(x, t):
+        assert x.dtype == np.float32
+        return np.float32(0.3) * x
+
+    narrow.dtype, rng = np.dtype("float32"), np.random.default_rng(3)
+    x_T, noise = standard_normal(rng, (4, dim), narrow.dtype), np.zeros((21, 4, dim), "float32")
+    times = options.get("steps", 20)
+    for t in (range(20, 0, -1) if times == 20 else [20, 18, 15, 12, 9, 6, 3] if times == 7 else times)[:-1]:
+        noise[t] = standard_normal(rng, (4, dim), narrow.dtype)
+    drawn = sample(narrow, S, 4, dim, rng=3, **options)
+    assert (drawn == sample(narrow, S, 4, dim, rng=9, x_T=x_T, noise=noise, **options)).all()
+
+
+def test_rows_and_steps_have_noise_of_their_own():
+    """No two rows of one draw, no two steps and no two seeds share their noise."""
+    n, d = 24, 4000
+    steps = [x for _, x in trajectory(lambda x, t: np.zeros_like(x), S, n, d, rng=0)]
+    shares = [S.reverse_coefficients(t, t - 1)[0] for t in range(20, 0, -1)]
+    noise = [steps[0], *(after - a * before for a, before, after in zip(shares, steps, steps[1:]))][:20]
+    assert largest_correlation(np.concatenate(noise[:6])) < 6 and largest_correlation(np.concatenate(noise[-6:])) < 6
+    other = sample(shrink, S, n, d, rng=1)
+    assert largest_correlation(np.concatenate([sample(shrink, S, n, d, rng=0), other])) < 6
+
+
+def test_draws_of_the_bound_have_noise_of_their_own():
+    seen = []
+    variational_bound(lambda x, t: seen.append(x) or x, S, np.zeros((3, 4000)), rng=0, n=3)
+    assert len(seen) == 60 and largest_correlation(np.concatenate(seen)) < 6
+
+
+@pytest.mark.parametrize("variance", ["beta", "posterior"])
+def test_the_bound_by_hand(variance):
+    """Each term from the draws of the same generator, with every constant written out."""
+    s, rng, n, d = Schedule.cosine(5), np.random.default_rng(4), 2, 3
+    x0 = np.random.default_rng(5).standard_normal((4, d))
+    expected, abar = np.zeros((6, 4)), s.alpha_bars
+    for t in [1, 2, 3, 4, 5] * n:
+        eps, beta, rest = rng.standard_normal((4, d)), s.betas[t], 1 - abar[t]
+        x = np.sqrt(abar[t]) * x0 + np.sqrt(rest) * eps
+        mu = (x - beta / np.sqrt(rest) * shrink(x, t)) / np.sqrt(1 - beta)
+        rho = beta * (1 - abar[t - 1]) / rest
+        sigma2 = beta if variance == "beta" or t == 1 else rho
+        if t == 1:
+            term = -((x0 - mu) ** 2).sum(1) / (2 * beta) - d / 2 * np.log(2 * np.pi * beta)
+        else:
+            exact = (x - beta / np.sqrt(rest) * eps) / np.sqrt(1 - beta)
+            term = -((exact - mu) ** 2).sum(1) / (2 * sigma2) - d / 2 * (rho / sigma2 - 1 - np.log(rho / sigma2))
+        error = ((eps - np.sqrt(rest) * x) ** 2).sum(1)     # of the best guess for N(0, I), whose mean is known
+        mean = d * abar[t] ** 2 + abar[t] * rest * (x0**2).sum(1)
+        expected[t] += (term + beta**2 / ((1 - beta) * rest) * (error - mean) / (2 * sigma2)) / n
+    m2, v = abar[5] * (x0**2).sum(1), 1 - abar[5]
+    expected[0] = -0.5 * (m2 + d * (v - 1 - np.log(v)))
+    bound = variational_bound(shrink, s, x0, rng=4, variance=variance, n=n)
+    assert bound.terms == approx(expected, rel=1e-9, abs=1e-12) and bound.nats == approx(expected.sum(0), rel=1e-9)
+
+
+def test_defaults_of_the_bound_and_of_the_loss():
+    x0 = np.random.default_rng(0).standard_normal((4, 2))
+    given_all = variational_bound(shrink, S, x0, rng=1, variance="beta", n=1).terms
+    assert (variational_bound(shrink, S, x0, rng=1).terms == given_all).all()
+    net = MLP(2, 4, 1, schedule=S, rng=0)
+    net.parameters += 0.1
+    loss, gradient = npddpm.loss_and_gradient(net, S, x0, 3, x0 + 1)
+    again, out = npddpm.loss_and_gradient(net, S, x0, 3, x0 + 1, "simple")
+    assert loss == again and (gradient == out).all()
+
+
+def test_times_of_ddim():
+    """Evenly spread, rounded up: T - floor(T i / n)."""
+    times = lambda steps: [t for t, _ in trajectory(shrink, S, 1, 1, rng=0, steps=steps)]
+    assert times(3) == [20, 14, 7, 0] and times(1) == [20, 0] and times(20) == times(None) == list(range(20, -1, -1))
+    assert times(np.int64(3)) == times(3) and times((np.int64(9), 4)) == [9, 4, 0]
+
+
+def test_clip_by_hand():
+    """The predicted x_0 is kept in range; eps and x_r follow from it. The range may differ by column."""
+    x_T, noise = np.random.default_rng(0).standard_normal((4, 2)), np.random.default_rng(1).standard_normal((21, 4, 2))
+    low, high = np.array([-0.2, -1.0]), np.array([0.3, 0.1])
+    x, abar = x_T, S.alpha_bars
+    for t in range(20, 0, -1):
+        x0 = np.clip((x - np.sqrt(1 - abar[t]) * shrink(x, t)) / np.sqrt(abar[t]), low, high)
+        mean = (np.sqrt(abar[t - 1]) * S.betas[t] * x0 + np.sqrt(S.alphas[t]) * (1 - abar[t - 1]) * x) / (1 - abar[t])
+        x = mean + (np.sqrt(S.betas[t]) * noise[t] if t > 1 else 0)
+    ours = sample(shrink, S, 4, 2, x_T=x_T, noise=noise, clip=(low, high))
+    assert ours == approx(x, rel=1e-9, abs=1e-12)
+
+
+def test_clip_where_nothing_of_the_signal_is_left():
+    """sqrt(abar_T) = 1e-40 is no reason for NaN or infinity, in any precision."""
+    s = Schedule([0.9999] * 20)
+    for dtype in ("float32", "float64"):
+        x = sample(MLP(2, 4, 1, schedule=s, rng=0, dtype=dtype), s, 3, 2, rng=0, clip=(-1, 1))
+        assert np.isfinite(x).all() and np.abs(x).max() <= 1 + 1e-5

@@ -7,8 +7,7 @@ from pytest import approx
 from npddpm import GaussianMixture, Schedule
 from npddpm.evaluate import distances, energy_distance, loss_at, nearest
 
-X = np.random.default_rng(0).standard_normal((40, 3))
-Y = 5 + np.random.default_rng(1).standard_normal((25, 3))
+X, Y = np.random.default_rng(0).standard_normal((40, 3)), 5 + np.random.default_rng(1).standard_normal((25, 3))
 
 
 def test_distances():
@@ -39,7 +38,7 @@ def test_energy_distance_needs_tables_of_two_rows(x, y):
 
 def test_nearest_keeps_its_digits_where_rows_almost_agree():
     """|x|^2 + |y|^2 - 2 x.y, which finds the nearest row, has none left at 1e-10."""
-    z = np.random.default_rng(0).standard_normal((200, 64))
+    z = np.random.default_rng(2).standard_normal((200, 64))
     assert nearest(z, z) == 0 and nearest(z + 1e-10, z) == approx(8e-10, rel=1e-4)
 
 

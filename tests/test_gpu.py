@@ -19,7 +19,7 @@ from npddpm.optim import Adam, clip_norm, update_average
 S = Schedule.linear(20)
 X = data.load("moons", 200)
 X0, EPS = np.random.default_rng(0).standard_normal((2, 5, 3))
-T = np.random.default_rng(1).integers(1, 21, 5)
+T = np.array([1, 5, 11, 18, 20])
 
 
 @pytest.fixture(params=["stand-in", pytest.param("cupy", marks=pytest.mark.gpu)])
@@ -111,7 +111,7 @@ def test_optimizer(cupy):
 @pytest.mark.parametrize("options", [{}, {"variance": "posterior"}, {"steps": 5, "eta": 0.5}, {"clip": (-1, 1)}])
 def test_sampling(cupy, options):
     cpu, gpu = nets()
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(2)
     x_T, noise = rng.standard_normal((4, 3)), rng.standard_normal((21, 4, 3))
     expected = npddpm.sample(cpu, S, 4, 3, x_T=x_T, noise=noise, **options)
     ours = npddpm.sample(gpu, S, 4, 3, x_T=cupy.asarray(x_T), noise=cupy.asarray(noise), **options)

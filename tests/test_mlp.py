@@ -150,3 +150,64 @@ def test_backward_writes_where_it_is_told_and_never_into_an_old_result():
 def test_seed_decides_the_weights():
     first, same, other = (MLP(2, 4, 2, schedule=SCHEDULE, rng=seed).parameters for seed in (1, 1, 2))
     assert (first == same).all() and (first != other).any()
+
+
+# ---- the glue: features, initial weights and sizes, by hand
+
+@pytest.mark.parametrize("one_t", [True, False])
+@pytest.mark.parametrize("fourier", [0, 1, 3])
+def test_the_network_by_hand(fourier, one_t):
+    """Features, layers and output as their equations have them, with plain arrays."""
+    rng = np.random.default_rng(fourier)
+    net = MLP(2, 5, 3, schedule=SCHEDULE, fourier=fourier, rng=0, dtype="float64")
+    net.parameters[...] = 0.3 * rng.standard_normal(net.parameters.shape)
+    x, t = rng.standard_normal((4, 2)), np.full(4, 7) if one_t else np.array([1, 7, 12, 20])
+    angles = np.outer(t * 50.0, [10_000 ** (-i / 32) for i in range(32)])           # t in thousandths of T = 20
+    octaves = [f(2.0**k * x[:, i]) for i in range(2) for f in (np.sin, np.cos) for k in range(fourier)]
+    a = np.column_stack([np.sin(angles), np.cos(angles), x, *octaves])
+    for W in net.weights[:-1]:
+        z = a @ W[:-1] + W[-1]
+        a = 2 * z / (1 + np.exp(-2 * z))                                            # the SiLU of 2z
+    F, abar = a @ net.weights[-1][:-1] + net.weights[-1][-1], SCHEDULE.alpha_bars[t][:, None]
+    expected = np.sqrt(1 - abar) * x + np.sqrt(abar) * F
+    assert net(x, 7 if one_t else t) == approx(expected, rel=1e-11, abs=1e-13)
+    assert net.shapes == [(64 + 2 * (1 + 2 * fourier) + 1, 5), (6, 5), (6, 5), (6, 2)]
+
+
+def test_initial_weights_are_he_et_al_halved():
+    """Drawn for t, for x and for each layer in turn, with deviation sqrt(2/inputs)/2; biases and W_{L+1} are 0."""
+    net, rng = MLP(3, 7, 3, schedule=SCHEDULE, fourier=1, rng=5, dtype="float64"), np.random.default_rng(5)
+    expected = [np.zeros(shape) for shape in net.shapes]
+    for block in (expected[0][:64], expected[0][64:-1], expected[1][:-1], expected[2][:-1]):
+        block[:] = np.sqrt(2 / len(block)) / 2 * rng.standard_normal(block.shape)
+    assert all(W == approx(E, rel=1e-14) for W, E in zip(net.weights, expected, strict=True))
+
+
+def test_usual_sizes():
+    net = MLP(2, schedule=SCHEDULE)
+    assert (net.dim, net.hidden, net.depth, net.fourier, net.dtype, net.device) == (2, 128, 3, 0, np.float32, "cpu")
+    assert net.schedule is SCHEDULE and net.shapes == [(67, 128), (129, 128), (129, 128), (129, 2)]
+
+
+def test_a_used_network_is_as_good_as_new():
+    """Batches of other sizes, and one t after many, leave nothing behind; an old result stays as it was."""
+    net, x, t, eps = problem({"dim": 2, "hidden": 6, "depth": 2, "fourier": 1}, 9, 0, "float64")
+    fresh = MLP(2, 6, 2, schedule=SCHEDULE, fourier=1, rng=0, dtype="float64")
+    fresh.parameters[...] = net.parameters
+    first = net(x, t)
+    kept = first.copy()
+    for rows, times in ((slice(3), 4), (slice(3), t[:3]), (slice(9), 11)):
+        net(x[rows], times)
+        net.backward(eps[rows])
+    assert (first == kept).all() and (net(x, t) == fresh(x, t)).all()
+    assert (net.backward(eps) == fresh.backward(eps)).all()
+
+
+def test_backward_is_refused_before_forward_and_for_another_shape():
+    net = MLP(2, 4, 1, schedule=SCHEDULE)
+    with pytest.raises(ValueError, match="backward needs a forward pass before it"):
+        net.backward(np.zeros((3, 2)))
+    net(np.zeros((3, 2)), 1)
+    for shape in ((2, 2), (3, 1), (3,)):
+        with pytest.raises(ValueError, match=r"grad_out must have shape \(3, 2\), got"):
+            net.backward(np.zeros(shape))

@@ -79,3 +79,39 @@ def test_learning_rate_warms_up_and_ends_at_zero():
     rates = [learning_rate(k, 1000, 0.01) for k in range(1000)]
     assert rates[0] == approx(0.01 / 100, rel=1e-3) and max(rates) == approx(0.01, rel=0.05)
     assert rates[-1] < 1e-7 and np.argmax(rates) == 99
+
+
+def test_the_average_forgets_a_thousandth_a_step_after_its_warm_up():
+    for t, share in ((1, 0.9), (91, 0.09), (8991, 0.001), (8992, 0.001), (10**6, 0.001)):
+        average = np.array([2.0])
+        update_average(average, np.array([3.0]), t)
+        assert average[0] == approx(2 + share, rel=1e-15)
+
+
+@given(st.integers(0, 999))
+def test_learning_rate_is_its_formula(k):
+    """A hundred steps up, and half a cosine down from the first one on."""
+    cosine = (1 + np.cos(np.pi * k / 1000)) / 2
+    assert learning_rate(k, 1000, 0.3) == approx(0.3 * min(1, (k + 1) / 100) * cosine, rel=1e-12)
+    assert learning_rate(k, 1000, 0.3, warmup=7) == approx(0.3 * min(1, (k + 1) / 7) * cosine, rel=1e-12)
+
+
+def test_clipping_leaves_a_gradient_of_zero_and_works_in_place():
+    g = np.zeros(3)
+    clip_norm(g, 1.0)
+    assert (g == 0).all()
+    g += [0, 3, 4]
+    clip_norm(g, 2.5)
+    assert g.tolist() == [0, 1.5, 2]
+
+
+def test_adam_keeps_sums_and_precision():
+    """M = sum beta1^k g and V = sum beta2^k g^2; other decays and eps than the usual ones."""
+    p, g = np.ones(2, "float32"), np.array([0.5, -2], "float32")
+    adam = Adam(p, beta1=0.5, beta2=0.75, eps=1.0)
+    assert adam.m.tolist() == adam.v.tolist() == [0, 0] and adam.t == 0
+    adam.step(g, 0.1)
+    adam.step(g, 0.1)
+    assert adam.parameters is p and adam.m.dtype == adam.v.dtype == p.dtype == np.float32 and adam.t == 2
+    assert adam.m == approx(1.5 * g) and adam.v == approx(1.75 * g**2)
+    assert p == approx(1 - 2 * 0.1 * g / (np.abs(g) + 1), rel=1e-6)     # m_hat = g and v_hat = g^2 in both

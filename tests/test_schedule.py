@@ -13,6 +13,7 @@ from pytest import approx
 from strategies import Exact, points, schedules, schedules_and_times
 
 from npddpm import Schedule
+from npddpm.schedule import running_sums
 
 
 def test_shapes_and_the_clean_end():
@@ -146,3 +147,92 @@ def test_the_shares_do_not_take_the_precision_of_whole_numbers():
         assert s.signal(t, x) == approx(np.sqrt(s.alpha_bars[t])[:, None], rel=1e-14)
         assert s.noise(t, x) == approx(np.sqrt(s.one_minus_alpha_bars[t])[:, None], rel=1e-14)
         assert s.weight(t, x) == approx(s.loss_weights[t][:, None], rel=1e-14)
+
+
+@given(st.lists(st.floats(1e-12, 0.999), min_size=1, max_size=6))
+def test_coefficients_of_the_means_against_exact_arithmetic(betas):
+    """Of x_0 and x_t in step 5, of x_t and eps in step 7, and the shares of signal and noise; and all at t = 0."""
+    s, abar = Schedule(betas), Fraction(1)
+    for t, beta in enumerate(map(Fraction, betas), 1):
+        before, abar = abar, abar * (1 - beta)
+        squares = {"sqrt_alpha_bars": abar, "sqrt_one_minus_alpha_bars": 1 - abar,
+                   "posterior_x0_coefs": before * (beta / (1 - abar))**2,
+                   "posterior_xt_coefs": (1 - beta) * ((1 - before) / (1 - abar))**2,
+                   "rsqrt_alphas": 1 / (1 - beta), "reverse_eps_coefs": beta**2 / ((1 - beta) * (1 - abar))}
+        for name, square in squares.items():
+            assert getattr(s, name)[t] ** 2 == approx(float(square), rel=1e-13, abs=0), name
+        assert s.log_alphas[t] == approx(np.log1p(-float(beta)), rel=1e-15) and s.alphas[t] == 1 - float(beta)
+    clean = {"betas": 0, "alphas": 1, "log_alphas": 0, "alpha_bars": 1, "one_minus_alpha_bars": 0, "sqrt_alpha_bars": 1,
+             "sqrt_one_minus_alpha_bars": 0, "posterior_variances": 0, "posterior_x0_coefs": 0, "posterior_xt_coefs": 0,
+             "rsqrt_alphas": 1, "reverse_eps_coefs": 0, "loss_weights": 0}
+    for name, value in clean.items():
+        assert getattr(s, name)[0] == value and not getattr(s, name).flags.writeable, name
+    assert not np.signbit(s.one_minus_alpha_bars[0])
+
+
+@pytest.mark.parametrize("T", [1, 5, 19, 20, 21, 150])
+def test_ends_of_the_linear_schedule(T):
+    """0.1/T and 20/T, at most 0.999; one end may be given without the other."""
+    assert Schedule.linear(T).betas[[1, -1]] == approx([min(0.1 / T, 0.999), min(20 / T, 0.999) if T > 1 else 0.1])
+    assert Schedule.linear(T, beta_start=0.3).betas[1] == approx(0.3)
+    if T > 1:
+        both = Schedule.linear(T, beta_end=0.3).betas
+        assert both[-1] == approx(0.3) and both[1] == approx(0.1 / T)
+
+
+def test_usual_lengths():
+    assert Schedule.linear().T == Schedule.cosine().T == 1000
+
+
+def test_q_transition_is_the_product_of_its_steps():
+    s = Schedule.cosine(30)
+    for r, t in ((0, 30), (0, 1), (7, 7), (7, 8), (29, 30), (3, 17)):
+        scale, variance = s.q_transition(r, t)
+        assert scale == approx(np.sqrt(np.prod(s.alphas[r + 1:t + 1])), rel=1e-13)
+        assert variance == approx(1 - np.prod(s.alphas[r + 1:t + 1]), rel=1e-13, abs=1e-16)
+    assert s.q_transition(7, 7) == (1, 0)
+    for r, t in ((-1, 3), (3, 2), (0, 31)):
+        with pytest.raises(ValueError, match="r must be|t must be"):
+            s.q_transition(r, t)
+
+
+def test_running_sums_are_exact_to_the_last_digit():
+    values = np.random.default_rng(0).uniform(-1, 1, 2000) * 10.0 ** np.random.default_rng(1).integers(-9, 0, 2000)
+    exact = np.cumsum([Fraction(v) for v in values])
+    assert running_sums(values) == approx(np.array([float(e) for e in exact]), rel=1e-15, abs=1e-17)
+
+
+@pytest.mark.parametrize("method, least", [("signal", 0), ("noise", 0), ("weight", 0), ("q_sample", 0),
+                                           ("q_mean_variance", 0), ("predict_x0", 0), ("q_posterior", 1),
+                                           ("predict_eps", 1), ("reverse_mean", 1), ("q_joint", 1)])
+def test_times_of_every_method(method, least):
+    """The first and the last time are taken, those beyond refused."""
+    s, x = Schedule.linear(9), np.ones((2, 3))
+    call = {"signal": lambda t: s.signal(t, x), "noise": lambda t: s.noise(t, x), "weight": lambda t: s.weight(t, x),
+            "q_mean_variance": lambda t: s.q_mean_variance(x, t), "q_joint": lambda t: s.q_joint(x, t),
+            "q_posterior": lambda t: s.q_posterior(x, x, t)}.get(method, lambda t: getattr(s, method)(x, t, x))
+    call(least), call(9)
+    for t in (least - 1, 10):
+        with pytest.raises(ValueError, match=f"t must lie in {least}..9, got {t}"):
+            call(t)
+
+
+def test_values_by_row():
+    """A column for x of two axes, one axis more for each of an image; the copies are kept by precision."""
+    s, t = Schedule.linear(9), np.array([1, 4, 9])
+    for shape in ((3,), (3, 2), (3, 4, 4)):
+        for dtype in ("float64", "float32", "float64"):
+            x = np.ones(shape, dtype)
+            for method, values in ((s.signal, s.sqrt_alpha_bars), (s.noise, s.sqrt_one_minus_alpha_bars),
+                                   (s.weight, s.loss_weights)):
+                at = method(t, x)
+                assert at.shape == (3,) + (1,) * (len(shape) - 1) and at.dtype == dtype
+                assert (at.ravel() == values[t].astype(dtype)).all() and method(4, x) == values[4]
+                assert isinstance(method(4, x), float)
+
+
+def test_equality_is_of_all_betas():
+    assert Schedule([0.1, 0.2]) != Schedule([0.1, 0.3]) and Schedule([0.1]) != Schedule([0.1, 0.1])
+    assert Schedule([0.1]) != 0.1 and Schedule([0.1]).__eq__(0.1) is NotImplemented
+    with pytest.raises(AttributeError, match="make another one, instead of setting T"):
+        Schedule([0.1]).T = 3

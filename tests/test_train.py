@@ -1,12 +1,17 @@
 """The model: it learns, repeats itself, and survives being saved."""
 
+import inspect
+import json
+from itertools import islice
 
 import numpy as np
 import pytest
 from pytest import approx
 
-from npddpm import DDPM, Schedule, data
+from npddpm import DDPM, MLP, Schedule, data, loss_and_gradient, sample, variational_bound
+from npddpm.backend import standard_normal
 from npddpm.evaluate import energy_distance
+from npddpm.optim import Adam, learning_rate
 from npddpm.train import standardization
 
 S = Schedule.linear(50)
@@ -113,3 +118,133 @@ def test_resumed_run_is_the_uninterrupted_one_to_the_bit(tmp_path, stop):
         assert np.array_equal(getattr(resumed, name), getattr(whole, name)), name
     assert (resumed.net.parameters == whole.net.parameters).all()
     assert (resumed.optimizer.v == whole.optimizer.v).all()
+
+
+# ---- the glue: the loop, the chunks and the bound again by hand, from the same draws, to the bit
+
+def by_hand(s, x, steps, batch_size, lr, rng, weighting):
+    """The loop of `fit`: network, average and loss of each step, and the norms of the gradients before clipping."""
+    rng = np.random.default_rng(np.random.default_rng(rng).integers(2**63))
+    net = MLP(2, 16, 2, schedule=s, fourier=2, rng=rng)
+    average, adam, losses, norms = net.parameters.copy(), Adam(net.parameters), [], []
+    z = ((x - x.mean(0)) / x.std(0)).astype("float32")
+    for step in range(steps):
+        x0 = z[rng.integers(0, len(z), batch_size)]
+        t = rng.integers(1, s.T + 1, batch_size)
+        eps = standard_normal(rng, (batch_size, 2), np.float32)
+        loss, gradient = loss_and_gradient(net, s, x0, t, eps, weighting)
+        norms.append(np.sqrt(gradient @ gradient))
+        gradient *= 1 / np.maximum(1, norms[-1])                                # clipped first,
+        adam.step(gradient, learning_rate(step, steps, lr))                     # then Adam,
+        average += max(0.001, 9 / (step + 10)) * (net.parameters - average)     # and last the average
+        losses.append(loss)
+    return net, average, losses, norms
+
+
+@pytest.mark.parametrize("weighting", ["simple", "elbo"])
+@pytest.mark.parametrize("batch_size, steps", [(24, 110), (2048, 8)])       # whose noise is drawn in two ways
+def test_the_loop_is_the_one_by_hand(weighting, batch_size, steps):
+    s = Schedule([0.01, 0.9, 0.99])
+    settings = {"steps": steps, "batch_size": batch_size, "lr": 0.02, "rng": 3, "weighting": weighting}
+    model, (net, average, losses, norms) = DDPM(s, 16, 2).fit(MOONS, **settings), by_hand(s, MOONS, **settings)
+    assert (model.net.parameters == net.parameters).all() and (model.average == average).all()
+    assert model.losses == ([sum(losses[:100]) / 100] if steps > 100 else [])
+    assert model._loss_sum == sum(losses[100:] if steps > 100 else losses) and model.step == steps
+    assert min(norms) < 1 < max(norms) or steps == 8        # clipping matters, and not always
+
+
+def test_the_average_forgets_a_thousandth_in_a_late_step():
+    model = DDPM(S, 16, 2)
+    run = model.training(MOONS, steps=50, batch_size=16, rng=0)
+    next(run)
+    model.optimizer.t, before = 20_000, model.average.copy()
+    next(run)
+    assert model.average == approx(before + 0.001 * (model.net.parameters - before), rel=1e-6)
+    assert (model.average != model.net.parameters).any()
+
+
+def test_fit_and_training_have_the_same_defaults():
+    wanted = {"steps": 10_000, "batch_size": 256, "lr": 1e-3, "rng": None, "device": "cpu", "weighting": "simple",
+              "resume": False}
+    for method in (DDPM.fit, DDPM.training):
+        found = inspect.signature(method).parameters
+        assert {name: p.default for name, p in found.items() if p.default is not p.empty} == wanted
+    model = DDPM()
+    assert model.schedule == Schedule.linear(1000) and model.shape == {"hidden": 128, "depth": 3, "dtype": "float32"}
+    assert (model.step, model.losses, model.about) == (0, [], {})
+
+
+@pytest.mark.parametrize("d, fourier", [(1, 2), (3, 2), (4, 0)])
+def test_fourier_features_are_for_few_dimensions(d, fourier):
+    x = np.random.default_rng(0).standard_normal((9, d))
+    assert DDPM(S, 4, 1).fit(x, 1, 2, rng=0).net.fourier == fourier
+    assert DDPM(S, 4, 1, fourier=1).fit(x, 1, 2, rng=0).net.fourier == 1
+
+
+def test_training_yields_each_step_and_can_be_left():
+    model = DDPM(S, 16, 2)
+    assert list(islice(model.training(MOONS, steps=9, batch_size=4, rng=0), 3)) == [1, 2, 3] and model.step == 3
+    assert list(model.training(MOONS, steps=5, batch_size=4, resume=True)) == [4, 5]
+
+
+def test_a_second_fit_starts_afresh():
+    model = small(steps=120).fit(MOONS, 60, 32, rng=0)
+    fresh = small()
+    assert (model.average == fresh.average).all() and (model.step, model.losses) == (60, [])
+    assert model._loss_sum == fresh._loss_sum and model.optimizer.t == 60
+
+
+def test_samples_are_those_of_the_average():
+    model = small()
+    net = model.denoiser()
+    assert (net.parameters == model.average).all() and (model.average != model.net.parameters).any()
+    assert net.parameters is not model.average and net.dtype == np.float32
+    expected = MOONS.mean(0) + MOONS.std(0) * sample(net, S, 5, 2, rng=0)
+    assert (model.sample(5, rng=0) == expected).all()
+
+
+def test_chunks_are_new_draws_from_one_generator():
+    """Two thousand and five hundred rows at a time, each with noise of its own: no two rows are alike."""
+    model, rng = small(), np.random.default_rng(5)
+    net = model.denoiser()
+    options = {"steps": 2, "eta": 0.5}
+    expected = [model.restore(sample(net, S, n, 2, rng, **options)) for n in (2500, 2500, 3)]
+    chunks = list(model.sample_chunks(5003, rng=5, **options))
+    assert all((a == b).all() for a, b in zip(chunks, expected, strict=True))
+    rows = np.concatenate(chunks)
+    assert len(np.unique(rows, axis=0)) == 5003
+    for lag in (1, 2, 2500):
+        assert abs(np.corrcoef(rows[lag:, 0], rows[:-lag, 0])[0, 1]) < 5 / np.sqrt(len(rows) - lag)
+
+
+def test_the_sampler_gets_its_options():
+    model = small()
+    options = [{}, {"variance": "posterior"}, {"steps": 5}, {"steps": 5, "eta": 0.0}, {"clip": (-0.2, 0.3)}]
+    assert len({model.sample(2, rng=0, **o).tobytes() for o in options}) == len(options)
+
+
+def test_the_bound_is_that_of_the_scaled_rows():
+    model = small()
+    z = ((MOONS[:4] - MOONS.mean(0)) / MOONS.std(0)).astype("float32")
+    expected = variational_bound(model.denoiser(), S, z, 7, "posterior", 2).nats - np.log(MOONS.std(0)).sum()
+    assert (model.bound(MOONS[:4], 7, "posterior", 2) == expected).all()
+
+
+def test_standardization_by_column_and_by_image():
+    x = np.array([[1.0, 5, 7], [3, 5, 9], [5, 5, 2]])
+    mean, scale = standardization(x)
+    assert mean == approx([3, 5, 6]) and scale == approx([np.sqrt(8 / 3), 0, np.sqrt(26 / 3)]) and scale[1] == 0
+    pixels = np.random.default_rng(0).integers(0, 17, (20, 64)).astype(float)
+    assert standardization(pixels)[1] == approx(np.full(64, np.sqrt(pixels.var(0).mean())), rel=1e-14)
+
+
+def test_a_checkpoint_holds_the_settings(tmp_path):
+    model = DDPM(Schedule.cosine(7), 5, 3, fourier=1, dtype="float64").fit(MOONS, 3, 4, rng=0)
+    model.save(tmp_path / "m.npz")
+    again = DDPM.load(tmp_path / "m.npz")
+    assert again.shape == model.shape == {"hidden": 5, "depth": 3, "dtype": "float64"}
+    assert again.net.fourier == again.fourier == 1 and again.schedule == model.schedule and again.optimizer.t == 3
+    for name in ("m", "v"):
+        assert (getattr(again.optimizer, name) == getattr(model.optimizer, name)).all()
+    with np.load(tmp_path / "m.npz") as file:
+        assert json.loads(str(file["config"]))["loss_sum"] == model._loss_sum
