@@ -1,0 +1,1137 @@
+"""Check any implementation of a denoising diffusion model against the identities it rests on.
+
+An implementation is a module, or any object, that defines some of the functions of `reference`, with these arguments,
+and `parameters(rng)`, `loss(parameters, betas, x0, t, eps)` and `gradient(parameters, betas, x0, t, eps)`. betas is
+(T,) float64, beta_1 to beta_T; t and s are ints, 0 <= s < t <= T (in `loss` and `gradient` t is (B,) ints); x0, xt,
+x_T, eps and z are (B, d); noise is (T+1, B, d), row t for the step from x_t; `denoiser(xt, t)` predicts the noise.
+
+    check(implementation)                      -> a list of `Result`
+    @parametrize_with_checks(implementation)   the same as test cases of pytest
+
+How a value is judged: examples from schedules in use, fixed ones and ones that hypothesis searches, are given to the
+function and to `reference`, which answers exactly. The deviation, relative to the largest entry of the exact result,
+is held against TOLERANCE of the implementation. A failure is shrunk to a small example with round numbers. Then the
+SLIPS are made in the text of `reference`, one at a time: one that gives the same wrong values on all examples is named.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal, DecimalException, localcontext
+from fractions import Fraction
+from functools import lru_cache, partial
+from itertools import product
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import reference
+from .reference import exact
+
+try:
+    import hypothesis
+    from hypothesis import strategies as st
+except ImportError:
+    raise ImportError("npddpm.testing needs hypothesis: pip install 'npddpm[test]'") from None
+
+TOLERANCE, GRADIENT_TOLERANCE = 1e-8, 1e-6
+SINGLE = 1e-6       # a TOLERANCE from here on says that the implementation works in single precision
+SECONDS = 1.5       # for the search of one check; the fixed examples are always tried
+Args = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one check found.
+
+    `verdict` is "pass", "fail" or "skipped"; `digits` the decimal digits that are right in the worst of the examples
+    that count; `example`, `got` and `exact` describe a failure, `looks_like` the slip that explains it; `note` what is
+    reported and fails nobody.
+    """
+
+    step: str
+    function: str
+    check: str
+    verdict: str = "pass"
+    digits: float | None = None
+    example: str | None = None
+    got: str | None = None
+    exact: str | None = None
+    looks_like: str | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        line = f"{self.step:10}{self.function:19}{self.verdict.upper() if self.verdict == 'fail' else self.verdict:9}{self.check}"
+        if self.verdict == "fail":
+            line += f": {self.example}: got {self.got}, exact {self.exact}" if self.exact else f": {self.example}: {self.got}"
+        if self.digits is not None and self.verdict == "pass":
+            line += f": {self.digits:.0f} digits"
+        if self.note:
+            line += f"; {self.note}" if self.verdict == "pass" else f" ({self.note})"
+        return line + (f"\n{'':38}looks like: {self.looks_like}" if self.looks_like else "")
+
+
+# ---------------------------------------------------------------- slips: function of reference | what | mistaken for | in words
+
+SLIPS = [tuple(line.split(" | ", 3)) for line in r"""
+linear_betas | / (T - 1) | / T | T where T-1 belongs: the last beta is missed
+linear_betas | "0.0001" | "0.001" | 1e-3 where 1e-4 belongs
+linear_betas | "0.02" | "0.2" | 0.2 where 0.02 belongs
+linear_betas | first + (last - first) * i / (T - 1) | (first.sqrt() + (last.sqrt() - first.sqrt()) * i / (T - 1)) ** 2 | linear in sqrt(beta), not in beta
+cosine_betas | ** 2 for t | for t | cos where cos^2 belongs
+cosine_betas | (Decimal(t) / T + Decimal("0.008")) / Decimal("1.008") | Decimal(t) / T | the offset 0.008 left out
+cosine_betas | / Decimal("1.008") | / 1 | t/T + 0.008 not divided by 1.008
+cosine_betas | * PI / 2 | * PI | pi where pi/2 belongs
+cosine_betas | "0.999" | "1" | beta not cut at 0.999
+cosine_betas | f[t] / f[t - 1] | f[t] / f[0] | abar_t where the quotient abar_t / abar_{t-1} belongs
+cosine_betas | 1 - f[t] / f[t - 1] | f[t - 1] / f[t] - 1 | t where t-1 belongs, in the denominator
+cosine_betas | range(1, T + 1) | range(T) | t-1 where t belongs
+_tables | [1 - beta | [1 + beta | a sign in alpha = 1 - beta
+_tables | A.append(A[-1] * alpha) | A.append(alpha) | alpha_t where the product abar_t belongs
+_tables | return b, a, A | return b, a, [A[0], *A[:-1]] | t-1 where t belongs, in abar_t
+_tables | return b, a, A | return b, a, A[1:] | t+1 where t belongs, in abar_t
+_tables | return b, a, A | return b, a, [x.sqrt() for x in A] | sqrt(abar) where abar belongs
+alpha_bars | A[1:] | A | abar_0 = 1 in front, T+1 entries
+alpha_bars | A[1:] | [1 - x for x in A[1:]] | 1 - abar where abar belongs
+alpha_bars | np.array(A[1:]) | np.cumprod(b[1:]) | products of beta where those of alpha = 1 - beta belong
+q_sample | A[t].sqrt() * x0 | A[t] * x0 | abar_t where sqrt(abar_t) belongs
+q_sample | (1 - A[t]).sqrt() | (1 - A[t]) | 1 - abar_t where its root belongs
+q_sample | (1 - A[t]).sqrt() | (1 - A[t].sqrt()) | 1 - sqrt(abar_t) where sqrt(1 - abar_t) belongs
+q_sample | (1 - A[t]).sqrt() | b[t].sqrt() | beta_t where 1 - abar_t belongs, the noise of one step
+q_sample | + (1 - A[t]) | - (1 - A[t]) | a sign, in front of eps
+q_sample | A[t].sqrt() * x0 + (1 - A[t]).sqrt() * eps | (1 - A[t]).sqrt() * x0 + A[t].sqrt() * eps | signal and noise exchanged
+q_posterior | A[t - 1].sqrt() * b[t] | A[t].sqrt() * b[t] | t where t-1 belongs, in sqrt(abar_{t-1})
+q_posterior | A[t - 1].sqrt() * b[t] | A[t - 1] * b[t] | abar_{t-1} where its root belongs
+q_posterior | a[t].sqrt() * | a[t] * | alpha_t where sqrt(alpha_t) belongs
+q_posterior | a[t].sqrt() * | A[t].sqrt() * | abar_t where alpha_t belongs, in the weight of x_t
+q_posterior | * (1 - A[t - 1]) / (1 - A[t]) * xt | * xt | t where t-1 belongs, in 1 - abar_{t-1}
+q_posterior | * b[t] / | * a[t] / | alpha_t where beta_t belongs, in the weight of x_0
+q_posterior | / (1 - A[t]) * x0 | / (1 - A[t - 1]) * x0 | t-1 where t belongs, in 1 - abar_t
+q_posterior | (1 - A[t]) * xt | (1 - A[t]).sqrt() * xt | sqrt(1 - abar_t) where 1 - abar_t belongs
+q_posterior | x0 + a[t].sqrt() * (1 - A[t - 1]) / (1 - A[t]) * xt | xt + a[t].sqrt() * (1 - A[t - 1]) / (1 - A[t]) * x0 | x_0 and x_t exchanged
+q_posterior | A[t - 1] | A[t - 1 or -1] | the last entry where abar_0 = 1 belongs (index -1 at t = 1)
+posterior_variance | (1 - A[t - 1]) / (1 - A[t]) | 1 | t where t-1 belongs, in 1 - abar_{t-1} (beta_t where rho_t belongs)
+posterior_variance | b[t] * | a[t] * | alpha_t where beta_t belongs, in rho_t
+posterior_variance | (1 - A[t - 1]) / (1 - A[t]) | (1 - A[t]) / (1 - A[t - 1]) | the quotient upside down, in rho_t
+posterior_variance | (1 - A[t - 1]) / (1 - A[t]) | ((1 - A[t - 1]) / (1 - A[t])).sqrt() | a root too many, in rho_t
+posterior_variance | b[t] * (1 - A[t - 1]) / (1 - A[t]) | (b[t] * (1 - A[t - 1]) / (1 - A[t])).sqrt() | a deviation where the variance belongs
+posterior_variance | (1 - A[t - 1]) / (1 - A[t]) | (1 - A[t - 1]) | 1 - abar_t left out, in rho_t
+posterior_variance | b[t] * | b[t - 1] * | t-1 where t belongs, in beta_t of rho_t
+posterior_variance | A[t - 1] | A[t - 1 or -1] | the last entry where abar_0 = 1 belongs (index -1 at t = 1)
+predict_x0 | / A[t].sqrt() | / A[t] | abar_t where sqrt(abar_t) belongs
+predict_x0 | / A[t].sqrt() | / a[t].sqrt() | alpha_t where abar_t belongs
+predict_x0 | / A[t].sqrt() | / 1 | not divided by sqrt(abar_t)
+predict_x0 | (1 - A[t]).sqrt() | (1 - A[t]) | 1 - abar_t where its root belongs
+predict_x0 | xt - (1 | xt + (1 | a sign, in front of eps
+reverse_mean | / a[t].sqrt() | / A[t].sqrt() | 1/sqrt(abar_t) where 1/sqrt(alpha_t) belongs
+reverse_mean | / a[t].sqrt() | / a[t] | 1/alpha_t where 1/sqrt(alpha_t) belongs
+reverse_mean | / a[t].sqrt() | * a[t].sqrt() | multiplied by sqrt(alpha_t) where it is to be divided
+reverse_mean | / a[t].sqrt() | / 1 | not divided by sqrt(alpha_t)
+reverse_mean | (1 - A[t]).sqrt() | (1 - A[t]) | 1 - abar_t where its root belongs
+reverse_mean | (1 - A[t]).sqrt() | A[t].sqrt() | abar_t where 1 - abar_t belongs
+reverse_mean | b[t] / (1 - A[t]).sqrt() | b[t].sqrt() | alpha_t where abar_t belongs, in sqrt(1 - abar_t)
+reverse_mean | b[t] / (1 - A[t]).sqrt() | (1 - A[t]).sqrt() | sqrt(1 - abar_t) where beta_t / sqrt(1 - abar_t) belongs
+reverse_mean | b[t] / (1 | a[t] / (1 | alpha_t where beta_t belongs
+reverse_mean | b[t] / (1 | b[t].sqrt() / (1 | sqrt(beta_t) where beta_t belongs
+reverse_mean | (1 - A[t]) | (A[t] * (1 - A[t])) | abar_t where 1 belongs, under the root with 1 - abar_t
+reverse_mean | (1 - A[t]) | (1 - A[t - 1]) | t-1 where t belongs, in 1 - abar_t
+reverse_mean | xt - b[t] | xt + b[t] | a sign, in front of eps
+reverse_mean | (xt - b[t] / (1 - A[t]).sqrt() * eps) / a[t].sqrt() | xt / a[t].sqrt() - b[t] / (1 - A[t]).sqrt() * eps | only x_t divided by sqrt(alpha_t)
+reverse_step | if t > 1 | if t > 0 | noise added in the last step, to x_0
+reverse_step | if t > 1 | if t > 2 | no noise in the step before the last
+reverse_step | sigma2.sqrt() * z | sigma2 * z | a variance where its root belongs, in front of z
+reverse_step | sigma2.sqrt() * z | z | z not multiplied by sigma_t
+reverse_step | sigma2.sqrt() * z | 0 * z | no noise at all
+reverse_step | if variance == "beta" | if variance != "beta" | "beta" and "posterior" exchanged
+reverse_step | if variance == "beta" | if True | beta_t whatever the variance asked for
+reverse_step | if variance == "beta" | if False | rho_t whatever the variance asked for
+reverse_step | b[t] if | b[t - 1] if | t-1 where t belongs, in sigma_t
+reverse_step | denoiser(xt, t) | denoiser(xt, t - 1) | the denoiser asked at t-1 (times counted from 0)
+reverse_step | reverse_mean(betas, xt, t, eps) | predict_x0(betas, xt, t, eps) | the predicted x_0 where the mean of x_{t-1} belongs
+reverse_step | eps = denoiser(xt, t) | eps = (xt - A[t].sqrt() * np.clip(predict_x0(betas, xt, t, denoiser(xt, t)), -1, 1)) / (1 - A[t]).sqrt() | the predicted x_0 cut to [-1, 1]
+ddim_step | Decimal(eta) ** 2 | Decimal(eta) | eta where eta^2 belongs
+ddim_step | (1 - A[s] - sigma2) | (1 - A[s]) | sigma^2 not taken off 1 - abar_s
+ddim_step | (1 - A[s] - sigma2) | (1 - A[s] - sigma2.sqrt()) | sigma where sigma^2 belongs, taken off 1 - abar_s
+ddim_step | (1 - A[s] - sigma2).sqrt() | (1 - A[s] - sigma2) | a root left out, in front of eps
+ddim_step | sigma2.sqrt() * z | sigma2 * z | sigma^2 where sigma belongs, in front of z
+ddim_step | (1 - A[t] / A[s]) | b[t] | beta_t where 1 - abar_t / abar_s belongs, which is right for s = t-1 alone
+ddim_step | (1 - A[s]) / (1 - A[t]) | (1 - A[t]) / (1 - A[s]) | the quotient upside down, in sigma^2
+ddim_step | * (1 - A[s]) / (1 - A[t]) | * 1 | beta_t where rho_t belongs, in sigma^2
+ddim_step | A[s].sqrt() * x0 | A[s] * x0 | abar_s where sqrt(abar_s) belongs
+ddim_step | A[s].sqrt() * x0 | A[t].sqrt() * x0 | t where s belongs, in front of x_0
+ddim_step | + (1 - A[s] | - (1 - A[s] | a sign, in front of eps
+ddim_step | A[s] | A[t - 1] | t-1 where s belongs
+ddim_step | denoiser(xt, t) | denoiser(xt, t - 1) | the denoiser asked at t-1 (times counted from 0)
+ddim_step | eps = denoiser(xt, t) | eps = (xt - A[t].sqrt() * np.clip(predict_x0(betas, xt, t, denoiser(xt, t)), -1, 1)) / (1 - A[t]).sqrt() | the predicted x_0 cut to [-1, 1]
+ddim_step | return | return (A[s] / A[t]).sqrt() * xt - (sigma2 + (A[s] / A[t]).sqrt() * (1 - A[t] / A[s])) / ((A[s] / A[t] - A[s]).sqrt() + (1 - A[s] - sigma2).sqrt()) * eps + sigma2.sqrt() * z # | a where a^2 belongs, a = sqrt(abar_s / abar_t), in the weight of eps
+ddim_step | return | return (A[s] / A[t]).sqrt() * xt + ((A[s] / A[t] - A[s]).sqrt() - (1 - A[s] - sigma2).sqrt()) * eps + sigma2.sqrt() * z # | a sign, in front of eps
+sample | noise[t] | noise[t - 1] | row t-1 of noise where row t belongs
+sample | noise[t] | noise[T - t] | the rows of noise used from the front
+sample | range(T, 0, -1) | range(T, 1, -1) | the last step, from x_1 to x_0, left out
+sample | range(T, 0, -1) | range(T - 1, 0, -1) | the first step, from x_T, left out
+sample | range(T, 0, -1) | range(1, T + 1) | the times rise where they should fall
+loss_weight | 2 * a[t] | a[t] | the 2 left out
+loss_weight | a[t] * | A[t] * | abar_t where alpha_t belongs
+loss_weight | 2 * a[t] * | 2 * | alpha_t left out
+loss_weight | b[t] / | b[t] ** 2 / | beta_t^2 where beta_t belongs: not divided by sigma_t^2 = beta_t
+loss_weight | (1 - A[t]) | (1 - A[t - 1]) | t-1 where t belongs, in 1 - abar_t
+loss_weight | (1 - A[t]) | (1 - A[t]).sqrt() | sqrt(1 - abar_t) where 1 - abar_t belongs
+loss_weight | * (1 - A[t]) | * 1 | 1 - abar_t left out
+loss_weight | b[t] / (2 * a[t] * (1 - A[t])) | Decimal(1) | the weight 1 of the simple loss
+loss_weight | b[t] / (2 * a[t] * (1 - A[t])) | b[t] ** 2 / (2 * posterior_variance(betas, t) * a[t] * (1 - A[t])) | sigma_t^2 = rho_t where beta_t belongs
+variational_bound | bound = -(A | bound = (A | a sign, of KL( q(x_T | x_0) || p(x_T) )
+variational_bound | d * (-A[T] | (-A[T] | d forgotten in the term of p(x_T)
+variational_bound | A[T] | A[T - 1] | T-1 where T belongs, in the term of p(x_T)
+variational_bound | bound = -( | bound = 0 * ( | the term of p(x_T) left out
+variational_bound | - (1 - A[T]).ln() | + (1 - A[T]).ln() | the sign of the logarithm in the term of p(x_T)
+variational_bound | d * (ratio | (ratio | d forgotten in the terms of rho_t / beta_t, the slip of step 6
+variational_bound | constant = d * (ratio - 1 - ratio.ln()) / 2 | constant = 0 | the terms of rho_t / beta_t left out
+variational_bound | ratio - 1 - ratio.ln() | ratio - 1 + ratio.ln() | a sign in KL
+variational_bound | d * (2 | (2 | d forgotten in the normaliser, the slip of step 6
+variational_bound | (2 * PI * b[1]) | b[1] | 2 pi left out of the normaliser
+variational_bound | d * (2 * PI * b[1]).ln() / 2 | 0 | the normaliser of p(x_0 | x_1) left out
+variational_bound | * (2 * PI * b[1]).ln() / 2 | * (2 * PI * b[1]).ln() | log(2 pi beta_1) where half of it belongs
+variational_bound | return bound | return -bound | an upper bound (the negative of the lower one), the slip of step 2
+variational_bound | return bound | return bound / Decimal(2).ln() | bits where nats belong
+variational_bound | return bound | return bound / d | a mean over the d dimensions where the sum belongs
+variational_bound | loss_weight(betas, t) * error | error | the weight 1 of the simple loss
+variational_bound | loss_weight(betas, t) * error | loss_weight(betas, t) * error / d | a mean over the d dimensions where the sum belongs, in |eps - eps_hat|^2
+variational_bound | noise[t] | noise[t - 1] | row t-1 of noise where row t belongs
+variational_bound | , noise[t]), t) | , noise[t]), t - 1) | the denoiser asked at t-1 (times counted from 0)
+variational_bound | for t in range(1, | for t in range(2, | the term of p(x_0 | x_1) left out
+variational_bound | range(1, T + 1) | range(1, T) | the term of t = T left out
+""".strip().splitlines()]
+
+
+@lru_cache(1)
+def slips() -> list[tuple[str, Any]]:
+    """The words of each slip, and `reference` with the slip made in it."""
+    source, made = inspect.getsource(reference), []
+    for function, old, new, words in SLIPS:
+        text = inspect.getsource(getattr(reference, function))
+        body = text[text.index("\n    "):]
+        for form in dict.fromkeys([new, new.replace("[t - 1]", "[t - 1 or -1]")]):     # counted from 0, t-1 = 0 is the last
+            namespace: dict[str, Any] = {"__name__": "npddpm.reference", "__package__": "npddpm"}
+            exec(source.replace(body, body.replace(old, form)), namespace)  # noqa: S102
+            made.append((words, SimpleNamespace(**namespace)))
+    return made
+
+
+# ---------------------------------------------------------------- examples: fixed ones, and strategies to search with
+
+ROUND = [Fraction(1, n) for n in (2, 4, 5, 10, 50, 100, 1000)]
+
+
+@lru_cache(256)
+def standard_betas(kind: str, T: int) -> Any:
+    """The linear (1e-4 to 0.02) or cosine schedule of T steps, from `reference`."""
+    with localcontext(prec=reference.DIGITS):
+        return getattr(reference, f"{kind}_betas")(T).astype(float)
+
+
+def arbitrary_betas(T: int, seed: int) -> Any:
+    """T numbers between 1e-4 and 0.5 in no order, whose abar_T does not fall below about 1e-9."""
+    betas = 10 ** np.random.default_rng(seed).uniform(-4, math.log10(0.5), T)
+    return np.maximum(betas * min(1, 15 / betas.sum()), 1e-4)
+
+
+def schedules(most: int = 60) -> st.SearchStrategy[Any]:
+    """Arrays beta_1 ... beta_T: a few round numbers, or up to `most` arbitrary ones, or linear or cosine ones."""
+    few = st.lists(st.sampled_from(ROUND), min_size=2, max_size=6).map(lambda betas: np.array(betas, dtype=float))
+    arbitrary = st.builds(arbitrary_betas, st.integers(2, most), st.integers(0, 2**32))
+    return few | arbitrary | st.builds(standard_betas, st.sampled_from(["linear", "cosine"]), st.integers(20, max(20, most)))
+
+
+def times(T: int, least: int = 1) -> st.SearchStrategy[int]:
+    """Whole numbers from `least` to T."""
+    return st.integers(least, T)
+
+
+def points(*shape: int) -> st.SearchStrategy[Any]:
+    """float64 arrays of small whole numbers and halves."""
+    n = math.prod(shape)
+    numbers = st.integers(-4, 4).map(float) | st.integers(-9, 9).map(lambda k: k / 2)
+    return st.lists(numbers, min_size=n, max_size=n).map(lambda values: np.array(values).reshape(shape))
+
+
+class GaussianDenoiser:
+    """The best prediction of eps where the data are N(m, v I): it is linear in x_t. v = 0 is a point mass.
+
+    Its coefficients are doubles, so that it is the same function in floating-point numbers and in Decimals.
+    """
+
+    def __init__(self, betas: Any, m: float, v: float) -> None:
+        self.m = m
+        self.text = f"the exact one for N({show(m)}, {show(v)})" if v else f"the exact one for a point mass at {show(m)}"
+        with localcontext(prec=reference.DIGITS):
+            A = reference.tables(exact(betas))[2]
+            slope = [(1 - abar).sqrt() / (abar * Decimal(v) + 1 - abar) if abar < 1 else Decimal(0) for abar in A]
+            shift = [-g * abar.sqrt() * Decimal(m) for g, abar in zip(slope, A)]
+        self.slope, self.shift = np.array(slope, dtype=float), np.array(shift, dtype=float)
+
+    def __call__(self, xt: Any, t: Any) -> Any:
+        whole = np.asarray(t).ravel().astype(int)
+        if (whole != np.asarray(t).ravel()).any() or whole.min() < 0 or whole.max() >= len(self.slope):
+            raise ValueError(f"denoiser(xt, t) was called with t = {t}, and takes whole times in 1..{len(self.slope) - 1}")
+        if (whole == whole[0]).all():
+            slope, shift = (float(table[whole[0]]) for table in (self.slope, self.shift))
+            return exact(np.array(slope)) * xt + exact(np.array(shift)) if getattr(xt, "dtype", None) == object else slope * xt + shift
+        return self.slope[whole][:, None] * np.asarray(xt) + self.shift[whole][:, None]
+
+
+def signature(function: str) -> list[str]:
+    if function in SIGNATURES:
+        return SIGNATURES[function]
+    return list(inspect.signature(getattr(reference, function)).parameters)
+
+
+SIGNATURES = {"times": ["T", "n"], "parameters": ["rng"],
+              **dict.fromkeys(["loss", "gradient"], ["parameters", "betas", "x0", "t", "eps"])}
+
+
+def nodes(d: int, groups: Any, T: int) -> tuple[Any, Any]:
+    """x0 and noise of the bound. Its mean over the 2^d rows of a group, with noise +-c_t in each coordinate, is an
+    exact expectation, since all terms are quadratic; c_t = 1, 2, 1/2, 1 ... from T down tells the rows apart."""
+    signs = np.array(list(product([1.0, -1.0], repeat=d)))
+    scales = np.array([1.0, 2.0, 0.5])[(T - np.arange(T + 1)) % 3]
+    return np.repeat(groups, len(signs), axis=0), scales[:, None, None] * np.tile(signs, (len(groups), 1))
+
+
+def assemble(function: str, fixed: Args, betas: Any, t: int, s: int, array: Callable[..., Any], B: int, d: int,
+             m: float, v: float) -> Args:
+    """The arguments of one example."""
+    names, T = signature(function), len(betas)
+    values: Args = {"betas": betas, "t": t, "s": s, "denoiser": GaussianDenoiser(betas, m, fixed.get("v", v)), **fixed}
+    if function == "variational_bound":
+        values["x0"], values["noise"] = nodes(d, array(B, d), T)
+    for name in names:
+        if name not in values:
+            values[name] = array(T + 1, B, d) if name == "noise" else array(B, d)
+    return {name: values[name] for name in names}
+
+
+@st.composite
+def examples(draw: st.DrawFn, function: str, fixed: Args, most: int) -> Args:
+    """What hypothesis searches; it shrinks towards betas = [1/2, 1/2], t = 1 and B = d = 1."""
+    betas = draw(schedules(most))
+    t = draw(times(len(betas), fixed.get("least", 1)))
+    s = draw(st.integers(0, t - 1))
+    B, d = draw(st.sampled_from([(1, 1), (2, 1), (1, 2), (2, 2), (3, 2), (3, 3)]))
+    if function == "variational_bound":
+        B, d = min(B, 2), min(d, 2)
+    m, v = draw(st.integers(-2, 2)), draw(st.sampled_from([1.0, 0.5, 2.0, 0.0]))
+    if "noise" in signature(function):      # too many numbers to draw one by one
+        rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+        return assemble(function, fixed, betas, t, s, lambda *shape: rng.integers(-4, 5, shape) / 2, B, d, m, v)
+    return assemble(function, fixed, betas, t, s, lambda *shape: draw(points(*shape)), B, d, m, v)
+
+
+def fixed_examples(function: str, fixed: Args) -> Iterator[Args]:
+    """The schedules in use, each at t = 1, 2, T/2, T-1 and T, B = d among the shapes."""
+    if "T" in signature(function):
+        yield from ({"T": T} for T in (1000, 20, 21, 50, 100, 200, 500))
+        return
+    rng, shapes = np.random.default_rng(0), [(3, 2), (2, 2), (1, 1), (3, 3), (2, 5)]
+    kinds = [standard_betas(kind, T) for T in (20, 1000) for kind in ("linear", "cosine")]
+    kinds += [np.array([0.5, 0.25]), np.full(9, 0.5), *(arbitrary_betas(T, T) for T in (3, 7, 7, 200, 1000))]
+    kinds[7] = kinds[8][::-1].copy()        # schedules of equal length one after another: nothing may be kept from the last
+    i = 0
+    for betas in kinds:
+        T = len(betas)
+        some = [0] if "t" not in signature(function) else sorted({1, 2, T // 2 + 1, T - 1, T} - set(range(fixed.get("least", 1))))
+        for t in some:
+            for s in sorted({0, t // 2, t - 1}) if "s" in signature(function) else [0]:
+                B, d = (2, i % 2 + 1) if function == "variational_bound" else shapes[i % len(shapes)]
+                yield assemble(function, fixed, betas, t, s, lambda *shape: rng.standard_normal(shape), B, d,
+                               m=(1.0, -0.5)[i % 2], v=(0.5, 2.0, 0.0)[i % 3])
+                i += 1
+
+
+def beyond(function: str, fixed: Args) -> Iterator[tuple[str, Args]]:
+    """What is reported and fails nobody."""
+    if "T" in signature(function):
+        yield from ((f"T = {T}", {"T": T}) for T in (1, 2, 5))
+        return
+    for text, betas in (("T = 1", np.array([0.02])), ("T = 5", np.linspace(1e-4, 0.02, 5)), ("beta = 1e-12", np.full(20, 1e-12)),
+                        ("beta = 0.999", np.full(3, 0.999))):
+        if len(betas) >= fixed.get("least", 1):
+            rng = np.random.default_rng(1)
+            args = assemble(function, fixed, betas, len(betas), 0, lambda *shape: rng.standard_normal(shape), 2, 2, 0.5, 0.5)
+            if function == "q_sample" and text == "beta = 1e-12":
+                text, args["x0"] = "noise's share at beta = 1e-12", np.zeros((2, 2))
+            yield text, args
+
+
+# ---------------------------------------------------------------- calling, comparing, printing
+
+class Unusable(Exception):
+    """What an implementation returned cannot be compared; the message says why."""
+
+
+def plain(value: Any) -> Any:
+    """As a float64 array on the host (complex, if it is complex)."""
+    for method in ("detach", "cpu", "get"):                                      # PyTorch's tensors, CuPy's arrays
+        value = getattr(value, method)() if hasattr(value, method) and hasattr(value, "shape") else value
+    try:
+        array = np.asarray(value)
+        return array if array.dtype.kind == "c" else array.astype(float)
+    except (TypeError, ValueError):
+        raise Unusable(f"{type(value).__name__} where an array of numbers belongs") from None
+
+
+def call(f: Callable[..., Any], args: Args) -> Any:
+    """f with copies of the arguments; warnings are its own affair."""
+    copies = copy.deepcopy(list(args.values()))
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return f(*copies)
+
+
+def last_line(error: BaseException) -> str:
+    return traceback.format_exception_only(error)[-1].strip()
+
+
+class Finding(NamedTuple):
+    """One example judged: the deviation, the arrays compared or None, and the worst place or what is wrong instead."""
+
+    deviation: float
+    got: Any
+    exact: Any
+    place: str | tuple[int, ...] = ""
+
+
+def size(args: Args, value: Any, check: Check) -> float:
+    """The largest entry of an exact result; where terms cancel, a tenth of the largest of what went in."""
+    given = [np.abs(args[name]).max() / 10 for name in ("x0", "xt", "x_T", "eps", "z") if name in args and check.name != "variance"]
+    return float(max([np.abs(value[np.isfinite(value)]).max(initial=0), *given])) or 1.0
+
+
+def compare(check: Check, args: Args, got: Any, right: Any) -> Finding:
+    """The largest deviation relative to the largest entry of the exact result."""
+    if right.ndim and got.shape != right.shape:
+        return Finding(math.inf, got, right, f"shape {got.shape} where {right.shape} belongs")
+    if not got.size:
+        return Finding(math.inf, got, right, "an empty array")
+    with np.errstate(all="ignore"):
+        off = np.abs(got - right)
+    off = np.where(np.isfinite(got), off, math.inf)
+    worst = np.unravel_index(int(off.argmax()), off.shape)
+    return Finding(float(off[worst]) / size(args, right, check), got, right, tuple(map(int, worst)))
+
+
+@dataclass(frozen=True)
+class Check:
+    """A function, what is asked of it, and the arguments (or v, or the least t) that are the same in all examples."""
+
+    step: str
+    function: str
+    name: str
+    run: Callable[..., Result]
+    fixed: Any = None
+    part: int | None = None     # of a result that has several
+
+    @property
+    def blank(self) -> Result:
+        return Result(self.step, self.function, self.name)
+
+
+def answer(check: Check, args: Args, source: Any = reference) -> Any:
+    """The exact result, or that of a slip: an array of floats, or None where there is no such thing."""
+    if check.function == "linear_betas" and args["T"] != 1000:
+        return None
+    if check.name == "point mass" and source is reference:
+        return np.full(args["x_T"].shape, args["denoiser"].m)
+    with localcontext(prec=reference.DIGITS, traps=[]):
+        value = getattr(source, check.function)(*map(exact, args.values()))
+        return reduced(check, args, np.array(value if check.part is None else value[check.part]).astype(float))
+
+
+def reduced(check: Check, args: Args, value: Any) -> Any:
+    """The bound's mean over the rows of each group of `nodes`; everything else as it is."""
+    if check.function == "variational_bound" and value.shape == args["x0"].shape[:1]:
+        return value.reshape(-1, 2 ** args["x0"].shape[1]).mean(1)
+    return value
+
+
+def judge(check: Check, f: Callable[..., Any], args: Args) -> Finding:
+    right = answer(check, args)
+    try:
+        value = call(f, args)
+        if check.part is not None:
+            if not isinstance(value, (tuple, list)) or len(value) != 2:
+                raise Unusable("no pair (mean, variance)")
+            value = value[check.part]
+        got = reduced(check, args, plain(value))
+    except NotImplementedError:
+        raise
+    except Unusable as error:
+        return Finding(math.inf, None, right, f"returns {error}")
+    except (Exception, SystemExit) as error:
+        return Finding(math.inf, None, right, last_line(error))
+    if right is not None:
+        return compare(check, args, got, right)
+    if got.shape != (args["T"],):
+        return Finding(math.inf, got, None, f"shape {got.shape} where ({args['T']},) belongs")
+    outside = got[~((got > 0) & (got < 1))]
+    return Finding(math.inf, got, None, f"a beta of {show(outside[0])}, outside (0, 1)") if outside.size else Finding(0.0, got, None)
+
+
+def allowed(tolerance: float, args: Args) -> float:
+    """The tolerance; in single precision as much larger as 1 - abar_t has lost digits, where it is below 1/100.
+
+    Likewise where x_0 is multiplied by 1/sqrt(abar_t) > 100. An example on which single precision knows nothing passes.
+    """
+    if tolerance < SINGLE or "betas" not in args:
+        return tolerance
+    A = np.cumprod(1 - args["betas"])
+    ends = [args[name] for name in ("t", "s") if np.ndim(args.get(name, ())) == 0 and args.get(name)]
+    least = 1 - A[min([i for t in ends for i in (t, t - 1) if i > 0] or [1]) - 1]
+    loosened = tolerance * max(1, 0.01 / least, 0.01 / math.sqrt(A[(args["t"] if ends else len(A)) - 1]))
+    return loosened if loosened < 0.1 else math.inf
+
+
+def digits(deviation: float) -> float:
+    return 16.0 if deviation < 1e-16 else max(0.0, round(-math.log10(deviation), 1)) if deviation < math.inf else 0.0
+
+
+def show(value: Any) -> str:
+    """A number as a fraction, or the root of one, where it is one; arrays as nested lists."""
+    if isinstance(value, np.ndarray):
+        return show(value.item()) if value.ndim == 0 else f"[{', '.join(map(show, value))}]"
+    if isinstance(value, (int, np.integer)):
+        return str(value)
+    if isinstance(value, (str, GaussianDenoiser)):
+        return getattr(value, "text", repr(value))
+    value = float(value)
+    if not math.isfinite(value):
+        return str(value)
+    for power, form in ((1, "{}"), (2, "sqrt({})")):
+        fraction = Fraction(abs(value) ** power).limit_denominator(1000)
+        if math.isclose(fraction, abs(value) ** power, rel_tol=2e-15) and fraction.numerator < 10_000:
+            return "-" * (value < 0) + form.format(fraction)
+    return f"{value:.12g}"
+
+
+def show_args(args: Args, names: Sequence[str]) -> str:
+    parts = []
+    for name in names:
+        value, text = args[name], ""
+        if name == "betas" and len(value) >= 20:
+            kinds = [kind for kind in ("linear", "cosine") if (standard_betas(kind, len(value)) == value).all()]
+            text = f"{kinds[0] if kinds else f'[{value[0]:.4g}, ..., {value[-1]:.4g}]'} (T = {len(value)})"
+        elif isinstance(value, np.ndarray) and value.size > 24:
+            text = f"an array of shape {value.shape}"
+        parts.append(f"{name} = {text or show(value)}")
+    return ", ".join(parts)
+
+
+# ---------------------------------------------------------------- checks of values
+
+def check_values(check: Check, implementation: Implementation) -> Result:
+    """Fixed examples, a search, the smallest failure, and the slip that explains it."""
+    f, fixed, start = implementation.get(check.function), check.fixed or {}, time.monotonic()
+    seen: list[tuple[Args, Finding]] = []
+    skipped: list[Args] = []
+
+    def fails(args: Args) -> bool:
+        if time.monotonic() > start + 2 * SECONDS and len(seen) > len(grid):
+            return False
+        try:
+            finding = judge(check, f, args)
+        except NotImplementedError:
+            skipped.append(args)
+            return False
+        seen.append((args, finding))
+        return not finding.deviation <= allowed(implementation.tolerance, args)
+
+    grid = list(fixed_examples(check.function, fixed))
+    failures = [(args, finding) for args in grid if fails(args) for finding in [seen[-1][1]]]
+    if not seen:
+        return replace(check.blank, verdict="skipped", note="NotImplementedError")
+    worst_args, worst = max(seen, key=lambda case: case[1].deviation)
+    if "betas" in signature(check.function):
+        smaller = search(examples(check.function, fixed, 20 if "noise" in signature(check.function) else 60), fails)
+        if smaller is not None:
+            failures.insert(0, (smaller, next(finding for args, finding in reversed(seen) if args is smaller)))
+    note = [f"worst at {show_args(worst_args, [n for n in worst_args if n in ('betas', 't', 's', 'eta', 'T')])}"] if worst.deviation else []
+    result = replace(check.blank, digits=digits(worst.deviation))
+    if skipped:
+        note = [f"NotImplementedError in {len(skipped)} examples, which are left out"]
+    if failures:
+        return replace(explained(check, implementation, result, failures, seen), note="; ".join(note[:len(skipped)]))
+    for text, args in beyond(check.function, fixed):
+        try:
+            finding = judge(check, f, args)
+            what = f"{digits(finding.deviation):.0f} digits" if finding.deviation < math.inf else str(finding.place)
+            note.append(f"{text}: {what}" if finding.exact is not None or finding.deviation else f"{text}: in (0, 1)")
+        except (NotImplementedError, ZeroDivisionError, DecimalException):
+            pass
+    return replace(result, note="; ".join(note))
+
+
+def search(strategy: st.SearchStrategy[Args], fails: Callable[[Args], bool], count: int = 60) -> Args | None:
+    """The smallest failing example that hypothesis finds, by the same path each time."""
+    found: list[Args] = []
+
+    def failing(args: Args) -> bool:
+        if fails(args):
+            found.append(args)
+            return True
+        return False
+
+    phases = [hypothesis.Phase.generate, hypothesis.Phase.shrink]
+    options = hypothesis.settings(max_examples=count, derandomize=True, database=None, deadline=None, phases=phases,
+                                  verbosity=hypothesis.Verbosity.quiet)
+    try:
+        return hypothesis.find(strategy, failing, settings=options)
+    except hypothesis.errors.HypothesisException:       # none found, or time was up while it shrank
+        return found[-1] if found else None
+
+
+def explained(check: Check, implementation: Implementation, result: Result, failures: list[tuple[Args, Finding]],
+              seen: list[tuple[Args, Finding]]) -> Result:
+    args, finding = failures[0]
+    relevant = [name for name in args if check.name != "variance" or name in ("betas", "t")]
+    example, got, right = show_args(args, relevant), str(finding.place), None
+    if isinstance(finding.place, tuple):
+        place = finding.place if finding.exact.ndim else ()
+        example += f", entry {list(place)}" if finding.exact.size > 1 else ""
+        got, right = show(finding.got[finding.place]), show(finding.exact[place])
+    name = next((words for words, slip in slips() if reproduces(check, slip, implementation, failures, seen)), None)
+    if name is None and all(f.deviation <= 10 * allowed(1e-5, a) for a, f in seen):
+        name = "single precision, which TOLERANCE = 1e-4 in the file allows for"
+    return replace(result, verdict="fail", example=example, got=got, exact=right, looks_like=name)
+
+
+def reproduces(check: Check, slip: Any, implementation: Implementation, failures: list[tuple[Args, Finding]],
+               seen: list[tuple[Args, Finding]]) -> bool:
+    """Whether the slip gives what was got on all examples; at t = 1 and T, where an index may leave its array, it need not."""
+    matched = False
+    for args, finding in [*failures, *seen]:
+        try:
+            value = answer(check, args, slip)
+        except (ArithmeticError, IndexError, ValueError):
+            value = None
+        with np.errstate(all="ignore"):
+            if finding.got is None or value is None:
+                same = value is finding.got
+            else:
+                near = max(1e-7, allowed(implementation.tolerance, args)) * size(args, value, check)
+                same = (value.shape == finding.got.shape or value.ndim == 0) and bool(np.all(
+                    (np.abs(value - finding.got) <= near) | ~(np.isfinite(value) | np.isfinite(finding.got))))
+        if not same and args.get("t") not in (1, len(args.get("betas", ()))):
+            return False
+        matched |= same and value is not None and not finding.deviation <= allowed(implementation.tolerance, args)
+    return matched
+
+
+# ---------------------------------------------------------------- checks of conduct and of times
+
+def check_calls(check: Check, implementation: Implementation) -> Result:
+    """Inputs are left unchanged, nothing is kept between calls, float32 does. Here f is compared with itself, right or wrong."""
+    f = implementation.get(check.function)
+
+    def run(args: Args, given: Args | None = None) -> Any:
+        given = given or copy.deepcopy(args)
+        value = f(*given.values())
+        for name, before in args.items():
+            if name not in ("denoiser", "rng") and not np.array_equal(vector(given[name]), vector(before)):
+                raise Unusable(f"{name} is written into")
+        return value
+
+    def same(x: Any, y: Any, tolerance: float = implementation.tolerance) -> bool:
+        x, y = vector(x), vector(y)
+        near = allowed(tolerance, a) * np.abs(y).max(initial=0)
+        return x.shape == y.shape and bool(np.all((np.abs(x - y) <= near) | ~(np.isfinite(x) | np.isfinite(y))))
+
+    try:
+        a, b = two_examples(check.function, implementation)
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            first = run(a)
+            kept = vector(first).copy()
+            run(b)
+            if not np.array_equal(vector(first), kept, equal_nan=True):
+                raise Unusable("the result of one call is changed by the next")
+            if not same(run(a), kept):
+                raise Unusable("the same call a second time gives another result")
+            if "betas" in a:
+                given = copy.deepcopy(a)
+                f(*given.values())
+                given["betas"][...] = b["betas"]
+                if not same(run({**a, "betas": b["betas"]}, given), run({**a, "betas": b["betas"]})):
+                    raise Unusable("new values in the same array betas are not noticed")
+            floats = [name for name in a if name in ("x0", "xt", "x_T", "eps", "z", "noise") and "parameters" not in a]
+            single = {name: value.astype(np.float32) if name in floats else value for name, value in a.items()}
+            double = {name: value.astype(np.float64) if name in floats else value for name, value in single.items()}
+            if floats and not same(run(single), run(double), max(implementation.tolerance, 1e-4)):
+                raise Unusable("arrays in float32 give another result than the same numbers in float64")
+    except NotImplementedError:
+        return replace(check.blank, verdict="skipped", note="NotImplementedError")
+    except Unusable as wrong:
+        return replace(check.blank, verdict="fail", example="two calls", got=str(wrong))
+    except (Exception, SystemExit) as error:
+        return replace(check.blank, verdict="fail", example="two calls, and one in float32", got=last_line(error))
+    return check.blank
+
+
+def two_examples(function: str, implementation: Implementation) -> tuple[Args, Args]:
+    """Arguments of the same shapes, with betas in another order."""
+    if function == "times":
+        return {"T": 50, "n": 7}, {"T": 20, "n": 20}
+    if function == "parameters":
+        return {"rng": np.random.default_rng(0)}, {"rng": np.random.default_rng(1)}
+    if "T" in signature(function):
+        return {"T": 50}, {"T": 20}
+    betas = arbitrary_betas(7, 7)
+    if function in ("loss", "gradient"):
+        a, b = (training_example(implementation, betas, [5, 1, 7], seed) for seed in (0, 1))
+        return a, {**b, "betas": betas[::-1].copy()}
+    rng, fixed = np.random.default_rng(2), {"variance": "beta", "eta": 0.0}
+    a, b = (assemble(function, fixed, order.copy(), 5, 2, lambda *shape: rng.standard_normal(shape), 2, 2, 1.0, 0.5)
+            for order in (betas, betas[::-1]))
+    return a, b
+
+
+def check_times(check: Check, implementation: Implementation) -> Result:
+    """n whole times in 1..T that begin at T and fall; for T from 2 on."""
+    f = implementation.get("times")
+
+    def fault(T: int, n: int) -> str | None:
+        try:
+            found = plain(list(call(f, {"T": T, "n": n})))
+        except NotImplementedError:
+            raise
+        except Unusable as error:
+            return f"returns {error}"
+        except (Exception, SystemExit) as error:
+            return last_line(error)
+        if found.shape != (n,):
+            return f"{len(found)} times where {n} belong: {show(found[:8])}"
+        if not (np.isfinite(found) & (found == np.round(found))).all():
+            return f"not whole: {show(found[:8])}"
+        if found[0] != T or (found < 1).any() or (np.diff(found) >= 0).any():
+            return show(found) if n < 9 else f"[{show(found[0])}, {show(found[1])}, ..., {show(found[-1])}]"
+        return None
+
+    cases = [(T, n) for T in range(2, 41) for n in range(1, T + 1)]
+    cases += [(T, n) for T in (50, 100, 999, 1000) for n in (1, 2, 3, 7, 10, 25, 50, 100, 250, 333, 500, 999, 1000) if n <= T]
+    done, left = 0, 0
+    for T, n in cases:
+        try:
+            wrong, done = fault(T, n), done + 1
+        except NotImplementedError:
+            left += 1
+            continue
+        if wrong is not None:
+            numbers = [float(x) for x in wrong.strip("[]").split(", ") if x.isdecimal()] if wrong.startswith("[") else []
+            looks = ("times counted from 0: T-1 down to 0 where T down to 1 belong" if numbers and numbers[0] == T - 1 else
+                     "times that rise" if numbers and numbers[-1] == T and T > 1 and n > 1 else
+                     "0 among the times" if numbers and numbers[-1] == 0 else None)
+            return replace(check.blank, verdict="fail", example=f"T = {T}, n = {n}", got=wrong,
+                           exact=f"{n} whole times that fall from {T} and stay above 0", looks_like=looks)
+    if not done:
+        return replace(check.blank, verdict="skipped", note="NotImplementedError")
+    try:
+        note = f"T = 1: {fault(1, 1) or 'pass'}"
+    except NotImplementedError:
+        note = "T = 1: NotImplementedError"
+    return replace(check.blank, note=note + f"; NotImplementedError in {left} cases, which are left out" * (left > 0))
+
+
+# ---------------------------------------------------------------- checks of loss and gradient
+
+def leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
+    """The arrays of a nested list, tuple or dict, with names; an array is its own only one."""
+    if isinstance(tree, dict):
+        return [leaf for key, value in tree.items() for leaf in leaves(value, f"{name}[{key!r}]" if name else str(key))]
+    if isinstance(tree, (list, tuple)) and not all(np.ndim(item) == 0 for item in tree if not isinstance(item, (dict, list, tuple))):
+        return [leaf for i, value in enumerate(tree) for leaf in leaves(value, f"{name}[{i}]")]
+    if isinstance(tree, (list, tuple)) and any(isinstance(item, (dict, list, tuple)) for item in tree):
+        return [leaf for i, value in enumerate(tree) for leaf in leaves(value, f"{name}[{i}]")]
+    return [(name, plain(tree))]
+
+
+def vector(tree: Any) -> Any:
+    """All numbers of a nested structure of arrays, one after another."""
+    if isinstance(tree, str):
+        return np.zeros(0)
+    return np.concatenate([np.ravel(leaf) for _, leaf in leaves(tree)] or [np.zeros(0)])
+
+
+def rebuild(tree: Any, numbers: Any) -> Any:
+    """A structure like `tree` with other numbers in its arrays."""
+    left = numbers
+
+    def build(node: Any) -> Any:
+        nonlocal left
+        if isinstance(node, dict):
+            return {key: build(value) for key, value in node.items()}
+        if isinstance(node, (list, tuple)):
+            items = [build(value) for value in node]
+            return type(node)(*items) if hasattr(node, "_fields") else type(node)(items)
+        size = math.prod(np.shape(node))
+        here, left = left[:size], left[size:]
+        return here.reshape(np.shape(node)).copy()
+
+    return build(tree)
+
+
+def training_example(implementation: Implementation, betas: Any, t: Sequence[int], seed: int) -> Args:
+    """Arguments of loss and gradient; the parameters are moved a little, so that none is at an initial zero."""
+    if implementation.get("parameters") is None:
+        raise Unusable("nothing without parameters(rng)")
+    rng = np.random.default_rng(seed)
+    parameters = implementation.get("parameters")(np.random.default_rng(seed))
+    numbers = vector(parameters)
+    parameters = rebuild(parameters, numbers + 0.1 * rng.standard_normal(numbers.shape))
+    x0, eps = rng.standard_normal((2, len(t), implementation.dim))
+    return {"parameters": parameters, "betas": betas, "x0": x0, "t": np.array(t), "eps": eps}
+
+
+def number(value: Any) -> Any:
+    """What loss returned, as one number."""
+    array = plain(value)
+    if array.size != 1:
+        raise Unusable(f"a loss of shape {array.shape} where one number belongs")
+    return array.ravel()[0]
+
+
+def guarded(run: Callable[[Check, Implementation], Result]) -> Callable[[Check, Implementation], Result]:
+    """What the implementation raises is the result of the check."""
+    def guard(check: Check, implementation: Implementation) -> Result:
+        try:
+            return run(check, implementation)
+        except NotImplementedError:
+            return replace(check.blank, verdict="skipped", note="NotImplementedError")
+        except Unusable as wrong:
+            return replace(check.blank, verdict="fail", example="a call", got=f"returns {wrong}")
+        except (Exception, SystemExit) as error:
+            return replace(check.blank, verdict="fail", example="a call", got=last_line(error))
+    return guard
+
+
+@guarded
+def check_parameters(check: Check, implementation: Implementation) -> Result:
+    found = vector(implementation.get("parameters")(np.random.default_rng(0)))
+    if not found.size or not np.isfinite(found).all():
+        raise Unusable("no finite numbers")
+    return replace(check.blank, note=f"{found.size} numbers")
+
+
+@guarded
+def check_rows(check: Check, implementation: Implementation) -> Result:
+    """Each row of a batch counts the same: L(batch) / sum of L(row) is one number for all batches of B rows."""
+    f = implementation.get("loss")
+    for B in {1, 2, 3, implementation.dim, implementation.dim + 1}:
+        ratios = []
+        for seed in range(4):
+            t = np.random.default_rng(seed).integers(1, 8, B)
+            batch = training_example(implementation, arbitrary_betas(7, 7), t, 0) | {"t": t}
+            rng = np.random.default_rng(10 + seed)
+            batch["x0"], batch["eps"] = rng.standard_normal((2, B, implementation.dim))
+            rows = [number(call(f, {**batch, **{k: batch[k][i:i + 1] for k in ("x0", "t", "eps")}})) for i in range(B)]
+            ratios.append(float(number(call(f, batch)) / sum(rows)))
+        if not np.ptp(ratios) <= 10 * max(implementation.tolerance, 1e-8) * abs(ratios[0]):
+            return replace(check.blank, verdict="fail", example=f"L(batch) / sum of L(row) in batches of B = {B}, d = {implementation.dim}",
+                           got=f"from {min(ratios):.6g} to {max(ratios):.6g}", exact="one number",
+                           looks_like="a time of row i used for coordinate i: abar_t of shape (B,) where (B, 1) belongs"
+                           if B == implementation.dim else None)
+    return check.blank
+
+
+@guarded
+def check_line(check: Check, implementation: Implementation) -> Result:
+    """Step 1 within the loss, whatever the network: where x_0 and eps change so that x_t does not, eps_hat does not
+    change, and |eps - eps_hat|^2 is a quadratic function, of a curvature that is 1 or the weight of step 8."""
+    f, T = implementation.get("loss"), 6
+    betas = np.array([0.5, 0.2, 0.1, 0.25, 0.125, 0.4])
+    tolerance = max(1e-7, implementation.tolerance)
+    args = [training_example(implementation, betas, [t], t) for t in range(1, T + 1)]
+
+    def differences(source: Any) -> tuple[Any, Any]:
+        """Second difference for each t, and the third over the size of the loss, along the lines of x_t of `source`."""
+        second, third = [], []
+        with localcontext(prec=reference.DIGITS, traps=[]):
+            for t, a in enumerate(args, 1):
+                try:
+                    of_x0, of_eps = (float(source.q_sample(exact(betas), x, t, 1 - x)) for x in (Decimal(1), Decimal(0)))
+                except IndexError:
+                    continue
+                L = {}
+                for k in (-2, -1, 0, 1, 2):
+                    delta = k * np.cos(np.arange(implementation.dim))
+                    L[k] = float(number(call(f, {**a, "x0": a["x0"] - of_eps / of_x0 * delta, "eps": a["eps"] + delta}).real))
+                size = max(map(abs, L.values()))
+                second.append(L[1] - 2 * L[0] + L[-1])
+                third.append(max(abs(L[2] - 2 * L[1] + 2 * L[-1] - L[-2]), abs(L[2] - 4 * L[1] + 6 * L[0] - 4 * L[-1] + L[-2])) / size)
+        return np.array(second), np.array(third)
+
+    curvature, third = differences(reference)
+    if not (third < tolerance).all():
+        for words, slip in slips():
+            with np.errstate(all="ignore"):
+                other = differences(slip)[1]
+            if len(other) > 2 and (other < tolerance).all():
+                return replace(check.blank, verdict="fail", example="x_t within the loss: x_0 and eps changed so that x_t stays the same",
+                               got="another prediction", exact="the same", looks_like=words)
+        return replace(check.blank, note="not a square of eps - eps_hat(x_t, t), or of another x_t: not judged")
+
+    def proportional(weights: Any) -> bool:
+        with np.errstate(all="ignore"):
+            ratio = curvature / np.array(weights, dtype=float)
+        return bool(np.ptp(ratio) <= 100 * tolerance * abs(ratio).max())
+
+    A = np.cumprod(1 - betas)
+    if proportional(np.ones(T)) or proportional(answer(replace(check, function="loss_weights"), {"betas": betas})):
+        return check.blank
+    name = "the residual is that of x_0 where that of eps belongs" if proportional((1 - A) / A) else None
+    for words, slip in slips() if name is None else ():
+        try:
+            if proportional(answer(replace(check, function="loss_weights"), {"betas": betas}, slip)):
+                name = words
+                break
+        except IndexError:
+            pass
+    if name is None:
+        return replace(check.blank, note="weights in t that are neither 1 nor those of step 8: not judged")
+    return replace(check.blank, verdict="fail", example=f"weight of |eps - eps_hat|^2 in t, betas = {show(betas)}",
+                   got=f"{show(curvature / curvature[0])} times that of t = 1", exact="1, or the weights of step 8", looks_like=name)
+
+
+MOST_ENTRIES = 1000
+FACTORS: list[tuple[str, Callable[[int, int, float], float | None]]] = [
+    ("a sign", lambda B, d, w: -1), ("left out (zero)", lambda B, d, w: 0),
+    ("the 2 of the derivative of a square left out", lambda B, d, w: 0.5), ("a factor of 2 too much", lambda B, d, w: 2),
+    ("the sum over the B rows where the mean belongs", lambda B, d, w: B),
+    ("divided by B once too often", lambda B, d, w: 1 / B), ("not divided by d", lambda B, d, w: d),
+    ("divided by d once too often", lambda B, d, w: 1 / d), ("not divided by B d", lambda B, d, w: B * d),
+    ("divided by B d once too often", lambda B, d, w: 1 / (B * d)),
+    ("the weight of step 8 left out of the gradient", lambda B, d, w: 1 / w if B == 1 else None),
+    ("the weight of step 8 squared", lambda B, d, w: w if B == 1 else None)]
+
+
+@guarded
+def check_gradient(check: Check, implementation: Implementation) -> Result:
+    """Every entry, or every group of P/1000 entries along one direction, against derivatives of the loss."""
+    f, L = implementation.get("gradient"), implementation.get("loss")
+    if L is None:
+        raise Unusable("nothing to compare with: no loss")
+    few, d = np.array([0.5, 0.25, 0.2]), implementation.dim
+    cases = [(few, [2]), (few, [3]), (few, [1 + i % 3 for i in range(d)]), (standard_betas("linear", 1000), [1, 1000, 500, 2, 700]),
+             (standard_betas("cosine", 20), [20, 1, 7])]
+    worst, result, reasons = 0.0, replace(check.blank), dict(FACTORS)
+    for seed, (betas, t) in enumerate(cases):
+        args = training_example(implementation, betas, t, seed)
+        tree = args["parameters"]
+        got_tree = call(f, args)
+        got = vector(got_tree)
+        numbers = vector(tree)
+        shapes = [[leaf.shape for _, leaf in leaves(x)] for x in (got_tree, tree)]
+        if got.shape != numbers.shape or (shapes[0] != shapes[1] and len(shapes[0]) == len(shapes[1])):
+            raise Unusable(f"a gradient of shape {str(shapes[0])[1:-1]} where {str(shapes[1])[1:-1]} belongs")
+        right, error, directions, how = derivatives(lambda v: number(call(L, {**args, "parameters": rebuild(tree, v)})), numbers)  # noqa: B023
+        got = np.array([got @ direction for direction in directions])
+        scale = np.abs(right).max() or 1.0
+        off = np.where(np.isfinite(got), np.abs(got - right), math.inf)
+        wrong = ~(off <= max(GRADIENT_TOLERANCE, implementation.tolerance) * scale + 3 * error)
+        worst = max(worst, float(np.where(wrong | (error < 1e-7 * scale), off, 0).max() / scale))
+        if wrong.any():
+            weight = answer(replace(check, function="loss_weights", part=None), {"betas": betas})[t[0] - 1]
+            reasons = {words: factor for words, factor in reasons.items() if (k := factor(len(t), d, weight)) is None
+                       or (np.abs(got - k * right)[wrong] <= 1e-4 * scale * max(1, abs(k))).all()}
+            if result.verdict == "pass":
+                i = int(np.where(wrong, off, 0).argmax())
+                where = blocks(leaves(tree), wrong, directions)
+                result = replace(result, verdict="fail", got=show(got[i]), exact=f"{right[i]:.9g}", looks_like=where,
+                                 example=f"betas = {show_args(args, ['betas'])[8:]}, t = {t}, {entry(leaves(tree), directions[i])}")
+    if result.verdict == "fail":
+        name = next(iter(reasons), None)
+        return replace(result, digits=digits(worst), looks_like=f"{name or 'a wrong derivative'}, in {result.looks_like}")
+    return replace(result, digits=digits(worst), note=how)
+
+
+def derivatives(value: Callable[[Any], Any], at: Any) -> tuple[Any, Any, Any, str]:
+    """Derivatives of value along directions, bounds of their errors, and the directions: the unit vectors if there are not too many."""
+    P, rng = len(at), np.random.default_rng(0)
+    groups = np.array_split(np.arange(P), min(P, MOST_ENTRIES))
+    directions = np.zeros((len(groups), P))
+    for row, group in zip(directions, groups):
+        row[group] = rng.choice([-1.0, 1.0], len(group)) / math.sqrt(len(group)) if len(group) > 1 else 1.0
+
+    def complex_step(direction: Any) -> float | None:
+        try:
+            result = value(at + 1e-30j * direction)
+        except NotImplementedError:
+            raise
+        except Exception:
+            return None
+        return float(result.imag / 1e-30) if np.iscomplexobj(result) else None
+
+    for _ in range(3):      # does the code take complex numbers, or use abs(), float() and the like?
+        direction = rng.standard_normal(P) / math.sqrt(P)
+        slope, (centred, error) = complex_step(direction), central(value, at, direction)
+        if slope is None or not abs(slope - centred) <= 1e-6 * abs(centred) + 3 * error:
+            found = np.array([central(value, at, row) for row in directions])
+            return found[:, 0], found[:, 1], directions, "by central differences"
+    slopes = [complex_step(row) for row in directions]
+    return np.array(slopes, dtype=float), np.zeros(len(slopes)), directions, "by complex steps"
+
+
+def central(value: Callable[[Any], Any], at: Any, direction: Any) -> tuple[float, float]:
+    """Central differences extrapolated twice, with the step that has the least estimated error, and that error.
+
+    Large steps serve single precision, small ones a kink of |x| or relu nearby.
+    """
+    best, least = math.nan, math.inf
+    for h in (0.02, 0.2, 2e-3, 2e-5):
+        D = [float((value(at + k * direction) - value(at - k * direction)).real / (2 * k)) for k in (h, h / 2, h / 4)]
+        once = [(4 * D[1] - D[0]) / 3, (4 * D[2] - D[1]) / 3]
+        twice = (16 * once[1] - once[0]) / 15
+        if abs(twice - once[1]) < least:
+            best, least = twice, abs(twice - once[1])
+        if least <= 1e-9 * abs(best):
+            break
+    return best, least
+
+
+def entry(named: list[tuple[str, Any]], direction: Any) -> str:
+    """Where in the parameters a direction points."""
+    i = int(np.flatnonzero(direction)[0])
+    more = " and those after it" if np.count_nonzero(direction) > 1 else ""
+    for name, leaf in named:
+        if i < leaf.size:
+            return f"entry {name or ''}{list(map(int, np.unravel_index(i, leaf.shape)))}{more}"
+        i -= leaf.size
+    return ""
+
+
+def blocks(named: list[tuple[str, Any]], wrong: Any, directions: Any) -> str:
+    """The arrays, or the runs of entries of a flat vector, that are wrong."""
+    touched = (directions[wrong] != 0).any(0)
+    if len(named) > 1:
+        ends = np.cumsum([leaf.size for _, leaf in named])
+        counts = [int(part.sum()) for part in np.split(touched, ends[:-1])]
+        return ", ".join(f"{name} ({count} of {leaf.size} entries)" for (name, leaf), count in zip(named, counts) if count)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], touched, [0]])))
+    runs = [f"{a} to {b - 1}" if b - a > 1 else str(a) for a, b in zip(edges[::2], edges[1::2])]
+    return f"entries {', '.join(runs[:6])}{', ...' * (len(runs) > 6)} of 0 to {len(touched) - 1}"
+
+
+# ---------------------------------------------------------------- all of them
+
+def checks_of(step: str, function: str, *values: tuple[str, Args] | str) -> list[Check]:
+    of_values = [Check(step, function, value, check_values) if isinstance(value, str) else
+                 Check(step, function, value[0], check_values, value[1]) for value in values]
+    return [*of_values, Check(step, function, "calls", check_calls)]
+
+
+BOTH = [("variance beta", {"variance": "beta"}), ("variance posterior", {"variance": "posterior"})]
+CHECKS: list[Check] = [
+    *checks_of("", "linear_betas", "betas"),
+    *checks_of("", "cosine_betas", "betas"),
+    *checks_of("step 1", "alpha_bars", "products"),
+    *checks_of("step 1", "q_sample", "x_t"),
+    Check("step 5", "q_posterior", "mean", check_values, part=0),
+    Check("step 5", "q_posterior", "variance", check_values, part=1),
+    *checks_of("step 5", "q_posterior"),
+    *checks_of("step 7", "predict_x0", "x_0"),
+    *checks_of("step 7", "reverse_mean", "mean"),
+    *checks_of("sampler", "reverse_step", *BOTH),
+    *checks_of("sampler", "ddim_step", ("eta = 0", {"eta": 0.0}), ("eta = 1", {"eta": 1.0}), ("eta = 1/2", {"eta": 0.5})),
+    Check("sampler", "times", "times", check_times),
+    *checks_of("sampler", "times"),
+    *checks_of("sampler", "sample", *BOTH, ("point mass", {"variance": "beta", "v": 0.0})),
+    *checks_of("step 8", "loss_weights", "weights"),
+    *checks_of("steps 2-6", "variational_bound", "bound"),
+    Check("loss", "parameters", "finite", check_parameters),
+    *checks_of("loss", "parameters"),
+    Check("loss", "loss", "rows", check_rows),
+    Check("loss", "loss", "x_t and weights", check_line),
+    *checks_of("loss", "loss"),
+    Check("loss", "gradient", "entries", check_gradient),
+    *checks_of("loss", "gradient"),
+]
+FUNCTIONS = tuple(dict.fromkeys(check.function for check in CHECKS))
+
+
+class Implementation:
+    """What is checked: its functions, its TOLERANCE and its DIM."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self.tolerance, self.dim = getattr(source, "TOLERANCE", TOLERANCE), getattr(source, "DIM", 2)
+        if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, (int, float)) or not 0 < self.tolerance < 1:
+            raise ValueError(f"TOLERANCE must be a number between 0 and 1, got {self.tolerance!r}")
+        if isinstance(self.dim, bool) or not isinstance(self.dim, int) or self.dim < 1:
+            raise ValueError(f"DIM must be an int of at least 1, got {self.dim!r}")
+        if not any(map(self.get, FUNCTIONS)):
+            raise ValueError(f"nothing to check: none of {', '.join(FUNCTIONS)} is defined")
+
+    def get(self, function: str) -> Any:
+        f = getattr(self.source, function, None)
+        if f is not None and not callable(f):
+            raise ValueError(f"{function} must be a function, got {f!r:.80}")
+        return f
+
+
+def check(implementation: Any) -> list[Result]:
+    """Run all checks.
+
+    Parameters
+    ----------
+    implementation : module or any object
+        With some of the functions that are checked, and TOLERANCE and DIM if it likes.
+
+    Returns
+    -------
+    list of Result
+        One for each check, or one for a function that is not defined.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to check, or TOLERANCE or DIM make no sense.
+    """
+    return list(results(implementation))
+
+
+def results(implementation: Any) -> Iterator[Result]:
+    """The same one by one, as they come."""
+    subject = Implementation(implementation)
+    for function in FUNCTIONS:
+        of_function = [c for c in CHECKS if c.function == function]
+        if subject.get(function) is None:
+            yield replace(of_function[0].blank, check="all", verdict="skipped", note="not defined")
+        else:
+            yield from (c.run(c, subject) for c in of_function)
+
+
+def parametrize_with_checks(implementation: Any) -> Any:
+    """A decorator that makes each check a test case of pytest.
+
+        @parametrize_with_checks(my_module)
+        def test_ddpm(implementation, check):
+            check(implementation)
+
+    A check that fails raises AssertionError with its report; one that is skipped is skipped.
+    """
+    import pytest
+
+    def case(of: Check, implementation: Any) -> None:
+        subject = Implementation(implementation)
+        result = of.run(of, subject) if subject.get(of.function) else replace(of.blank, verdict="skipped", note="not defined")
+        if result.verdict == "skipped":
+            pytest.skip(f"{of.function}: {result.note}")
+        assert result.verdict == "pass", str(result)
+
+    cases = [pytest.param(implementation, partial(case, c), id=f"{c.function}-{c.name}".replace(" ", "-")) for c in CHECKS]
+    return pytest.mark.parametrize(("implementation", "check"), cases)
