@@ -19,8 +19,10 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import sys
 import time
 import traceback
+import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +30,7 @@ from decimal import Decimal, DecimalException, localcontext
 from fractions import Fraction
 from functools import lru_cache, partial
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -520,11 +523,11 @@ def show(value: Any) -> str:
     return f"{value:.12g}"
 
 
-def show_args(args: Args, names: Sequence[str]) -> str:
+def show_args(args: Args, names: Sequence[str], most: int = 19) -> str:
     parts = []
     for name in names:
         value, text = args[name], ""
-        if name == "betas" and len(value) >= 20:
+        if name == "betas" and len(value) > most:
             kinds = [kind for kind in ("linear", "cosine") if (standard_betas(kind, len(value)) == value).all()]
             text = f"{kinds[0] if kinds else f'[{value[0]:.4g}, ..., {value[-1]:.4g}]'} (T = {len(value)})"
         elif isinstance(value, np.ndarray) and value.size > 24:
@@ -561,7 +564,7 @@ def check_values(check: Check, implementation: Implementation) -> Result:
         smaller = search(examples(check.function, fixed, 20 if "noise" in signature(check.function) else 60), fails)
         if smaller is not None:
             failures.insert(0, (smaller, next(finding for args, finding in reversed(seen) if args is smaller)))
-    note = [f"worst at {show_args(worst_args, [n for n in worst_args if n in ('betas', 't', 's', 'eta', 'T')])}"] if worst.deviation else []
+    note = [f"worst at {show_args(worst_args, [n for n in worst_args if n in ('betas', 't', 's', 'T')], 6)}"] if worst.deviation else []
     result = replace(check.blank, digits=digits(worst.deviation))
     if skipped:
         note = [f"NotImplementedError in {len(skipped)} examples, which are left out"]
@@ -570,7 +573,7 @@ def check_values(check: Check, implementation: Implementation) -> Result:
     for text, args in beyond(check.function, fixed):
         try:
             finding = judge(check, f, args)
-            what = f"{digits(finding.deviation):.0f} digits" if finding.deviation < math.inf else str(finding.place)
+            what = f"{digits(finding.deviation):.0f}" if finding.deviation < math.inf else str(finding.place)
             note.append(f"{text}: {what}" if finding.exact is not None or finding.deviation else f"{text}: in (0, 1)")
         except (NotImplementedError, ZeroDivisionError, DecimalException):
             pass
@@ -921,15 +924,16 @@ FACTORS: list[tuple[str, Callable[[int, int, float], float | None]]] = [
 
 @guarded
 def check_gradient(check: Check, implementation: Implementation) -> Result:
-    """Every entry, or every group of P/1000 entries along one direction, against derivatives of the loss."""
+    """Every entry, or where there are more than 1000 every group of P/1000 along one direction, against derivatives of the
+    loss; on further examples larger groups."""
     f, L = implementation.get("gradient"), implementation.get("loss")
     if L is None:
         raise Unusable("nothing to compare with: no loss")
     few, d = np.array([0.5, 0.25, 0.2]), implementation.dim
-    cases = [(few, [2]), (few, [3]), (few, [1 + i % 3 for i in range(d)]), (standard_betas("linear", 1000), [1, 1000, 500, 2, 700]),
-             (standard_betas("cosine", 20), [20, 1, 7])]
+    cases = [(few, [2], 40), (few, [3], 40), (few, [1 + i % 3 for i in range(d)], MOST_ENTRIES),
+             (standard_betas("linear", 1000), [1, 1000, 500, 2, 700], 40), (standard_betas("cosine", 20), [20, 1, 7], 40)]
     worst, result, reasons = 0.0, replace(check.blank), dict(FACTORS)
-    for seed, (betas, t) in enumerate(cases):
+    for seed, (betas, t, most) in enumerate(cases):
         args = training_example(implementation, betas, t, seed)
         tree = args["parameters"]
         got_tree = call(f, args)
@@ -938,7 +942,7 @@ def check_gradient(check: Check, implementation: Implementation) -> Result:
         shapes = [[leaf.shape for _, leaf in leaves(x)] for x in (got_tree, tree)]
         if got.shape != numbers.shape or (shapes[0] != shapes[1] and len(shapes[0]) == len(shapes[1])):
             raise Unusable(f"a gradient of shape {str(shapes[0])[1:-1]} where {str(shapes[1])[1:-1]} belongs")
-        right, error, directions, how = derivatives(lambda v: number(call(L, {**args, "parameters": rebuild(tree, v)})), numbers)  # noqa: B023
+        right, error, directions, how = derivatives(lambda v: number(call(L, {**args, "parameters": rebuild(tree, v)})), numbers, most)  # noqa: B023
         got = np.array([got @ direction for direction in directions])
         scale = np.abs(right).max() or 1.0
         off = np.where(np.isfinite(got), np.abs(got - right), math.inf)
@@ -959,10 +963,10 @@ def check_gradient(check: Check, implementation: Implementation) -> Result:
     return replace(result, digits=digits(worst), note=how)
 
 
-def derivatives(value: Callable[[Any], Any], at: Any) -> tuple[Any, Any, Any, str]:
+def derivatives(value: Callable[[Any], Any], at: Any, most: int) -> tuple[Any, Any, Any, str]:
     """Derivatives of value along directions, bounds of their errors, and the directions: the unit vectors if there are not too many."""
     P, rng = len(at), np.random.default_rng(0)
-    groups = np.array_split(np.arange(P), min(P, MOST_ENTRIES))
+    groups = np.array_split(np.arange(P), min(P, most))
     directions = np.zeros((len(groups), P))
     for row, group in zip(directions, groups):
         row[group] = rng.choice([-1.0, 1.0], len(group)) / math.sqrt(len(group)) if len(group) > 1 else 1.0
@@ -978,15 +982,15 @@ def derivatives(value: Callable[[Any], Any], at: Any) -> tuple[Any, Any, Any, st
 
     for _ in range(3):      # does the code take complex numbers, or use abs(), float() and the like?
         direction = rng.standard_normal(P) / math.sqrt(P)
-        slope, (centred, error) = complex_step(direction), central(value, at, direction)
+        slope, (centred, error) = complex_step(direction), central(value, at, direction, 0.0)
         if slope is None or not abs(slope - centred) <= 1e-6 * abs(centred) + 3 * error:
-            found = np.array([central(value, at, row) for row in directions])
+            found = np.array([central(value, at, row, 1e-10 * abs(centred)) for row in directions])
             return found[:, 0], found[:, 1], directions, "by central differences"
     slopes = [complex_step(row) for row in directions]
     return np.array(slopes, dtype=float), np.zeros(len(slopes)), directions, "by complex steps"
 
 
-def central(value: Callable[[Any], Any], at: Any, direction: Any) -> tuple[float, float]:
+def central(value: Callable[[Any], Any], at: Any, direction: Any, enough: float) -> tuple[float, float]:
     """Central differences extrapolated twice, with the step that has the least estimated error, and that error.
 
     Large steps serve single precision, small ones a kink of |x| or relu nearby.
@@ -998,7 +1002,7 @@ def central(value: Callable[[Any], Any], at: Any, direction: Any) -> tuple[float
         twice = (16 * once[1] - once[0]) / 15
         if abs(twice - once[1]) < least:
             best, least = twice, abs(twice - once[1])
-        if least <= 1e-9 * abs(best):
+        if least <= max(1e-9 * abs(best), enough):
             break
     return best, least
 
@@ -1081,6 +1085,23 @@ class Implementation:
         if f is not None and not callable(f):
             raise ValueError(f"{function} must be a function, got {f!r:.80}")
         return f
+
+
+def load(path: Path) -> Any:
+    """Run a file and return it as a module; ValueError if that cannot be done. It is run, so only load code you trust."""
+    if not path.is_file():
+        raise ValueError(f"cannot check {path}: there is no such file")
+    name, folder, found = path.stem, str(path.resolve().parent), types.ModuleType(path.stem)
+    found.__file__ = str(path)
+    sys.modules.setdefault(name, found)             # dataclasses look their module up
+    sys.path.insert(0, folder)
+    try:
+        exec(compile(path.read_bytes(), str(path), "exec"), vars(found))  # noqa: S102
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"cannot check {path}: {last_line(error) or 'it exits'}") from None
+    finally:
+        sys.path.remove(folder)
+    return found
 
 
 def check(implementation: Any) -> list[Result]:
