@@ -27,13 +27,13 @@ def exact(values: Any) -> Any:
 
 
 def tables(betas: Any) -> tuple[Sequence[Decimal], Sequence[Decimal], Sequence[Decimal]]:
-    """beta_t, alpha_t and abar_t for t = 0 ... T."""
-    return _tables(tuple(betas))
+    """beta_t, alpha_t and abar_t for t = 0 ... T. The betas themselves are doubles."""
+    return _tables(betas.tobytes())
 
 
 @lru_cache(64)
-def _tables(betas: tuple[Decimal, ...]) -> tuple[Sequence[Decimal], Sequence[Decimal], Sequence[Decimal]]:
-    b = [Decimal(0), *betas]
+def _tables(betas: bytes) -> tuple[Sequence[Decimal], Sequence[Decimal], Sequence[Decimal]]:
+    b = [Decimal(0), *map(Decimal, np.frombuffer(betas).tolist())]
     a = [1 - beta for beta in b]
     A = [Decimal(1)]
     for alpha in a[1:]:
