@@ -2,19 +2,22 @@
 
 Nothing here is shared with `Schedule`, and nothing is clever: at 60 digits a difference of near equals still has
 more digits than a double. Each function is one formula of the derivation as it stands in the papers. Numbers are
-`Decimal`, arrays are NumPy arrays of them; as everywhere, t runs from 1 to T and abar_0 = 1.
+`Decimal`, arrays are NumPy arrays of them; as everywhere, t runs from 1 to T and abar_0 = 1. All functions have beta_t,
+alpha_t and abar_t at hand, needed or not: `slips` puts one for another.
 """
+# ruff: noqa: RUF059
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-DIGITS = 60     # of the decimal context in which all this is called
+DIGITS = 60
+CONTEXT = Context(prec=DIGITS, traps=[])    # in which all this is called: 1/0 is infinite, as in floating point
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
 Denoiser = Callable[[Any, int], Any]
 
@@ -133,7 +136,7 @@ def loss_weight(betas: Any, t: int) -> Decimal:
 
 
 def variational_bound(betas: Any, denoiser: Denoiser, x0: Any, noise: Any) -> Any:
-    """Steps 2, 3 and 6, with sigma_t^2 = beta_t: minus a KL divergence of Gaussians for each t, log p(x_0 | x_1) for t = 1."""
+    """Steps 2, 3 and 6, with sigma_t^2 = beta_t: minus a KL divergence for each t > 1, and log p(x_0 | x_1)."""
     b, a, A = tables(betas)
     T, d = len(betas), x0.shape[1]
     bound = -(A[T] * (x0**2).sum(1) + d * (-A[T] - (1 - A[T]).ln())) / 2

@@ -19,7 +19,6 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-import re
 import sys
 import time
 import traceback
@@ -32,13 +31,14 @@ from fractions import Fraction
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import reference
+from .derivatives import MOST_ENTRIES, Unusable, blocks, derivatives, entry, leaves, plain, rebuild, vector
 from .reference import exact
+from .slips import slips
 
 try:
     import hypothesis
@@ -73,182 +73,15 @@ class Result:
     note: str = ""
 
     def __str__(self) -> str:
-        line = f"{self.step:10}{self.function:19}{self.verdict.upper() if self.verdict == 'fail' else self.verdict:9}{self.check}"
+        verdict = "FAIL" if self.verdict == "fail" else self.verdict
+        line = f"{self.step:10}{self.function:19}{verdict:9}{self.check}"
         if self.verdict == "fail":
-            line += f": {self.example}: got {self.got}, exact {self.exact}" if self.exact else f": {self.example}: {self.got}"
+            line += f": {self.example}: got {self.got}" + f", exact {self.exact}" * (self.exact is not None)
         if self.digits is not None and self.verdict == "pass":
             line += f": {self.digits:.0f} digits"
         if self.note:
             line += f"; {self.note}" if self.verdict == "pass" else f" ({self.note})"
         return line + (f"\n{'':38}looks like: {self.looks_like}" if self.looks_like else "")
-
-
-# ---------------------------------------------------------------- slips: function of reference | what | mistaken for | in words
-
-SLIPS = [tuple(line.split(" | ", 3)) for line in r"""
-linear_betas | / (T - 1) | / T | T where T-1 belongs: the last beta is missed
-linear_betas | "0.0001" | "0.001" | 1e-3 where 1e-4 belongs
-linear_betas | "0.02" | "0.2" | 0.2 where 0.02 belongs
-linear_betas | first + (last - first) * i / (T - 1) | (first.sqrt() + (last.sqrt() - first.sqrt()) * i / (T - 1)) ** 2 | linear in sqrt(beta), not in beta
-cosine_betas | ** 2 for t | for t | cos where cos^2 belongs
-cosine_betas | (Decimal(t) / T + Decimal("0.008")) / Decimal("1.008") | Decimal(t) / T | the offset 0.008 left out
-cosine_betas | / Decimal("1.008") | / 1 | t/T + 0.008 not divided by 1.008
-cosine_betas | * PI / 2 | * PI | pi where pi/2 belongs
-cosine_betas | "0.999" | "1" | beta not cut at 0.999
-cosine_betas | f[t] / f[t - 1] | f[t] / f[0] | abar_t where the quotient abar_t / abar_{t-1} belongs
-cosine_betas | 1 - f[t] / f[t - 1] | f[t - 1] / f[t] - 1 | t where t-1 belongs, in the denominator
-cosine_betas | range(1, T + 1) | range(T) | t-1 where t belongs
-_tables | [1 - beta | [1 + beta | a sign in alpha = 1 - beta
-_tables | A.append(A[-1] * alpha) | A.append(alpha) | alpha_t where the product abar_t belongs
-_tables | return b, a, A | return b, a, [A[0], *A[:-1]] | t-1 where t belongs, in abar_t
-_tables | return b, a, A | return b, a, [A[0], A[-1], *A[1:-1]] | t-1 where t belongs, in abar_t (index -1 at t = 1)
-_tables | return b, a, A | return b, a, A[1:] | t+1 where t belongs, in abar_t
-_tables | return b, a, A | return b, a, [x.sqrt() for x in A] | sqrt(abar) where abar belongs
-alpha_bars | A[1:] | A | abar_0 = 1 in front, T+1 entries
-alpha_bars | A[1:] | [1 - x for x in A[1:]] | 1 - abar where abar belongs
-alpha_bars | np.array(A[1:]) | np.cumprod(b[1:]) | products of beta where those of alpha = 1 - beta belong
-q_sample | A[t].sqrt() * x0 | A[t] * x0 | abar_t where sqrt(abar_t) belongs
-q_sample | (1 - A[t]).sqrt() | (1 - A[t]) | 1 - abar_t where its root belongs
-q_sample | (1 - A[t]).sqrt() | (1 - A[t].sqrt()) | 1 - sqrt(abar_t) where sqrt(1 - abar_t) belongs
-q_sample | (1 - A[t]).sqrt() | b[t].sqrt() | beta_t where 1 - abar_t belongs, the noise of one step
-q_sample | + (1 - A[t]) | - (1 - A[t]) | a sign, in front of eps
-q_sample | A[t].sqrt() * x0 + (1 - A[t]).sqrt() * eps | (1 - A[t]).sqrt() * x0 + A[t].sqrt() * eps | signal and noise exchanged
-q_posterior | A[t - 1].sqrt() * b[t] | A[t].sqrt() * b[t] | t where t-1 belongs, in sqrt(abar_{t-1})
-q_posterior | A[t - 1].sqrt() * b[t] | A[t - 1] * b[t] | abar_{t-1} where its root belongs
-q_posterior | a[t].sqrt() * | a[t] * | alpha_t where sqrt(alpha_t) belongs
-q_posterior | a[t].sqrt() * | A[t].sqrt() * | abar_t where alpha_t belongs, in the weight of x_t
-q_posterior | * (1 - A[t - 1]) / (1 - A[t]) * xt | * xt | t where t-1 belongs, in 1 - abar_{t-1}
-q_posterior | * b[t] / | * a[t] / | alpha_t where beta_t belongs, in the weight of x_0
-q_posterior | / (1 - A[t]) * x0 | / (1 - A[t - 1]) * x0 | t-1 where t belongs, in 1 - abar_t
-q_posterior | (1 - A[t]) * xt | (1 - A[t]).sqrt() * xt | sqrt(1 - abar_t) where 1 - abar_t belongs
-q_posterior | x0 + a[t].sqrt() * (1 - A[t - 1]) / (1 - A[t]) * xt | xt + a[t].sqrt() * (1 - A[t - 1]) / (1 - A[t]) * x0 | x_0 and x_t exchanged
-q_posterior | A[t - 1] | A[t - 1 or -1] | the last entry where abar_0 = 1 belongs (index -1 at t = 1)
-posterior_variance | (1 - A[t - 1]) / (1 - A[t]) | 1 | t where t-1 belongs, in 1 - abar_{t-1} (beta_t where rho_t belongs)
-posterior_variance | b[t] * | a[t] * | alpha_t where beta_t belongs, in rho_t
-posterior_variance | (1 - A[t - 1]) / (1 - A[t]) | (1 - A[t]) / (1 - A[t - 1]) | the quotient upside down, in rho_t
-posterior_variance | (1 - A[t - 1]) / (1 - A[t]) | ((1 - A[t - 1]) / (1 - A[t])).sqrt() | a root too many, in rho_t
-posterior_variance | b[t] * (1 - A[t - 1]) / (1 - A[t]) | (b[t] * (1 - A[t - 1]) / (1 - A[t])).sqrt() | a deviation where the variance belongs
-posterior_variance | (1 - A[t - 1]) / (1 - A[t]) | (1 - A[t - 1]) | 1 - abar_t left out, in rho_t
-posterior_variance | b[t] * | b[t - 1] * | t-1 where t belongs, in beta_t of rho_t
-posterior_variance | A[t - 1] | A[t - 1 or -1] | the last entry where abar_0 = 1 belongs (index -1 at t = 1)
-predict_x0 | / A[t].sqrt() | / A[t] | abar_t where sqrt(abar_t) belongs
-predict_x0 | / A[t].sqrt() | / a[t].sqrt() | alpha_t where abar_t belongs
-q_posterior | a[t].sqrt() * | b[t].sqrt() * | sqrt(beta_t) where sqrt(alpha_t) belongs
-q_posterior | mean, posterior_variance(betas, t) | posterior_variance(betas, t), mean | mean and variance exchanged
-posterior_variance | b[t] * (1 - A[t - 1]) / (1 - A[t]) | (b[t] * (1 - A[t - 1]) / (1 - A[t])).ln() | the logarithm where the variance belongs
-posterior_variance | b[t] * (1 - A[t - 1]) / (1 - A[t]) | b[max(t, 2)] * (1 - A[max(t, 2) - 1]) / (1 - A[max(t, 2)]) | rho_2 where rho_1 = 0 belongs
-predict_x0 | (xt - (1 - A[t]).sqrt() * eps) / A[t].sqrt() | xt - (1 - A[t]).sqrt() * eps / A[t].sqrt() | only eps divided by sqrt(abar_t)
-predict_x0 | (xt - (1 - A[t]).sqrt() * eps) / A[t].sqrt() | np.clip((xt - (1 - A[t]).sqrt() * eps) / A[t].sqrt(), -1, 1) | cut to [-1, 1]
-predict_x0 | / A[t].sqrt() | / b[t].sqrt() | beta_t where abar_t belongs
-predict_x0 | / A[t].sqrt() | / 1 | not divided by sqrt(abar_t)
-predict_x0 | (1 - A[t]).sqrt() | (1 - A[t]) | 1 - abar_t where its root belongs
-predict_x0 | xt - (1 | xt + (1 | a sign, in front of eps
-reverse_mean | / a[t].sqrt() | / A[t].sqrt() | 1/sqrt(abar_t) where 1/sqrt(alpha_t) belongs
-reverse_mean | / a[t].sqrt() | / a[t] | 1/alpha_t where 1/sqrt(alpha_t) belongs
-reverse_mean | / a[t].sqrt() | * a[t].sqrt() | multiplied by sqrt(alpha_t) where it is to be divided
-reverse_mean | / a[t].sqrt() | / 1 | not divided by sqrt(alpha_t)
-reverse_mean | (1 - A[t]).sqrt() | (1 - A[t]) | 1 - abar_t where its root belongs
-reverse_mean | (1 - A[t]).sqrt() | A[t].sqrt() | abar_t where 1 - abar_t belongs
-reverse_mean | b[t] / (1 - A[t]).sqrt() | b[t].sqrt() | alpha_t where abar_t belongs, in sqrt(1 - abar_t)
-reverse_mean | b[t] / (1 - A[t]).sqrt() | (1 - A[t]).sqrt() | sqrt(1 - abar_t) where beta_t / sqrt(1 - abar_t) belongs
-reverse_mean | b[t] / (1 | a[t] / (1 | alpha_t where beta_t belongs
-reverse_mean | b[t] / (1 | b[t].sqrt() / (1 | sqrt(beta_t) where beta_t belongs
-reverse_mean | (1 - A[t]) | (A[t] * (1 - A[t])) | abar_t where 1 belongs, under the root with 1 - abar_t
-reverse_mean | (1 - A[t]) | (1 - A[t - 1]) | t-1 where t belongs, in 1 - abar_t
-reverse_mean | xt - b[t] | xt + b[t] | a sign, in front of eps
-reverse_mean | (xt - b[t] / (1 - A[t]).sqrt() * eps) / a[t].sqrt() | xt / a[t].sqrt() - b[t] / (1 - A[t]).sqrt() * eps | only x_t divided by sqrt(alpha_t)
-reverse_step | if t > 1 | if t > 0 | noise added in the last step, to x_0
-reverse_step | if t > 1 | if t > 2 | no noise in the step before the last
-reverse_step | sigma2.sqrt() * z | sigma2 * z | a variance where its root belongs, in front of z
-reverse_step | sigma2.sqrt() * z | z | z not multiplied by sigma_t
-reverse_step | sigma2.sqrt() * z | 0 * z | no noise at all
-reverse_step | if variance == "beta" | if variance != "beta" | "beta" and "posterior" exchanged
-reverse_step | if variance == "beta" | if True | beta_t whatever the variance asked for
-reverse_step | if variance == "beta" | if False | rho_t whatever the variance asked for
-reverse_step | b[t] if | a[t] if | alpha_t where beta_t belongs, in sigma_t^2
-reverse_step | b[t] if | b[t - 1] if | t-1 where t belongs, in sigma_t
-reverse_step | denoiser(xt, t) | denoiser(xt, t - 1) | the denoiser asked at t-1 (times counted from 0)
-reverse_step | reverse_mean(betas, xt, t, eps) | predict_x0(betas, xt, t, eps) | the predicted x_0 where the mean of x_{t-1} belongs
-reverse_step | eps = denoiser(xt, t) | eps = (xt - A[t].sqrt() * np.clip(predict_x0(betas, xt, t, denoiser(xt, t)), -1, 1)) / (1 - A[t]).sqrt() | the predicted x_0 cut to [-1, 1]
-ddim_step | Decimal(eta) ** 2 | Decimal(eta) | eta where eta^2 belongs
-ddim_step | Decimal(eta) ** 2 | Decimal(eta) ** 4 | eta^2 where eta belongs, in sigma
-ddim_step | (1 - A[t] / A[s]) * (1 - A[s]) / (1 - A[t]) | ((1 - A[t] / A[s]) * (1 - A[s]) / (1 - A[t])) ** 2 | a root left out, in sigma
-ddim_step | A[s] | A[s or 1] | abar_1 where abar_0 = 1 belongs, at s = 0
-ddim_step | (1 - A[s] - sigma2) | (1 - A[s]) | sigma^2 not taken off 1 - abar_s
-ddim_step | (1 - A[s] - sigma2) | (1 - A[s] - sigma2.sqrt()) | sigma where sigma^2 belongs, taken off 1 - abar_s
-ddim_step | (1 - A[s] - sigma2).sqrt() | (1 - A[s] - sigma2) | a root left out, in front of eps
-ddim_step | sigma2.sqrt() * z | sigma2 * z | sigma^2 where sigma belongs, in front of z
-ddim_step | (1 - A[t] / A[s]) | b[t] | beta_t where 1 - abar_t / abar_s belongs, which is right for s = t-1 alone
-ddim_step | (1 - A[s]) / (1 - A[t]) | (1 - A[t]) / (1 - A[s]) | the quotient upside down, in sigma^2
-ddim_step | * (1 - A[s]) / (1 - A[t]) | * 1 | beta_t where rho_t belongs, in sigma^2
-ddim_step | A[s].sqrt() * x0 | A[s] * x0 | abar_s where sqrt(abar_s) belongs
-ddim_step | A[s].sqrt() * x0 | A[t].sqrt() * x0 | t where s belongs, in front of x_0
-ddim_step | + (1 - A[s] | - (1 - A[s] | a sign, in front of eps
-ddim_step | A[s] | A[t - 1] | t-1 where s belongs
-ddim_step | denoiser(xt, t) | denoiser(xt, t - 1) | the denoiser asked at t-1 (times counted from 0)
-ddim_step | eps = denoiser(xt, t) | eps = (xt - A[t].sqrt() * np.clip(predict_x0(betas, xt, t, denoiser(xt, t)), -1, 1)) / (1 - A[t]).sqrt() | the predicted x_0 cut to [-1, 1]
-ddim_step | return | return (A[s] / A[t]).sqrt() * xt - (sigma2 + (A[s] / A[t]).sqrt() * (1 - A[t] / A[s])) / ((A[s] / A[t] - A[s]).sqrt() + (1 - A[s] - sigma2).sqrt()) * eps + sigma2.sqrt() * z # | a where a^2 belongs, a = sqrt(abar_s / abar_t), in the weight of eps
-ddim_step | return | return (A[s] / A[t]).sqrt() * xt + ((A[s] / A[t] - A[s]).sqrt() - (1 - A[s] - sigma2).sqrt()) * eps + sigma2.sqrt() * z # | a sign, in front of eps
-sample | noise[t] | noise[t - 1] | row t-1 of noise where row t belongs
-sample | noise[t] | noise[T - t] | the rows of noise used from the front
-sample | range(T, 0, -1) | range(T, 1, -1) | the last step, from x_1 to x_0, left out
-sample | range(T, 0, -1) | range(T - 1, 0, -1) | the first step, from x_T, left out
-sample | range(T, 0, -1) | range(1, T + 1) | the times rise where they should fall
-loss_weights | np.array([ | np.array([Decimal(0)] + [ | w_0 = 0 in front, T+1 entries
-loss_weight | 2 * a[t] | a[t] | the 2 left out
-loss_weight | a[t] * | A[t] * | abar_t where alpha_t belongs
-loss_weight | 2 * a[t] * | 2 * | alpha_t left out
-loss_weight | b[t] / | b[t] ** 2 / | beta_t^2 where beta_t belongs: not divided by sigma_t^2 = beta_t
-loss_weight | (1 - A[t]) | (1 - A[t - 1]) | t-1 where t belongs, in 1 - abar_t
-loss_weight | (1 - A[t]) | (1 - A[t]).sqrt() | sqrt(1 - abar_t) where 1 - abar_t belongs
-loss_weight | * (1 - A[t]) | * 1 | 1 - abar_t left out
-loss_weight | b[t] / (2 * a[t] * (1 - A[t])) | Decimal(1) | the weight 1 of the simple loss
-loss_weight | b[t] / (2 * a[t] * (1 - A[t])) | b[t] ** 2 / (2 * posterior_variance(betas, t) * a[t] * (1 - A[t])) | sigma_t^2 = rho_t where beta_t belongs
-variational_bound | bound = -(A | bound = (A | a sign, of KL( q(x_T | x_0) || p(x_T) )
-variational_bound | d * (-A[T] | (-A[T] | d forgotten in the term of p(x_T)
-variational_bound | d * (-A[T] - (1 - A[T]).ln()) | 0 | the constants of the term of p(x_T) left out
-variational_bound | A[T] | A[T - 1] | T-1 where T belongs, in the term of p(x_T)
-variational_bound | bound = -( | bound = 0 * ( | the term of p(x_T) left out
-variational_bound | - (1 - A[T]).ln() | + (1 - A[T]).ln() | the sign of the logarithm in the term of p(x_T)
-variational_bound | d * (ratio | (ratio | d forgotten in the terms of rho_t / beta_t, the slip of step 6
-variational_bound | constant = d * (ratio - 1 - ratio.ln()) / 2 | constant = 0 | the terms of rho_t / beta_t left out
-variational_bound | ratio - 1 - ratio.ln() | ratio - 1 + ratio.ln() | a sign in KL
-variational_bound | d * (2 | (2 | d forgotten in the normaliser, the slip of step 6
-variational_bound | (2 * PI * b[1]) | b[1] | 2 pi left out of the normaliser
-variational_bound | d * (2 * PI * b[1]).ln() / 2 | 0 | the normaliser of p(x_0 | x_1) left out
-variational_bound | * (2 * PI * b[1]).ln() / 2 | * (2 * PI * b[1]).ln() | log(2 pi beta_1) where half of it belongs
-variational_bound | return bound | return -bound | an upper bound (the negative of the lower one), the slip of step 2
-variational_bound | return bound | return bound / Decimal(2).ln() | bits where nats belong
-variational_bound | return bound | return bound / d | a mean over the d dimensions where the sum belongs
-variational_bound | loss_weight(betas, t) * error | error | the weight 1 of the simple loss
-variational_bound | loss_weight(betas, t) * error | loss_weight(betas, t) * error / d | a mean over the d dimensions where the sum belongs, in |eps - eps_hat|^2
-variational_bound | noise[t] | noise[t - 1] | row t-1 of noise where row t belongs
-variational_bound | , noise[t]), t) | , noise[t]), t - 1) | the denoiser asked at t-1 (times counted from 0)
-variational_bound | for t in range(1, | for t in range(2, | the term of p(x_0 | x_1) left out
-variational_bound | range(1, T + 1) | range(1, T) | the term of t = T left out
-""".strip().splitlines()]
-
-
-@lru_cache
-def slips(of: str) -> list[tuple[str, Any]]:
-    """The words of each slip in what the function `of` calls, and `reference` with the slip made in it."""
-    called = {of}
-    while more := {name for f in called for name in re.findall(r"\w+(?=\()", inspect.getsource(getattr(reference, f)))
-                   if inspect.isfunction(inspect.unwrap(getattr(reference, name, name)))} - called:
-        called |= more
-    return [(slip[3], module) for slip in SLIPS if slip[0] in called for module in made(*slip[:3])]
-
-
-@lru_cache(None)
-def made(function: str, old: str, new: str) -> list[Any]:
-    """`reference` with a slip in a function; where t-1 is taken for an index, also as it is where arrays are counted from 0."""
-    source, modules = inspect.getsource(reference), []
-    body = inspect.getsource(getattr(reference, function)).split("\n", 1)[1]
-    for form in dict.fromkeys([new, new.replace("[t - 1]", "[t - 1 or -1]")]):
-        namespace: dict[str, Any] = {"__name__": "npddpm.reference"}
-        exec(source.replace(body, body.replace(old, form)), namespace)  # noqa: S102
-        modules.append(SimpleNamespace(**namespace))
-    return modules
 
 
 # ---------------------------------------------------------------- examples: fixed ones, and strategies to search with
@@ -259,7 +92,7 @@ ROUND = [Fraction(1, n) for n in (2, 4, 5, 10, 50, 100, 1000)]
 @lru_cache(256)
 def standard_betas(kind: str, T: int) -> Any:
     """The linear (1e-4 to 0.02) or cosine schedule of T steps, from `reference`."""
-    with localcontext(prec=reference.DIGITS):
+    with localcontext(reference.CONTEXT):
         return getattr(reference, f"{kind}_betas")(T).astype(float)
 
 
@@ -300,8 +133,8 @@ class GaussianDenoiser:
 
     def __init__(self, betas: Any, m: float, v: float) -> None:
         self.m = m
-        self.text = f"the exact one for N({show(m)}, {show(v)})" if v else f"the exact one for a point mass at {show(m)}"
-        with localcontext(prec=reference.DIGITS):
+        self.text = "the exact one for " + (f"N({show(m)}, {show(v)})" if v else f"a point mass at {show(m)}")
+        with localcontext(reference.CONTEXT):
             A = reference.tables(betas)[2]
             slope = [(1 - abar).sqrt() / (abar * Decimal(v) + 1 - abar) if abar < 1 else Decimal(0) for abar in A]
             shift = [-g * abar.sqrt() * Decimal(m) for g, abar in zip(slope, A)]
@@ -310,10 +143,10 @@ class GaussianDenoiser:
     def __call__(self, xt: Any, t: Any) -> Any:
         whole = np.asarray(t).ravel().astype(int)
         if (whole != np.asarray(t).ravel()).any() or whole.min() < 0 or whole.max() >= len(self.slope):
-            raise ValueError(f"denoiser(xt, t) was called with t = {t}, and takes whole times in 1..{len(self.slope) - 1}")
+            raise ValueError(f"denoiser(xt, t) was called with t = {t}, wants whole times in 1..{len(self.slope) - 1}")
         if (whole == whole[0]).all():
-            slope, shift = (float(table[whole[0]]) for table in (self.slope, self.shift))
-            return exact(np.array(slope)) * xt + exact(np.array(shift)) if getattr(xt, "dtype", None) == object else slope * xt + shift
+            kind = Decimal if getattr(xt, "dtype", None) == object else float
+            return kind(float(self.slope[whole[0]])) * xt + kind(float(self.shift[whole[0]]))
         return self.slope[whole][:, None] * np.asarray(xt) + self.shift[whole][:, None]
 
 
@@ -328,8 +161,8 @@ def signature(function: str) -> list[str]:
     return list(inspect.signature(getattr(reference, function)).parameters)
 
 
-SIGNATURES = {"times": ["T", "n"], "parameters": ["rng"],
-              **dict.fromkeys(["loss", "gradient"], ["parameters", "betas", "x0", "t", "eps"])}
+SIGNATURES = {"times": ["T", "n"], "parameters": ["rng"], "loss": ["parameters", "betas", "x0", "t", "eps"],
+              "gradient": ["parameters", "betas", "x0", "t", "eps"]}
 
 
 def nodes(d: int, groups: Any, T: int) -> tuple[Any, Any]:
@@ -344,7 +177,8 @@ def assemble(function: str, fixed: Args, betas: Any, t: int, s: int, array: Call
              m: float, v: float) -> Args:
     """The arguments of one example."""
     names, T = signature(function), len(betas)
-    values: Args = {"betas": betas, "t": t, "s": s, "denoiser": gaussian_denoiser(betas.tobytes(), m, fixed.get("v", v)), **fixed}
+    denoiser = gaussian_denoiser(betas.tobytes(), m, fixed.get("v", v))
+    values: Args = {"betas": betas, "t": t, "s": s, "denoiser": denoiser, **fixed}
     if function == "variational_bound":
         values["x0"], values["noise"] = nodes(d, array(B, d), T)
     for name in names:
@@ -357,7 +191,7 @@ def assemble(function: str, fixed: Args, betas: Any, t: int, s: int, array: Call
 def examples(draw: st.DrawFn, function: str, fixed: Args, schedules: st.SearchStrategy[Any]) -> Args:
     """What hypothesis searches; it shrinks towards betas = [1/2, 1/2], t = 1 and B = d = 1."""
     betas = draw(schedules)
-    t = draw(times(len(betas), fixed.get("least", 1)))
+    t = draw(times(len(betas)))
     s = draw(st.integers(0, t - 1))
     B, d = draw(st.sampled_from([(1, 1), (2, 1), (1, 2), (2, 2), (3, 2), (3, 3)]))
     if function == "variational_bound":
@@ -377,11 +211,11 @@ def fixed_examples(function: str, fixed: Args) -> Iterator[Args]:
     rng, shapes = np.random.default_rng(0), [(3, 2), (2, 2), (1, 1), (3, 3), (2, 5)]
     kinds = [standard_betas(kind, T) for T in (20, 1000) for kind in ("linear", "cosine")]
     kinds += [np.array([0.5, 0.25]), np.full(9, 0.5), *(arbitrary_betas(T, T) for T in (3, 7, 7, 200, 1000))]
-    kinds[7] = kinds[8][::-1].copy()        # schedules of equal length one after another: nothing may be kept from the last
+    kinds[7] = kinds[8][::-1].copy()        # of equal length: nothing may be kept from one to the other
     i = 0
     for betas in kinds:
         T = len(betas)
-        some = [0] if "t" not in signature(function) else sorted({1, 2, T // 2 + 1, T - 1, T} - set(range(fixed.get("least", 1))))
+        some = [0] if "t" not in signature(function) else sorted({1, 2, T // 2 + 1, T - 1, T})
         for t in some:
             for s in sorted({0, t // 2, t - 1}) if "s" in signature(function) else [0]:
                 B, d = (2, i % 2 + 1) if function == "variational_bound" else shapes[i % len(shapes)]
@@ -395,32 +229,17 @@ def beyond(function: str, fixed: Args) -> Iterator[tuple[str, Args]]:
     if "T" in signature(function):
         yield from ((f"T = {T}", {"T": T}) for T in (1, 2, 5))
         return
-    for text, betas in (("T = 1", np.array([0.02])), ("T = 5", np.linspace(1e-4, 0.02, 5)), ("beta = 1e-12", np.full(20, 1e-12)),
-                        ("beta = 0.999", np.full(3, 0.999))):
-        if len(betas) >= fixed.get("least", 1):
-            rng = np.random.default_rng(1)
-            args = assemble(function, fixed, betas, len(betas), 0, lambda *shape: rng.standard_normal(shape), 2, 2, 0.5, 0.5)
-            if function == "q_sample" and text == "beta = 1e-12":
-                text, args["x0"] = "noise's share at beta = 1e-12", np.zeros((2, 2))
-            yield text, args
+    cases = {"T = 1": np.array([0.02]), "T = 5": np.linspace(1e-4, 0.02, 5), "beta = 1e-12": np.full(20, 1e-12),
+             "beta = 0.999": np.full(3, 0.999)}
+    rng = np.random.default_rng(1)
+    for text, betas in cases.items():
+        args = assemble(function, fixed, betas, len(betas), 0, lambda *shape: rng.standard_normal(shape), 2, 2, 0.5, 0.5)
+        if function == "q_sample" and text == "beta = 1e-12":
+            text, args["x0"] = "noise's share at beta = 1e-12", np.zeros((2, 2))
+        yield text, args
 
 
 # ---------------------------------------------------------------- calling, comparing, printing
-
-class Unusable(Exception):
-    """What an implementation returned cannot be compared; the message says why."""
-
-
-def plain(value: Any) -> Any:
-    """As a float64 array on the host (complex, if it is complex)."""
-    for method in ("detach", "cpu", "get"):                                      # PyTorch's tensors, CuPy's arrays
-        value = getattr(value, method)() if hasattr(value, method) and hasattr(value, "shape") else value
-    try:
-        array = np.asarray(value)
-        return array if array.dtype.kind == "c" else array.astype(float)
-    except (TypeError, ValueError):
-        raise Unusable(f"{type(value).__name__} where an array of numbers belongs") from None
-
 
 def call(f: Callable[..., Any], args: Args) -> Any:
     """f with copies of the arguments; warnings are its own affair."""
@@ -445,7 +264,8 @@ class Finding(NamedTuple):
 
 def size(args: Args, value: Any, check: Check) -> float:
     """The largest entry of an exact result; where terms cancel, a tenth of the largest of what went in."""
-    given = [np.abs(args[name]).max() / 10 for name in ("x0", "xt", "x_T", "eps", "z", "noise") if name in args and check.name != "variance"]
+    names = [] if check.name == "variance" else [name for name in ("x0", "xt", "x_T", "eps", "z", "noise") if name in args]
+    given = [np.abs(args[name]).max() / 10 for name in names]
     return float(max([np.abs(value[np.isfinite(value)]).max(initial=0), *given])) or 1.0
 
 
@@ -464,7 +284,7 @@ def compare(check: Check, args: Args, got: Any, right: Any) -> Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """A function, what is asked of it, and the arguments (or v, or the least t) that are the same in all examples."""
+    """A function, what is asked of it, and the arguments (and v) that are the same in all examples."""
 
     step: str
     function: str
@@ -484,7 +304,7 @@ def answer(check: Check, args: Args, source: Any = reference) -> Any:
         return None
     if check.name == "point mass" and source is reference:
         return np.full(args["x_T"].shape, args["denoiser"].m)
-    with localcontext(prec=reference.DIGITS, traps=[]):
+    with localcontext(reference.CONTEXT):
         value = getattr(source, check.function)(*(a if name == "betas" else exact(a) for name, a in args.items()))
         return reduced(check, args, np.array(value if check.part is None else value[check.part]).astype(float))
 
@@ -511,14 +331,16 @@ def judge(check: Check, f: Callable[..., Any], args: Args) -> Finding:
         raise
     except Unusable as error:
         return Finding(math.inf, None, right, f"returns {error}")
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - strangers' code raises anything
         return Finding(math.inf, None, right, last_line(error))
     if right is not None:
         return compare(check, args, got, right)
     if got.shape != (args["T"],):
         return Finding(math.inf, got, None, f"shape {got.shape} where ({args['T']},) belongs")
     outside = got[~((got > 0) & (got < 1))]
-    return Finding(math.inf, got, None, f"a beta of {show(outside[0])}, outside (0, 1)") if outside.size else Finding(0.0, got, None)
+    if outside.size:
+        return Finding(math.inf, got, None, f"a beta of {show(outside[0])}, outside (0, 1)")
+    return Finding(0.0, got, None)
 
 
 def allowed(tolerance: float, args: Args) -> float:
@@ -546,7 +368,7 @@ def show(value: Any) -> str:
     if isinstance(value, (int, np.integer)):
         return str(value)
     if isinstance(value, (str, GaussianDenoiser)):
-        return getattr(value, "text", repr(value))
+        return value.text if isinstance(value, GaussianDenoiser) else repr(value)
     value = float(value)
     if not math.isfinite(value):
         return str(value)
@@ -563,7 +385,7 @@ def show_args(args: Args, names: Sequence[str], most: int = 19) -> str:
         value, text = args[name], ""
         if name == "betas" and len(value) > most:
             kinds = [kind for kind in ("linear", "cosine") if (standard_betas(kind, len(value)) == value).all()]
-            text = f"{kinds[0] if kinds else f'[{value[0]:.4g}, ..., {value[-1]:.4g}]'} (T = {len(value)})"
+            text = (kinds or [f"[{value[0]:.4g}, ..., {value[-1]:.4g}]"])[0] + f" (T = {len(value)})"
         elif isinstance(value, np.ndarray) and value.size > 24:
             text = f"an array of shape {value.shape}"
         parts.append(f"{name} = {text or show(value)}")
@@ -599,7 +421,8 @@ def check_values(check: Check, implementation: Implementation) -> Result:
                    search(examples(check.function, fixed, schedules(20 if "noise" in signature(check.function) else 60)), fails, 20))
         if smaller is not None:
             failures.insert(0, (smaller, next(finding for args, finding in reversed(seen) if args is smaller)))
-    note = [f"worst at {show_args(worst_args, [n for n in worst_args if n in ('betas', 't', 's', 'T')], 6)}"] if worst.deviation else []
+    where = show_args(worst_args, [name for name in worst_args if name in ("betas", "t", "s", "T")], 6)
+    note = [f"worst at {where}"] if worst.deviation else []
     result = replace(check.blank, digits=digits(worst.deviation))
     if skipped:
         note = [f"NotImplementedError in {len(skipped)} examples, which are left out"]
@@ -719,7 +542,7 @@ def check_calls(check: Check, implementation: Implementation) -> Result:
         return replace(check.blank, verdict="skipped", note="NotImplementedError")
     except Unusable as wrong:
         return replace(check.blank, verdict="fail", example="two calls", got=str(wrong))
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - strangers' code raises anything
         return replace(check.blank, verdict="fail", example="two calls, and one in float32", got=last_line(error))
     return check.blank
 
@@ -759,7 +582,7 @@ def check_times(check: Check, implementation: Implementation) -> Result:
             raise
         except Unusable as error:
             return f"returns {error}"
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - strangers' code raises anything
             return last_line(error)
         if found.shape != (n,):
             return f"{len(found)} times where {n} belong: {show(found[:8])}"
@@ -796,42 +619,6 @@ def check_times(check: Check, implementation: Implementation) -> Result:
 
 # ---------------------------------------------------------------- checks of loss and gradient
 
-def leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
-    """The arrays of a nested list, tuple or dict, with names; an array is its own only one."""
-    if isinstance(tree, dict):
-        return [leaf for key, value in tree.items() for leaf in leaves(value, f"{name}[{key!r}]" if name else str(key))]
-    if isinstance(tree, (list, tuple)) and not all(np.ndim(item) == 0 for item in tree if not isinstance(item, (dict, list, tuple))):
-        return [leaf for i, value in enumerate(tree) for leaf in leaves(value, f"{name}[{i}]")]
-    if isinstance(tree, (list, tuple)) and any(isinstance(item, (dict, list, tuple)) for item in tree):
-        return [leaf for i, value in enumerate(tree) for leaf in leaves(value, f"{name}[{i}]")]
-    return [(name, plain(tree))]
-
-
-def vector(tree: Any) -> Any:
-    """All numbers of a nested structure of arrays, one after another."""
-    if isinstance(tree, str):
-        return np.zeros(0)
-    return np.concatenate([np.ravel(leaf) for _, leaf in leaves(tree)] or [np.zeros(0)])
-
-
-def rebuild(tree: Any, numbers: Any) -> Any:
-    """A structure like `tree` with other numbers in its arrays."""
-    left = numbers
-
-    def build(node: Any) -> Any:
-        nonlocal left
-        if isinstance(node, dict):
-            return {key: build(value) for key, value in node.items()}
-        if isinstance(node, (list, tuple)):
-            items = [build(value) for value in node]
-            return type(node)(*items) if hasattr(node, "_fields") else type(node)(items)
-        size = math.prod(np.shape(node))
-        here, left = left[:size], left[size:]
-        return here.reshape(np.shape(node)).copy()
-
-    return build(tree)
-
-
 def training_example(implementation: Implementation, betas: Any, t: Sequence[int], seed: int) -> Args:
     """Arguments of loss and gradient; the parameters are moved a little, so that none is at an initial zero."""
     if implementation.get("parameters") is None:
@@ -861,7 +648,7 @@ def guarded(run: Callable[[Check, Implementation], Result]) -> Callable[[Check, 
             return replace(check.blank, verdict="skipped", note="NotImplementedError")
         except Unusable as wrong:
             return replace(check.blank, verdict="fail", example="a call", got=f"returns {wrong}")
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - strangers' code raises anything
             return replace(check.blank, verdict="fail", example="a call", got=last_line(error))
     return guard
 
@@ -882,7 +669,7 @@ def check_rows(check: Check, implementation: Implementation) -> Result:
         ratios = []
         for seed in range(4):
             t = np.random.default_rng(seed).integers(1, 8, B)
-            batch = training_example(implementation, arbitrary_betas(7, 7), t, 0) | {"t": t}
+            batch = training_example(implementation, arbitrary_betas(7, 7), t.tolist(), 0)
             rng = np.random.default_rng(10 + seed)
             batch["x0"], batch["eps"] = rng.standard_normal((2, B, implementation.dim))
             rows = [number(call(f, {**batch, **{k: batch[k][i:i + 1] for k in ("x0", "t", "eps")}})) for i in range(B)]
@@ -907,7 +694,7 @@ def check_line(check: Check, implementation: Implementation) -> Result:
     def differences(source: Any) -> tuple[Any, Any]:
         """Second difference for each t, and the third over the size of the loss, along the lines of x_t of `source`."""
         second, third = [], []
-        with localcontext(prec=reference.DIGITS, traps=[]):
+        with localcontext(reference.CONTEXT):
             for t, a in enumerate(args, 1):
                 try:
                     of_x0, of_eps = (float(source.q_sample(betas, x, t, 1 - x)) for x in (Decimal(1), Decimal(0)))
@@ -954,7 +741,6 @@ def check_line(check: Check, implementation: Implementation) -> Result:
                    got=f"{show(curvature / curvature[0])} times that of t = 1", exact="1, or the weights of step 8", looks_like=name)
 
 
-MOST_ENTRIES = 1000
 FACTORS: list[tuple[str, Callable[[int, int, float], float | None]]] = [
     ("a sign", lambda B, d, w: -1), ("left out (zero)", lambda B, d, w: 0),
     ("the 2 of the derivative of a square left out", lambda B, d, w: 0.5), ("a factor of 2 too much", lambda B, d, w: 2),
@@ -991,7 +777,7 @@ def check_gradient(check: Check, implementation: Implementation) -> Result:
         scale = np.abs(right).max() or 1.0
         off = np.where(np.isfinite(got), np.abs(got - right), math.inf)
         wrong = ~(off <= max(GRADIENT_TOLERANCE, implementation.tolerance) * scale + 3 * error)
-        worst = max(worst, float(np.where(wrong | (error < 1e-7 * scale), off, 0).max() / scale))
+        worst = max(worst, float(np.where(wrong | (error <= 10 * np.median(error)), off, 0).max() / scale))
         if wrong.any():
             weight = answer(replace(check, function="loss_weights", part=None), {"betas": betas})[t[0] - 1]
             factors = {words: k for words, factor in reasons.items() if (k := factor(len(t), d, weight)) is not None}
@@ -1008,80 +794,6 @@ def check_gradient(check: Check, implementation: Implementation) -> Result:
         name = " or ".join(words for words in reasons if words in tried) or "a wrong derivative"
         return replace(result, digits=digits(worst), looks_like=f"{name}, in {result.looks_like}")
     return replace(result, digits=digits(worst), note=how)
-
-
-def derivatives(value: Callable[[Any], Any], at: Any, most: int) -> tuple[Any, Any, Any, str]:
-    """Derivatives of value along directions, bounds of their errors, and the directions: the unit vectors if there are not too many."""
-    P, rng = len(at), np.random.default_rng(0)
-    groups = np.array_split(np.arange(P), min(P, most))
-    directions = np.zeros((len(groups), P))
-    for row, group in zip(directions, groups):
-        row[group] = rng.choice([-1.0, 1.0], len(group)) / math.sqrt(len(group)) if len(group) > 1 else 1.0
-
-    def complex_step(direction: Any) -> float | None:
-        try:
-            result = value(at + 1e-30j * direction)
-        except NotImplementedError:
-            raise
-        except Exception:
-            return None
-        return float(result.imag / 1e-30) if np.iscomplexobj(result) else None
-
-    def jitter() -> float:
-        step = 1e-6 * rng.standard_normal(P) / math.sqrt(P)
-        return abs(float((value(at + step) - 2 * value(at) + value(at - step)).real))
-
-    noise = float(np.median([jitter() for _ in range(5)]))
-    for _ in range(3):      # does the code take complex numbers, or use abs(), float() and the like?
-        direction = rng.standard_normal(P) / math.sqrt(P)
-        slope, (centred, error) = complex_step(direction), central(value, at, direction, noise)
-        if slope is None or not abs(slope - centred) <= 1e-6 * abs(centred) + 3 * error:
-            found = np.array([central(value, at, row, noise, 1e-10 * abs(centred)) for row in directions])
-            return found[:, 0], found[:, 1], directions, "by central differences"
-    slopes = [complex_step(row) for row in directions]
-    return np.array(slopes, dtype=float), np.zeros(len(slopes)), directions, "by complex steps"
-
-
-def central(value: Callable[[Any], Any], at: Any, direction: Any, noise: float, enough: float = 0.0) -> tuple[float, float]:
-    """A central difference extrapolated twice, and a bound of its error, for the step that makes the bound least.
-
-    The slopes ahead and behind, extrapolated too, differ by no more than errors, unless there is a kink of |x| or relu
-    within the step. Large steps serve single precision, where the loss itself is uncertain by `noise`.
-    """
-    best, least, here = math.nan, math.inf, float(value(at).real)
-    for h in (2e-3, 0.02, 0.2, 2e-5):
-        ahead, behind = (np.array([float(value(at + k * direction).real - here) / k for k in (s * h, s * h / 2, s * h / 4)]) for s in (1, -1))
-        D = (ahead + behind) / 2
-        twice = (D[0] - 20 * D[1] + 64 * D[2]) / 45
-        error = abs(twice - (4 * D[2] - D[1]) / 3) + abs((ahead - behind) @ [1, -6, 8]) / 3 + 10 * noise / h
-        if error < least:
-            best, least = float(twice), float(error)
-        if least <= max(1e-8 * abs(best), enough):
-            break
-    return best, least
-
-
-def entry(named: list[tuple[str, Any]], direction: Any) -> str:
-    """Where in the parameters a direction points."""
-    i = int(np.flatnonzero(direction)[0])
-    more = " and those after it" if np.count_nonzero(direction) > 1 else ""
-    for name, leaf in named:
-        if i < leaf.size:
-            return f"entry {name or ''}{list(map(int, np.unravel_index(i, leaf.shape)))}{more}"
-        i -= leaf.size
-    return ""
-
-
-def blocks(named: list[tuple[str, Any]], wrong: Any, directions: Any) -> str:
-    """The arrays, or the runs of entries of a flat vector, that are wrong."""
-    touched = (directions[wrong] != 0).any(0)
-    if len(named) > 1:
-        ends = np.cumsum([leaf.size for _, leaf in named])
-        counts = [int(part.sum()) for part in np.split(touched, ends[:-1])]
-        return ", ".join(f"{name} ({count} of {leaf.size} entries)" for (name, leaf), count in zip(named, counts) if count)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], touched, [0]])))
-    runs = [f"{a} to {b - 1}" if b - a > 1 else str(a) for a, b in zip(edges[::2], edges[1::2])]
-    return f"entries {', '.join(runs[:6])}{', ...' * (len(runs) > 6)} of 0 to {len(touched) - 1}"
 
 
 # ---------------------------------------------------------------- all of them
@@ -1151,7 +863,7 @@ def load(path: Path) -> Any:
     sys.path.insert(0, folder)
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), vars(found))  # noqa: S102
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - strangers' code raises anything
         raise ValueError(f"cannot check {path}: {last_line(error) or 'it exits'}") from None
     finally:
         sys.path.remove(folder)

@@ -117,7 +117,7 @@ def loss(parameters, betas, x0, t, eps):
 
 
 def gradient(parameters, betas, x0, t, eps):
-    W1, b1, W2, b2 = unpack(parameters)
+    W2 = unpack(parameters)[2]
     inputs, hidden, r = forward(parameters, betas, x0, t, eps)
     dr = 2 * r / r.size
     dz = (dr @ W2.T) * (1 - hidden**2)
