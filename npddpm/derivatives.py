@@ -17,6 +17,8 @@ def plain(value: Any) -> Any:
     """As a float64 array on the host (complex, if it is complex)."""
     for method in ("detach", "cpu", "get"):                                      # PyTorch's tensors, CuPy's arrays
         value = getattr(value, method)() if hasattr(value, method) and hasattr(value, "shape") else value
+    if value is None:
+        raise Unusable("None where an array of numbers belongs")
     try:
         array = np.asarray(value)
         return array if array.dtype.kind == "c" else array.astype(float)
