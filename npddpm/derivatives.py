@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+MOST_ENTRIES = 1000     # whose derivatives are taken one by one
 
 class Unusable(Exception):
     """What an implementation returned cannot be compared; the message says why."""
@@ -30,9 +31,7 @@ def leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
     """The arrays of a nested list, tuple or dict, with names; an array is its own only one."""
     if isinstance(tree, dict):
         return [leaf for key, value in tree.items() for leaf in leaves(value, f"{name}[{key!r}]" if name else str(key))]
-    if isinstance(tree, (list, tuple)) and not all(np.ndim(item) == 0 for item in tree if not isinstance(item, (dict, list, tuple))):
-        return [leaf for i, value in enumerate(tree) for leaf in leaves(value, f"{name}[{i}]")]
-    if isinstance(tree, (list, tuple)) and any(isinstance(item, (dict, list, tuple)) for item in tree):
+    if isinstance(tree, (list, tuple)) and any(isinstance(item, (dict, list, tuple)) or np.ndim(item) for item in tree):
         return [leaf for i, value in enumerate(tree) for leaf in leaves(value, f"{name}[{i}]")]
     return [(name, plain(tree))]
 
@@ -62,11 +61,8 @@ def rebuild(tree: Any, numbers: Any) -> Any:
     return build(tree)
 
 
-MOST_ENTRIES = 1000
-
-
 def derivatives(value: Callable[[Any], Any], at: Any, most: int) -> tuple[Any, Any, Any, str]:
-    """Derivatives of value along directions, bounds of their errors, and the directions: the unit vectors if there are not too many."""
+    """Derivatives of value along directions, bounds of their errors, the directions, and how: unit vectors if P <= most."""
     P, rng = len(at), np.random.default_rng(0)
     groups = np.array_split(np.arange(P), min(P, most))
     directions = np.zeros((len(groups), P))
@@ -97,7 +93,8 @@ def derivatives(value: Callable[[Any], Any], at: Any, most: int) -> tuple[Any, A
     return np.array(slopes, dtype=float), np.zeros(len(slopes)), directions, "by complex steps"
 
 
-def central(value: Callable[[Any], Any], at: Any, direction: Any, noise: float, enough: float = 0.0) -> tuple[float, float]:
+def central(value: Callable[[Any], Any], at: Any, direction: Any, noise: float,
+            enough: float = 0.0) -> tuple[float, float]:
     """A central difference extrapolated twice, and a bound of its error, for the step that makes the bound least.
 
     The slopes ahead and behind, extrapolated too, differ by no more than errors, unless there is a kink of |x| or relu
@@ -105,7 +102,8 @@ def central(value: Callable[[Any], Any], at: Any, direction: Any, noise: float, 
     """
     best, least, here = math.nan, math.inf, float(value(at).real)
     for h in (2e-3, 0.02, 0.2, 2e-5):
-        ahead, behind = (np.array([float(value(at + k * direction).real - here) / k for k in (s * h, s * h / 2, s * h / 4)]) for s in (1, -1))
+        ahead, behind = (np.array([float(value(at + k * direction).real - here) / k for k in (step, step / 2, step / 4)])
+                         for step in (h, -h))
         D = (ahead + behind) / 2
         twice = (D[0] - 20 * D[1] + 64 * D[2]) / 45
         error = abs(twice - (4 * D[2] - D[1]) / 3) + abs((ahead - behind) @ [1, -6, 8]) / 3 + 10 * noise / h
@@ -133,7 +131,7 @@ def blocks(named: list[tuple[str, Any]], wrong: Any, directions: Any) -> str:
     if len(named) > 1:
         ends = np.cumsum([leaf.size for _, leaf in named])
         counts = [int(part.sum()) for part in np.split(touched, ends[:-1])]
-        return ", ".join(f"{name} ({count} of {leaf.size} entries)" for (name, leaf), count in zip(named, counts) if count)
+        return ", ".join(f"{name} ({n} of {leaf.size} entries)" for (name, leaf), n in zip(named, counts) if n)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], touched, [0]])))
     runs = [f"{a} to {b - 1}" if b - a > 1 else str(a) for a, b in zip(edges[::2], edges[1::2])]
     return f"entries {', '.join(runs[:6])}{', ...' * (len(runs) > 6)} of 0 to {len(touched) - 1}"

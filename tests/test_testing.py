@@ -350,3 +350,9 @@ def test_the_section_check_your_own(name, slip, right, tmp_path, capsys):
     assert status == 1 and shown == answer.splitlines()
     assert code.count(slip) == 1
     assert run(tmp_path, capsys, code.replace(slip, right))[0] == 0
+
+
+def test_the_table_of_other_implementations_is_the_one_measured():
+    measured = (ROOT / "benchmarks/results/conformance.md").read_text(encoding="utf-8").splitlines()
+    table = [line for line in measured if line.startswith("| ")]
+    assert len(table) > 5 and set(table) <= set(README.splitlines())
