@@ -111,7 +111,8 @@ class DiffusersDDIM:
         scheduler = DDIMScheduler(len(betas), trained_betas=betas, clip_sample=False)
         scheduler.num_inference_steps = Fraction(len(betas), t - s)     # the previous time is T // this before
         eps = denoiser(tensor(xt), t)
-        return scheduler.step(eps, t - 1, tensor(xt), eta=eta, variance_noise=tensor(z) if eta > 0 else None).prev_sample
+        noise = tensor(z) if eta > 0 else None
+        return scheduler.step(eps, t - 1, tensor(xt), eta=eta, variance_noise=noise).prev_sample
 
     def times(self, T: int, n: int) -> Any:
         from diffusers import DDIMScheduler
@@ -132,7 +133,8 @@ class Lucidrains:
         model.channels = model.out_dim = 1
         model.self_condition = model.random_or_learned_sinusoidal_cond = False
         with mock.patch.object(module, "linear_beta_schedule", lambda T: torch.as_tensor(betas)):
-            return module.GaussianDiffusion(model, image_size=8, timesteps=len(betas), beta_schedule="linear", objective="pred_noise")
+            return module.GaussianDiffusion(model, image_size=8, timesteps=len(betas), beta_schedule="linear",
+                                            objective="pred_noise")
 
     def linear_betas(self, T: int) -> Any:
         from denoising_diffusion_pytorch import denoising_diffusion_pytorch as module
@@ -211,8 +213,9 @@ class Azula(Ancestral):
             return self.sampler(betas, eps, "DDPMSampler").step(xt, tensor(t), tensor(t - 1))
 
     def ddim_step(self, betas: Any, denoiser: Any, xt: Any, t: int, s: int, eta: float, z: Any) -> Any:
+        sampler = self.sampler(betas, denoiser(tensor(xt), t), "DDIMSampler", eta=eta)
         with drawing(z):
-            return self.sampler(betas, denoiser(tensor(xt), t), "DDIMSampler", eta=eta).step(tensor(xt), tensor(t), tensor(s))
+            return sampler.step(tensor(xt), tensor(t), tensor(s))
 
 
 class Monai(Ancestral):
@@ -302,15 +305,16 @@ class MhcDdim(Ancestral):
         return self.diffusion(betas)._predict_xstart_from_eps(tensor(xt), filled(xt, t - 1), tensor(eps))
 
     def step(self, betas: Any, eps: Any, xt: Any, t: int, z: Any, variance: str) -> Any:
+        diffusion = self.diffusion(betas, variance)
         with drawing(z):
-            return self.diffusion(betas, variance).p_sample(lambda x, t: eps, xt, filled(xt, t - 1), clip_denoised=False)["sample"]
+            return diffusion.p_sample(lambda x, t: eps, xt, filled(xt, t - 1), clip_denoised=False)["sample"]
 
     def ddim_step(self, betas: Any, denoiser: Any, xt: Any, t: int, s: int, eta: float, z: Any) -> Any:
         if s != t - 1:
             raise NotImplementedError
         with drawing(z):
-            return self.diffusion(betas).ddim_sample(lambda x, _: denoiser(x, t), tensor(xt), filled(xt, t - 1), clip_denoised=False,
-                                                     eta=eta)["sample"]
+            return self.diffusion(betas).ddim_sample(lambda x, _: denoiser(x, t), tensor(xt), filled(xt, t - 1),
+                                                     clip_denoised=False, eta=eta)["sample"]
 
 
 ADAPTERS: list[type] = [DiffusersDDPM, DiffusersDDIM, Lucidrains, SmallDiffusion, Azula, Monai, Labml, MhcDdim]
@@ -344,9 +348,15 @@ def cell(results: list[testing.Result]) -> str:
 
 def tables(rows: list[dict[str, Any]]) -> str:
     """Digits by function, and below what differs."""
-    functions = [f for f in testing.FUNCTIONS if any(r.function == f and r.verdict != "skipped" for row in rows for r in row["results"])]
+    found = [r for row in rows for r in row["results"]]
+    functions = [f for f in testing.FUNCTIONS if any(r.function == f and r.verdict != "skipped" for r in found)]
     body = [[row["name"], *(cell([r for r in row["results"] if r.function == f]) for f in functions)] for row in rows]
     text = table(["library", *functions], body)
-    notes = [f"- {row['name']}: `{r.function}`, {r.check}: {r.example}: got {r.got}" + f", exact {r.exact}" * (r.exact is not None)
-             + f". Looks like: {r.looks_like}" * (r.looks_like is not None) for row in rows for r in row["results"] if r.verdict == "fail"]
+    notes = []
+    for row in rows:
+        for r in row["results"]:
+            if r.verdict == "fail":
+                notes.append(f"- {row['name']}: `{r.function}`, {r.check}: {r.example}: got {r.got}"
+                             + f", exact {r.exact}" * (r.exact is not None)
+                             + f". Looks like: {r.looks_like}" * (r.looks_like is not None))
     return text + "\n\n" + "\n".join(notes)

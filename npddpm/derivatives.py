@@ -62,7 +62,7 @@ def rebuild(tree: Any, numbers: Any) -> Any:
 
 
 def derivatives(value: Callable[[Any], Any], at: Any, most: int) -> tuple[Any, Any, Any, str]:
-    """Derivatives of value along directions, bounds of their errors, the directions, and how: unit vectors if P <= most."""
+    """Derivatives of value along directions (unit vectors if P <= most), error bounds, the directions, and how."""
     P, rng = len(at), np.random.default_rng(0)
     groups = np.array_split(np.arange(P), min(P, most))
     directions = np.zeros((len(groups), P))
@@ -102,8 +102,8 @@ def central(value: Callable[[Any], Any], at: Any, direction: Any, noise: float,
     """
     best, least, here = math.nan, math.inf, float(value(at).real)
     for h in (2e-3, 0.02, 0.2, 2e-5):
-        ahead, behind = (np.array([float(value(at + k * direction).real - here) / k for k in (step, step / 2, step / 4)])
-                         for step in (h, -h))
+        ahead, behind = (np.array([float(value(at + k * direction).real - here) / k for k in (s, s / 2, s / 4)])
+                         for s in (h, -h))
         D = (ahead + behind) / 2
         twice = (D[0] - 20 * D[1] + 64 * D[2]) / 45
         error = abs(twice - (4 * D[2] - D[1]) / 3) + abs((ahead - behind) @ [1, -6, 8]) / 3 + 10 * noise / h

@@ -225,7 +225,8 @@ def fixed_examples(function: str, fixed: Args) -> Iterator[Args]:
         for t in some:
             for s in sorted({0, t // 2, t - 1}) if "s" in signature(function) else [0]:
                 B, d = (2, i % 2 + 1) if function == "variational_bound" else shapes[i % len(shapes)]
-                yield assemble(function, fixed, betas, t, s, normal(rng), B, d, m=(1.0, -0.5)[i % 2], v=(0.5, 2.0, 0.0)[i % 3])
+                m, v = (1.0, -0.5)[i % 2], (0.5, 2.0, 0.0)[i % 3]
+                yield assemble(function, fixed, betas, t, s, normal(rng), B, d, m, v)
                 i += 1
 
 
@@ -377,15 +378,17 @@ def show(value: Any) -> str:
         return show(value.item()) if value.ndim == 0 else f"[{', '.join(map(show, value))}]"
     if isinstance(value, (int, np.integer)):
         return str(value)
-    if isinstance(value, (str, GaussianDenoiser)):
-        return value.text if isinstance(value, GaussianDenoiser) else repr(value)
+    if isinstance(value, GaussianDenoiser):
+        return value.text
+    if isinstance(value, str):
+        return repr(value)
     value = float(value)
     if not math.isfinite(value):
         return str(value)
     for power, form in ((1, "{}"), (2, "sqrt({})")):
         fraction = Fraction(abs(value) ** power).limit_denominator(1000)
         if math.isclose(fraction, abs(value) ** power, rel_tol=2e-15) and fraction.numerator < 10_000:
-            return "-" * (value < 0) + form.format(fraction)
+            return ("-" if value < 0 else "") + form.format(fraction)
     return f"{value:.12g}"
 
 
@@ -477,15 +480,15 @@ def explained(check: Check, implementation: Implementation, result: Result, fail
         place = finding.place if finding.exact.ndim else ()
         example += f", entry {list(place)}" if finding.exact.size > 1 else ""
         got, right = show(finding.got[finding.place]), show(finding.exact[place])
-    cases = [*failures, *seen]
-    name = next((words for words, slip in slips(check.function) if reproduces(check, slip, implementation.tolerance, cases)), None)
+    cases, tolerance = [*failures, *seen], implementation.tolerance
+    name = next((words for words, slip in slips(check.function) if reproduces(check, slip, tolerance, cases)), None)
     if name is None and all(f.deviation <= allowed(1e-5, a) for a, f in seen):
         name = "single precision, which TOLERANCE = 1e-4 in the file allows for"
     return replace(result, verdict="fail", example=example, got=got, exact=right, looks_like=name)
 
 
 def reproduces(check: Check, slip: Any, tolerance: float, cases: list[tuple[Args, Finding]]) -> bool:
-    """Whether the slip gives what was got in all cases; at t = 1 and T, where an index may leave its array, it need not."""
+    """Whether the slip gives what was got in all cases, but for t = 1 and T, where an index may leave an array."""
     matched = False
     for args, finding in cases:
         if finding.exact is None or "noise" in args and len(args["betas"]) > 60:
@@ -510,7 +513,7 @@ def reproduces(check: Check, slip: Any, tolerance: float, cases: list[tuple[Args
 # ---------------------------------------------------------------- checks of conduct and of times
 
 def check_calls(check: Check, implementation: Implementation) -> Result:
-    """Inputs are left unchanged, nothing is kept between calls, float32 does. Right or wrong, f is compared with itself."""
+    """Inputs are left unchanged, nothing is kept between calls, float32 does: f is compared with itself."""
     f = implementation.get(check.function)
 
     def run(args: Args, given: Args | None = None) -> Any:
@@ -690,7 +693,8 @@ def check_rows(check: Check, implementation: Implementation) -> Result:
             ratios.append(float(number(call(f, batch)) / sum(rows)))
         if not np.ptp(ratios) <= 10 * max(implementation.tolerance, 1e-8) * abs(ratios[0]):
             mixed = "the time of row i used for coordinate i: abar_t of shape (B,) where (B, 1) belongs"
-            return replace(check.blank, verdict="fail", got=f"from {min(ratios):.6g} to {max(ratios):.6g}", exact="one number",
+            return replace(check.blank, verdict="fail", exact="one number",
+                           got=f"from {min(ratios):.6g} to {max(ratios):.6g}",
                            example=f"L(batch) / sum of L(row) in batches of B = {B}, d = {implementation.dim}",
                            looks_like=mixed if B == implementation.dim else None)
     return check.blank
@@ -706,7 +710,7 @@ def check_line(check: Check, implementation: Implementation) -> Result:
     args = [training_example(implementation, betas, [t], t) for t in range(1, T + 1)]
 
     def differences(source: Any) -> tuple[Any, Any]:
-        """Second differences for each t, and third and fourth ones over the size of the loss, along the lines of `source`."""
+        """Second differences for each t, and third and fourth ones over the size of L, along the lines of `source`."""
         second, third = [], []
         with localcontext(reference.CONTEXT):
             for t, a in enumerate(args, 1):
@@ -732,7 +736,7 @@ def check_line(check: Check, implementation: Implementation) -> Result:
                 other = differences(slip)[1]
             if len(other) > 2 and (other < tolerance).all():
                 return replace(check.blank, verdict="fail", got="another prediction", exact="the same", looks_like=words,
-                               example="x_t within the loss: x_0 and eps changed so that x_t stays the same")
+                               example="x_t within the loss: x_0 and eps move so that x_t stays")
         return replace(check.blank, note="not a square of eps - eps_hat(x_t, t), or of another x_t: not judged")
 
     def proportional(weights: Any) -> bool:
@@ -753,8 +757,9 @@ def check_line(check: Check, implementation: Implementation) -> Result:
             pass
     if name is None:
         return replace(check.blank, note="weights in t that are neither 1 nor those of step 8: not judged")
-    return replace(check.blank, verdict="fail", got=f"{show(curvature / curvature[0])} times that of t = 1", looks_like=name,
-                   exact="1, or the weights of step 8", example=f"weight of |eps - eps_hat|^2 in t, betas = {show(betas)}")
+    return replace(check.blank, verdict="fail", example=f"weight of |eps - eps_hat|^2 in t, betas = {show(betas)}",
+                   got=f"{show(curvature / curvature[0])} times that of t = 1", exact="1, or the weights of step 8",
+                   looks_like=name)
 
 
 FACTORS: list[tuple[str, Callable[[int, int, float], float | None]]] = [
@@ -771,7 +776,7 @@ FACTORS: list[tuple[str, Callable[[int, int, float], float | None]]] = [
 
 @guarded
 def check_gradient(check: Check, implementation: Implementation) -> Result:
-    """Every entry against derivatives of the loss; of more than 1000, and on further examples, groups along one direction."""
+    """Every entry against derivatives of the loss; of more than 1000, and on further examples, groups of entries."""
     f, L = implementation.get("gradient"), implementation.get("loss")
     if L is None:
         raise Unusable("nothing to compare with: no loss")

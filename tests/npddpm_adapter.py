@@ -68,8 +68,8 @@ class Npddpm:
         return [t for t, _ in run][:-1]
 
     def sample(self, betas, denoiser, x_T, noise, variance):
-        return npddpm.sample(self.denoiser(denoiser), npddpm.Schedule.from_betas(betas), *x_T.shape, x_T=x_T, noise=noise,
-                             variance=variance)
+        return npddpm.sample(self.denoiser(denoiser), npddpm.Schedule.from_betas(betas), *x_T.shape, x_T=x_T,
+                             noise=noise, variance=variance)
 
     def loss_weights(self, betas):
         return npddpm.Schedule.from_betas(betas).loss_weights[1:]

@@ -87,9 +87,13 @@ def test_the_reference_bound_lies_below_the_log_density_in_the_mean():
         betas = np.linspace(1e-4, 0.02, T) * 1000 / T * 0.9
         x0, noise = np.repeat(x, 4, axis=0), np.tile(np.tile(np.sign(x), (4, 1)), (T + 1, 1, 1))
         with testing.localcontext(reference.CONTEXT):
-            bound = reference.variational_bound(betas, testing.GaussianDenoiser(betas, 0.0, v), testing.exact(x0), testing.exact(noise))
+            denoiser = testing.GaussianDenoiser(betas, 0.0, v)
+            bound = reference.variational_bound(betas, denoiser, testing.exact(x0), testing.exact(noise))
         gaps.append(log_p - float(bound.mean()))
     assert gaps[0] > gaps[1] > gaps[2] > 0 and gaps[2] < 0.05
+
+
+CALLERS = {"_tables": "alpha_bars", "posterior_variance": "q_posterior", "loss_weight": "loss_weights"}
 
 
 def test_each_slip_is_in_the_text_and_changes_the_answer():
@@ -98,13 +102,13 @@ def test_each_slip_is_in_the_text_and_changes_the_answer():
     assert len(slips.SLIPS) > 100 and len({tuple(slip) for slip in slips.SLIPS}) == len(slips.SLIPS)
     for slip in slips.SLIPS:
         changed = False
-        function = {"_tables": "alpha_bars", "posterior_variance": "q_posterior", "loss_weight": "loss_weights"}.get(slip[0], slip[0])
+        function = CALLERS.get(slip[0], slip[0])
         for check in testing.CHECKS:
             if check.function != function or check.run is not testing.check_values:
                 continue
             for t, s in [(0, 0)] if function.endswith("betas") else [(3, 1), (1, 0), (2, 1)]:
                 args = ({"T": 1000} if function.endswith("betas") else testing.assemble(
-                    function, check.fixed or {}, betas, t, s, lambda *shape: rng.standard_normal(shape), 2, 2, 1.0, 0.5))
+                    function, check.fixed or {}, betas, t, s, testing.normal(rng), 2, 2, 1.0, 0.5))
                 right = testing.answer(check, args)
                 for module in slips.made(*slip[:3]):
                     try:
@@ -119,8 +123,11 @@ def test_each_slip_is_in_the_text_and_changes_the_answer():
 
 def in_single_precision(module):
     """The same functions, all of whose arrays are float32."""
+    def cast(a):
+        return a.astype(np.float32) if isinstance(a, np.ndarray) and a.dtype == float else a
+
     def single(f):
-        return lambda *args: f(*(a.astype(np.float32) if isinstance(a, np.ndarray) and a.dtype == float else a for a in args))
+        return lambda *args: f(*map(cast, args))
     functions = {name: single(getattr(module, name)) for name in testing.FUNCTIONS}
     return SimpleNamespace(**functions, TOLERANCE=1e-4)
 
@@ -156,7 +163,7 @@ class Loops:
 
     def loss(self, parameters, betas, x0, t, eps):
         """The mean of |r|, of a network with relu: differences alone can tell its derivatives."""
-        z, h = self.hidden(parameters, betas, x0, t, eps)
+        h = self.hidden(parameters, betas, x0, t, eps)[1]
         return float(sum(abs(h @ parameters["layers"][1] - eps).ravel())) / len(t)
 
     def hidden(self, parameters, betas, x0, t, eps):
@@ -175,7 +182,8 @@ class Loops:
 RIGHT = {"counted from 0": small_ddpm, "float32": in_single_precision(small_ddpm), "loops": Loops()}
 
 
-@pytest.mark.parametrize(("style", "function"), [(s, f) for s, module in RIGHT.items() for f in testing.FUNCTIONS if hasattr(module, f)])
+@pytest.mark.parametrize(("style", "function"), [(style, function) for style, module in RIGHT.items()
+                                                 for function in testing.FUNCTIONS if hasattr(module, function)])
 def test_right_implementations_pass(style, function):
     results = verdicts(RIGHT[style], function)
     assert [str(r) for r in results if r.verdict == "fail"] == []
@@ -192,7 +200,8 @@ def test_single_precision_is_named_where_the_file_does_not_say_so():
 def test_what_is_not_there_is_skipped():
     results = {(r.function, r.check): r for r in testing.check(SimpleNamespace(ddim_step=Loops().ddim_step))}
     assert results["ddim_step", "eta = 0"].verdict == "pass"
-    assert results["ddim_step", "eta = 1/2"].verdict == "skipped" and "NotImplementedError" in results["ddim_step", "eta = 1/2"].note
+    half = results["ddim_step", "eta = 1/2"]
+    assert half.verdict == "skipped" and half.note == "NotImplementedError"
     assert results["sample", "all"].verdict == "skipped" and results["sample", "all"].note == "not defined"
 
 
@@ -269,11 +278,14 @@ def test_the_smallest_example_has_round_numbers():
 @pytest.mark.parametrize(("old", "new", "words"), [
     ("return math.sqrt(abar) * x0 +", "x0 *= math.sqrt(abar); return x0 +", "x0 is written into"),
     ("return math.sqrt(abar) * x0 +", "global H; H += 1; return H * math.sqrt(abar) * x0 +", "a second time"),
-    ("return math.sqrt(abar) * x0 +", "eps = eps if eps.dtype == float else 2 * eps; return math.sqrt(abar) * x0 +", "float32"),
-    ("return math.sqrt(abar) * x0 +", "return np.add(math.sqrt(abar) * x0, math.sqrt(1 - abar) * eps, out=BUFFER[:x0.size].reshape(x0.shape)) "
-     "if x0.dtype == float else math.sqrt(abar) * x0 +", "changed by the next"),
-    ("abar = alpha_bars(betas)[t - 1]\n    return math", "KEPT.setdefault(id(betas), (betas, alpha_bars(betas))); "
-     "abar = KEPT[id(betas)][1][t - 1]\n    return math", "not noticed"),
+    ("return math.sqrt(abar) * x0 +", "eps = eps * (eps.itemsize / 8); return math.sqrt(abar) * x0 +", "float32"),
+    ("return math.sqrt(abar) * x0 +", """out = BUFFER[:x0.size].reshape(x0.shape)
+    if x0.dtype == float:
+        return np.add(math.sqrt(abar) * x0, math.sqrt(1 - abar) * eps, out=out)
+    return math.sqrt(abar) * x0 +""",
+     "changed by the next"),
+    ("abar = alpha_bars(betas)[t - 1]\n    return math", """KEPT.setdefault(id(betas), (betas, alpha_bars(betas)))
+    abar = KEPT[id(betas)][1][t - 1]\n    return math""", "not noticed"),
 ])
 def test_conduct(old, new, words):
     assert SMALL.count(old) == 1
@@ -284,8 +296,8 @@ def test_conduct(old, new, words):
 
 
 @pytest.mark.parametrize(("result", "words"), [
-    (lambda x0: x0.ravel(), "shape (1,) where (1, 1) belongs"), (lambda x0: None, "None where an array of numbers belongs"), (lambda x0: 1 / 0, "ZeroDivisionError: division by zero"),
-    (lambda x0: x0 * np.nan, "nan"), (lambda x0: sys.exit(3), "SystemExit: 3")])
+    (lambda x0: x0.ravel(), "shape (1,) where (1, 1) belongs"), (lambda x0: None, "None where an array of numbers belongs"),
+    (lambda x0: 1 / 0, "ZeroDivisionError: division by zero"), (lambda x0: x0 * np.nan, "nan"), (lambda x0: sys.exit(3), "SystemExit: 3")])
 def test_what_cannot_be_compared_fails_with_one_line(result, words):
     wrong = failures(SimpleNamespace(q_sample=lambda betas, x0, t, eps: result(x0)), "q_sample")
     assert words in wrong[0].got and "\n" not in wrong[0].got
@@ -315,8 +327,9 @@ def test_command(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("def broken(:", "SyntaxError"), ("1 / 0", "ZeroDivisionError"), ("raise SystemExit", "SystemExit"), ("x = 1", "nothing to check"),
-    ("TOLERANCE = 'small'\n" + RIGHT_FILE, "TOLERANCE must be"), ("DIM = 0\n" + RIGHT_FILE, "DIM must be"), ("q_sample = 1\n", "must be a function")])
+    ("def broken(:", "SyntaxError"), ("1 / 0", "ZeroDivisionError"), ("raise SystemExit", "SystemExit"),
+    ("x = 1", "nothing to check"), ("q_sample = 1\n", "must be a function"),
+    ("TOLERANCE = 'small'\n" + RIGHT_FILE, "TOLERANCE must be"), ("DIM = 0\n" + RIGHT_FILE, "DIM must be")])
 def test_a_file_that_cannot_be_used(tmp_path, capsys, text, words):
     code, out, err = run(tmp_path, capsys, text)
     assert code == 2 and out == "" and words in err and err.splitlines()[-1].startswith("npddpm: ")
@@ -342,8 +355,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
     ("mine.py", "beta * (1 - abar)", "beta * (1 - before)"), ("net.py", "dr.mean(axis=0)", "dr.sum(axis=0)")])
 def test_the_section_check_your_own(name, slip, right, tmp_path, capsys):
     """The file with its slip gives the answer that is printed below it; without the slip nothing fails."""
-    code, answer = re.search(rf"^```py\n# {name}\n(.*?)^```.*?^```text\n\$ npddpm check {name} \| grep -A1 FAIL\n(.*?)^```", README,
-                             re.MULTILINE | re.DOTALL).groups()
+    code, answer = re.search(rf"^```py\n# {name}\n(.*?)^```.*?^```text\n\$ npddpm check {name} \| grep -A1 FAIL\n(.*?)^```",
+                             README, re.MULTILINE | re.DOTALL).groups()
     status, out, _ = run(tmp_path, capsys, code)
     lines = out.splitlines()
     shown = [line for i, line in enumerate(lines) if "FAIL" in line or (i and "FAIL" in lines[i - 1])]
