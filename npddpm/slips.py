@@ -72,6 +72,8 @@ predict_x0 | / A[t].sqrt() | / 1 | not divided by sqrt(abar_t)
 predict_x0 | (1 - A[t]).sqrt() | (1 - A[t]) | 1 - abar_t where its root belongs
 predict_x0 | xt - (1 | xt + (1 | a sign, in front of eps
 reverse_mean | / a[t].sqrt() | / A[t].sqrt() | 1/sqrt(abar_t) where 1/sqrt(alpha_t) belongs
+reverse_mean | (xt - b[t] / (1 - A[t]).sqrt() * eps) / a[t].sqrt() | xt / A[t].sqrt() - b[t] / (a[t] * (1 - A[t])).sqrt() * eps | 1/sqrt(abar_t) where 1/sqrt(alpha_t) belongs, in front of x_t
+reverse_mean | (xt - b[t] / (1 - A[t]).sqrt() * eps) / a[t].sqrt() | xt / a[t].sqrt() - b[t] / (A[t] * (1 - A[t])).sqrt() * eps | 1/sqrt(abar_t) where 1/sqrt(alpha_t) belongs, in front of eps
 reverse_mean | / a[t].sqrt() | / a[t] | 1/alpha_t where 1/sqrt(alpha_t) belongs
 reverse_mean | / a[t].sqrt() | * a[t].sqrt() | multiplied by sqrt(alpha_t) where it is to be divided
 reverse_mean | / a[t].sqrt() | / 1 | not divided by sqrt(alpha_t)
@@ -94,6 +96,7 @@ reverse_step | if variance == "beta" | if variance != "beta" | "beta" and "poste
 reverse_step | if variance == "beta" | if True | beta_t whatever the variance asked for
 reverse_step | if variance == "beta" | if False | rho_t whatever the variance asked for
 reverse_step | b[t] if | a[t] if | alpha_t where beta_t belongs, in sigma_t^2
+reverse_step | else posterior_variance(betas, t) | else posterior_variance(betas, t - 1) | t-1 where t belongs, in sigma_t
 reverse_step | b[t] if | b[t - 1] if | t-1 where t belongs, in sigma_t
 reverse_step | denoiser(xt, t) | denoiser(xt, t - 1) | the denoiser asked at t-1 (times counted from 0)
 reverse_step | reverse_mean(betas, xt, t, eps) | predict_x0(betas, xt, t, eps) | the predicted x_0 where the mean of x_{t-1} belongs
@@ -102,6 +105,7 @@ ddim_step | Decimal(eta) ** 2 | Decimal(eta) | eta where eta^2 belongs
 ddim_step | Decimal(eta) ** 2 | Decimal(eta) ** 4 | eta^2 where eta belongs, in sigma
 ddim_step | (1 - A[t] / A[s]) * (1 - A[s]) / (1 - A[t]) | ((1 - A[t] / A[s]) * (1 - A[s]) / (1 - A[t])) ** 2 | a root left out, in sigma
 ddim_step | A[s] | A[s or 1] | abar_1 where abar_0 = 1 belongs, at s = 0
+ddim_step | return | s2 = sigma2 / eta2 * Decimal(eta) if eta else sigma2; return (A[s] / A[t]).sqrt() * xt - (s2 + A[s] / A[t] - 1) / ((A[s] / A[t] - A[s]).sqrt() + (1 - A[s] - sigma2).sqrt()) * eps + s2.sqrt() * z # | eta where eta^2 belongs, in sigma^2 but not under the root
 ddim_step | (1 - A[s] - sigma2) | (1 - A[s]) | sigma^2 not taken off 1 - abar_s
 ddim_step | (1 - A[s] - sigma2) | (1 - A[s] - sigma2.sqrt()) | sigma where sigma^2 belongs, taken off 1 - abar_s
 ddim_step | (1 - A[s] - sigma2).sqrt() | (1 - A[s] - sigma2) | a root left out, in front of eps
@@ -135,6 +139,7 @@ loss_weight | b[t] / (2 * a[t] * (1 - A[t])) | b[t] ** 2 / (2 * posterior_varian
 variational_bound | bound = -(A | bound = (A | a sign, of KL( q(x_T | x_0) || p(x_T) )
 variational_bound | d * (-A[T] | (-A[T] | d forgotten in the term of p(x_T)
 variational_bound | d * (-A[T] - (1 - A[T]).ln()) | 0 | the constants of the term of p(x_T) left out
+variational_bound | (A[T] * (x0**2).sum(1) + d * (-A[T] | (A[T - 1] * (x0**2).sum(1) + d * (-A[T - 1] | T-1 where T belongs, in abar_T of the term of p(x_T)
 variational_bound | A[T] | A[T - 1] | T-1 where T belongs, in the term of p(x_T)
 variational_bound | bound = -( | bound = 0 * ( | the term of p(x_T) left out
 variational_bound | - (1 - A[T]).ln() | + (1 - A[T]).ln() | the sign of the logarithm in the term of p(x_T)

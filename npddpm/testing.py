@@ -49,7 +49,8 @@ except ImportError:
 
 TOLERANCE, GRADIENT_TOLERANCE = 1e-8, 1e-6
 SINGLE = 1e-6       # a TOLERANCE from here on says that the implementation works in single precision
-SECONDS = 1.5       # for the search of one check; the fixed examples are always tried
+MOST_TRIED = 150    # examples that a search may judge while it shrinks a failure,
+SECONDS = 5         # and the time after which it stops where the implementation is slow; the fixed ones are always tried
 Args = dict[str, Any]
 
 
@@ -414,7 +415,7 @@ def check_values(check: Check, implementation: Implementation) -> Result:
     skipped: list[Args] = []
 
     def fails(args: Args) -> bool:
-        if time.monotonic() > start + 2 * SECONDS and len(seen) > len(grid):
+        if len(seen) > len(grid) and (len(seen) > len(grid) + MOST_TRIED or time.monotonic() > start + SECONDS):
             return False
         try:
             finding = judge(check, f, args)
