@@ -12,6 +12,7 @@ import json
 import re
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -188,23 +189,23 @@ def plot(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Return 1 if a check fails. What the file prints goes to stderr."""
+    """Return 1 if a check fails. What the file prints goes to stderr, and hypothesis leaves no folder behind."""
     try:
         from . import testing
     except ImportError as error:
         raise ValueError(str(error)) from None
-    with contextlib.redirect_stdout(sys.stderr):
-        implementation = testing.load(args.file)
-        found = testing.results(implementation)
     results = []
-    while True:
+    with tempfile.TemporaryDirectory() as home, testing.storage(home):
         with contextlib.redirect_stdout(sys.stderr):
-            result = next(found, None)
-        if result is None:
-            break
-        results.append(result)
-        if not args.json:
-            print(result, flush=True)
+            found = testing.results(testing.load(args.file))
+        while True:
+            with contextlib.redirect_stdout(sys.stderr):
+                result = next(found, None)
+            if result is None:
+                break
+            results.append(result)
+            if not args.json:
+                print(result, flush=True)
     failed = sum(result.verdict == "fail" for result in results)
     if args.json:
         print(json.dumps([dataclasses.asdict(result) for result in results], indent=1))

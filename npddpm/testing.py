@@ -874,6 +874,16 @@ class Implementation:
         return f
 
 
+@contextlib.contextmanager
+def storage(folder: str) -> Iterator[None]:
+    """Within the block hypothesis keeps its files there, not in the working directory."""
+    hypothesis.configuration.set_hypothesis_home_dir(folder)
+    try:
+        yield
+    finally:
+        hypothesis.configuration.set_hypothesis_home_dir(None)
+
+
 def load(path: Path) -> Any:
     """Run a file and return it as a module; ValueError if that fails. It is run, so only load code you trust."""
     if not path.is_file():

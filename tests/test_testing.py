@@ -315,7 +315,8 @@ def run(tmp_path, capsys, text, *options):
 RIGHT_FILE = "import numpy as np\nprint('hello')\ndef alpha_bars(betas):\n    return np.cumprod(1 - betas)\n"
 
 
-def test_command(tmp_path, capsys):
+def test_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     code, out, err = run(tmp_path, capsys, RIGHT_FILE)
     assert code == 0 and "hello" in err and "hello" not in out
     assert re.search(r"^step 1 +alpha_bars +pass +products: 1[56] digits", out, re.MULTILINE)
@@ -323,6 +324,7 @@ def test_command(tmp_path, capsys):
     code, out, _ = run(tmp_path, capsys, RIGHT_FILE.replace("1 - betas", "betas"), "--json")
     found = {r["check"]: r for r in json.loads(out) if r["function"] == "alpha_bars"}
     assert code == 1 and found["products"]["verdict"] == "fail" and found["calls"]["verdict"] == "pass"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.py"], "nothing else is left behind"
     assert set(found["products"]) >= {"function", "check", "verdict", "digits", "example", "got", "exact", "looks_like"}
 
 
