@@ -16,7 +16,7 @@ class Unusable(Exception):
 
 def plain(value: Any) -> Any:
     """As a float64 array on the host (complex, if it is complex)."""
-    for method in ("detach", "cpu", "get"):                                      # PyTorch's tensors, CuPy's arrays
+    for method in ("detach", "cpu", "get"):                                      # tensors, and arrays of a GPU
         value = getattr(value, method)() if hasattr(value, method) and hasattr(value, "shape") else value
     if value is None:
         raise Unusable("None where an array of numbers belongs")
