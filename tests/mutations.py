@@ -39,19 +39,19 @@ gaussian.py | (e - log_ratio)).sum(-1) | (e + log_ratio)).sum(-1) | a sign in KL
 gaussian.py | xp.where(xp.abs(e) < 0.5, xp.log1p(xp.maximum(e, -0.5)), xp.log(ratio)) | xp.log(ratio) | log for log1p in KL
 gaussian.py | scale_2**2 * variance_1 + variance_2 | scale_2 * variance_1 + variance_2 | a scale not squared
 gaussian.py | cross = scale * variance\n | cross = scale**2 * variance\n | a scale squared in a covariance
-gaussian.py | (variance_y * mean + scale * variance * y) / total | (variance_y * mean + variance * y) / total | a scale forgotten in Bayes' rule
-schedule.py | np.log1p(-betas) | np.log1p(betas) | a sign in log alpha
+gaussian.py | return (variance_y * mean + scale * variance * y) / total | return (variance_y * mean + variance * y) / total | a scale forgotten in Bayes' rule
+schedule.py | np.log1p(-self.betas) | np.log1p(self.betas) | a sign in log alpha
 schedule.py | 0 - np.expm1(log_alpha_bars) | 1 - np.exp(log_alpha_bars) | 1 - abar with cancellation
 schedule.py | sqrt_alpha_bars = np.exp(0.5 * log_alpha_bars) | sqrt_alpha_bars = np.exp(log_alpha_bars) | abar for sqrt(abar)
-schedule.py | np.sqrt(one_minus_alpha_bars), | one_minus_alpha_bars, | 1 - abar for its root
-schedule.py | "posterior_variances": betas * (before / after) | "posterior_variances": alphas * (before / after) | alpha for beta in rho_t
-schedule.py | "posterior_variances": betas * (before / after) | "posterior_variances": betas * (before > 0) | beta_t for rho_t
-schedule.py | np.append(0.0, sqrt_alpha_bars[:-1]) * betas / after | sqrt_alpha_bars * betas / after | t for t-1 in the weight of x_0
-schedule.py | np.sqrt(alphas) * (before / after) | alphas * (before / after) | alpha for sqrt(alpha) in the weight of x_t
-schedule.py | betas / np.sqrt(alphas * after) | betas / np.sqrt(np.exp(log_alpha_bars) * after) | abar for alpha in step 7
-schedule.py | "rsqrt_alphas": 1 / np.sqrt(alphas) | "rsqrt_alphas": 1 / sqrt_alpha_bars | 1/sqrt(abar) for 1/sqrt(alpha) in step 7
-schedule.py | betas / (2 * alphas * after) | betas / (2 * np.exp(log_alpha_bars) * after) | abar for alpha in step 8
-schedule.py | betas / (2 * alphas * after) | betas / (alphas * after) | the 2 of step 8
+schedule.py | = np.sqrt(self.one_minus_alpha_bars) | = self.one_minus_alpha_bars | 1 - abar for its root
+schedule.py | posterior_variances = self.betas * (before / after) | posterior_variances = self.alphas * (before / after) | alpha for beta in rho_t
+schedule.py | posterior_variances = self.betas * (before / after) | posterior_variances = self.betas * (before > 0) | beta_t for rho_t
+schedule.py | np.append(0.0, self.sqrt_alpha_bars[:-1]) * self.betas / after | self.sqrt_alpha_bars * self.betas / after | t for t-1 in the weight of x_0
+schedule.py | np.sqrt(self.alphas) * (before / after) | self.alphas * (before / after) | alpha for sqrt(alpha) in the weight of x_t
+schedule.py | self.betas / np.sqrt(self.alphas * after) | self.betas / np.sqrt(self.alpha_bars * after) | abar for alpha in step 7
+schedule.py | rsqrt_alphas = 1 / np.sqrt(self.alphas) | rsqrt_alphas = 1 / self.sqrt_alpha_bars | 1/sqrt(abar) for 1/sqrt(alpha) in step 7
+schedule.py | self.betas / (2 * self.alphas * after) | self.betas / (2 * self.alpha_bars * after) | abar for alpha in step 8
+schedule.py | self.betas / (2 * self.alphas * after) | self.betas / (self.alphas * after) | the 2 of step 8
 schedule.py | x0, self._at(self.sqrt_one_minus_alpha_bars, t, x0), eps) | x0, self._at(self.one_minus_alpha_bars, t, x0), eps) | a variance for a deviation in q_sample
 schedule.py | self.log_alphas[r + 1:t + 1] | self.log_alphas[r:t + 1] | a step too many from r to t
 schedule.py | cross = math.sqrt(self.alphas[t]) * v | cross = self.alphas[t] * v | alpha for sqrt(alpha) in step 4
@@ -59,13 +59,13 @@ schedule.py | (xt - self.noise(t, xt) * eps) / self.signal(t, xt) | (xt - self.n
 schedule.py | -self._at(self.reverse_eps_coefs, t, xt), eps) | self._at(self.reverse_eps_coefs, t, xt), eps) | a sign in step 7
 schedule.py | sigma2 = eta**2 * v * before / after | sigma2 = eta * v * before / after | eta for eta^2
 schedule.py | sigma2 = eta**2 * v * before / after | sigma2 = eta**2 * v | beta_t for rho_t in DDIM
-schedule.py | (sigma2 * scale**2 + v) | (sigma2 * scale + v) | a scale not squared in DDIM
+schedule.py | (v + scale**2 * sigma2) | (v + scale * sigma2) | a scale not squared in DDIM
 schedule.py | np.sin(a + b) / np.cos(a) ** 2 | np.sin(a + b) / np.cos(b) ** 2 | t for t-1 in the cosine
 schedule.py | (values - added)\n | 0\n | sums without compensation
 mlp.py | slope = 2 - u | slope = 1 - u | tanh for its square in g'
 mlp.py | slope += u | slope += 1 | 1 for 1 + tanh in g'
-mlp.py | multiply(self._signal, grad_out, | multiply(1.0, grad_out, | the factor of F forgotten backwards
-mlp.py | axpby(noise, xt, self._signal, F[M.rows]) | axpby(self._signal, xt, noise, F[M.rows]) | signal and noise exchanged
+mlp.py | multiply(self._signal, d_eps_hat, | multiply(1.0, d_eps_hat, | the factor of F forgotten backwards
+mlp.py | axpby(noise, xt, signal, F[rows]) | axpby(signal, xt, noise, F[rows]) | signal and noise exchanged
 mlp.py | W_1[-1:] + tau[t] @ W_1[:k] | W_1[-1:] | the time features forgotten
 mlp.py | math.sqrt(2 / len(block)) / 2 | math.sqrt(2 / len(block)) | He's deviation not halved
 optim.py | v += g * g | v += g | g for g^2
@@ -74,16 +74,16 @@ optim.py | math.sqrt(n2) * self.eps | self.eps | eps not scaled with V
 optim.py | max_norm / xp.maximum(max_norm, | max_norm / xp.minimum(max_norm, | clipping upside down
 optim.py | max(1 - decay, 9 / (t + 9)) | min(1 - decay, 9 / (t + 9)) | max and min of the average's decay
 backend.py | u *= -2 | u *= -1 | the 2 of Box and Muller
-diffusion.py | r = predict(net, xt, t) - eps | r = predict(net, xt, t) - x0 | x_0 for eps in the loss
-diffusion.py | grad = (2 / r.size) * weighted | grad = (1 / r.size) * weighted | the 2 of the derivative
-diffusion.py | grad = (2 / r.size) * weighted | grad = (2 / r.size) * r | the weight left out of the gradient
+diffusion.py | residual = predict(net, xt, t) - eps | residual = predict(net, xt, t) - x0 | x_0 for eps in the loss
+diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (1 / residual.size) * weighted | the 2 of the derivative
+diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (2 / residual.size) * residual | the weight left out of the gradient
 diffusion.py | sigma = math.sqrt(s.betas[t]) | sigma = s.betas[t] | a variance for a deviation in the sampler
-diffusion.py | math.sqrt(s.betas[t]) if r > 0 else 0.0 | math.sqrt(s.betas[t]) | noise in the last step
+diffusion.py | and eta == 1 and r > 0: | and eta == 1: | noise in the last step
 diffusion.py | s.q_mean_variance(x0, s.T), 0.0 | s.q_mean_variance(x0, s.T - 1), 0.0 | T-1 for T in the prior
 diffusion.py | float(s.reverse_eps_coefs[t])**2 / (2 * sigma2) | float(s.loss_weights[t]) | the weight of beta_t for that of rho_t
 diffusion.py | axpby(abar, eps, -math.sqrt(abar * rest), x0) | axpby(abar, eps, math.sqrt(abar * rest), x0) | a sign in the control variate
-diffusion.py | known_error(s, x0, t, eps) * float | -known_error(s, x0, t, eps) * float | the control variate added twice
-diffusion.py | / (2 * sigma2)) / n | / (2 * sigma2)) | n draws summed
+diffusion.py | weight * known_error(s, x0, t, eps) | -weight * known_error(s, x0, t, eps) | the control variate added twice
+diffusion.py | known_error(s, x0, t, eps)) / n | known_error(s, x0, t, eps)) | n draws summed
 oracle.py | total = signal**2 * lam + noise**2 | total = lam + noise**2 | C_k without abar
 oracle.py | x - signal * m, axes) | x - signal**2 * m, axes) | abar for sqrt(abar) in a mean
 oracle.py | xp.log(w) - 0.5 * (y**2 / total + | xp.log(w) - 0.5 * (y**2 / total - | the sign of the normaliser
