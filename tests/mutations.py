@@ -109,7 +109,8 @@ def killer(file: str, old: str, new: str, _: str = "", named: str = "") -> str |
         order = ["test_derivation", f"test_{path.stem}"]
         tests = sorted((copy / "tests").glob("test_*.py"), key=lambda test: test.stem not in order)
         chosen = ["-k", named, "tests/test_derivation.py"] if named else map(str, tests)
-        run = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *chosen],
+        itself = "tests/test_readme.py::test_the_slips_can_still_be_made"
+        run = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--deselect", itself, *chosen],
                              check=False, cwd=copy, env=environment, capture_output=True, text=True)
     failed = re.search(r"^(?:FAILED|ERROR) tests/(.+?)(?: - |$)", run.stdout, re.MULTILINE)
     assert run.returncode == 0 or failed and (not named or "::" in failed[1]), run.stdout[-1000:]
