@@ -4,6 +4,7 @@
     python -m benchmarks --peers     and the same step in PyTorch, JAX and scikit-learn, where installed
     python -m benchmarks --quick     the small sizes only, nothing written
     python -m benchmarks quality     seconds until samples are as good as real data
+    python -m benchmarks conformance what npddpm.testing says about other implementations that are installed
 """
 
 from __future__ import annotations
@@ -82,13 +83,21 @@ def run(device: str, with_peers: bool, quick: bool) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["speed", "quality"], default="speed")
+    parser.add_argument("what", nargs="?", choices=["speed", "quality", "conformance"], default="speed")
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds; writes nothing")
     parser.add_argument("--device", choices=["cpu", "gpu", "all"], default="all")
     parser.add_argument("--peers", action="store_true", help="compare with the frameworks that are installed")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     args = parser.parse_args()
 
+    if args.what == "conformance":
+        from . import conformance
+        about = describe("cpu")
+        text = (f"Python {about['versions']['Python']}, NumPy {about['versions']['numpy']}, PyTorch {about['versions'].get('torch')}, "
+                f"{about['date']}\n\n{conformance.tables(conformance.run())}\n")
+        (report.RESULTS / "conformance.md").write_text(text, encoding="utf-8")
+        print(text)
+        return
     devices = ["cpu", "gpu"] if args.device == "all" else [args.device]
     try:
         device_module("gpu")

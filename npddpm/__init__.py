@@ -1,5 +1,7 @@
 """npddpm: denoising diffusion in NumPy, with every gradient in plain sight."""
 
+from typing import Any
+
 from .diffusion import Bound, loss_and_gradient, sample, trajectory, variational_bound
 from .mlp import MLP
 from .oracle import GaussianMixture
@@ -9,3 +11,12 @@ from .train import DDPM
 __version__ = "0.1.0"
 __all__ = ["DDPM", "MLP", "Bound", "GaussianMixture", "Schedule", "loss_and_gradient", "sample",
            "trajectory", "variational_bound"]
+
+
+def __getattr__(name: str) -> Any:
+    """`npddpm.testing`, imported when it is first used: it needs hypothesis."""
+    if name == "testing":
+        import importlib
+
+        return importlib.import_module(".testing", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,13 +1,17 @@
-"""The command line: train, sample, evaluate, plot."""
+"""The command line: train, sample, evaluate, plot, check."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import hashlib
 import itertools
+import json
 import re
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -73,6 +77,10 @@ def parser() -> Parser:
         command.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     for command in (evaluate, plot):
         command.add_argument("data", metavar="DATA", nargs="?", help="by default what the model was trained on")
+
+    check = commands.add_parser("check", help="check an implementation of DDPM against the identities")
+    check.add_argument("file", metavar="FILE.py", type=Path, help="the implementation; it is run")
+    check.add_argument("--json", action="store_true", help="print a list of objects")
     return main
 
 
@@ -179,6 +187,33 @@ def plot(args: argparse.Namespace) -> None:
         print(f"wrote {args.animate}")
 
 
+def check(args: argparse.Namespace) -> int:
+    """Return 1 if a check fails. What the file prints goes to stderr, and hypothesis leaves no folder behind."""
+    try:
+        from . import testing
+    except ImportError as error:
+        raise ValueError(str(error)) from None
+    results = []
+    with tempfile.TemporaryDirectory() as home, testing.storage(home):
+        with contextlib.redirect_stdout(sys.stderr):
+            found = testing.results(testing.load(args.file))
+        while True:
+            with contextlib.redirect_stdout(sys.stderr):
+                result = next(found, None)
+            if result is None:
+                break
+            results.append(result)
+            if not args.json:
+                print(result, flush=True)
+    failed = sum(result.verdict == "fail" for result in results)
+    if args.json:
+        print(json.dumps([dataclasses.asdict(result) for result in results], indent=1))
+    else:
+        passed = sum(result.verdict == "pass" for result in results)
+        print(f"{passed} checks passed, {failed} failed, {len(results) - passed - failed} skipped")
+    return int(failed > 0)
+
+
 # ---------------------------------------------------------------- what they share
 
 def check_output(out: Path, suffixes: Sequence[str] = (), **inputs: str | Path | None) -> None:
@@ -281,7 +316,9 @@ def progress(counts: Iterable[int], total: int, unit: str, first: int = 0,
 def main(argv: list[str] | None = None) -> int:
     try:
         args = parser().parse_args(argv)
-        {"train": train, "sample": sample, "evaluate": evaluate, "plot": plot}[args.command](args)
+        commands: dict[str, Callable[[argparse.Namespace], int | None]] = {
+            "train": train, "sample": sample, "evaluate": evaluate, "plot": plot, "check": check}
+        return commands[args.command](args) or 0
     except MemoryError as error:
         print(f"npddpm: out of memory: {error}; smaller --hidden, --depth, --batch-size or --T need less", file=sys.stderr)
         return 2
@@ -291,7 +328,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("npddpm: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

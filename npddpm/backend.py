@@ -1,4 +1,4 @@
-"""The one file that knows CuPy exists: array modules, transfer, random numbers and fused kernels.
+"""The one file that names CuPy: array modules, transfer, random numbers and fused kernels.
 
 CuPy is looked up, never imported, until a GPU is asked for: no array can be CuPy's before CuPy has
 been imported, so ``sys.modules`` answers the question without its cost.

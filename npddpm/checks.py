@@ -1,4 +1,4 @@
-"""Every refusal of an argument, once: one line that names the argument, what it got and what would do."""
+"""The refusals that modules share, each once: one line that names the argument, what it got and what would do."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def check_alike(**arrays: Any) -> list[Any]:
 
 def check_shape(name: str, array: Any, *shape: int | str) -> Any:
     """Return the array, or raise ValueError if it has another shape; a letter in place of a number stands for any."""
-    if len(shape) != array.ndim or any([n != m and isinstance(n, int) for n, m in zip(shape, array.shape)]):
+    if len(shape) != array.ndim or any(n != m and isinstance(n, int) for n, m in zip(shape, array.shape)):
         wanted = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
         raise ValueError(f"{name} must have shape ({wanted}), got {array.shape}")
     return array

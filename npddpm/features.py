@@ -16,13 +16,15 @@ class Features:
 
         A_0 = [ sin(t w), cos(t w),  x_t,  sin(2^k x_t), cos(2^k x_t),  1 ]
 
-    The 32 frequencies w fall from 1 to 10^-4 (Vaswani et al. 2017), with t counted in thousandths of T. The octaves
+    The 32 frequencies are w_k = 10000^(-k/32) (Vaswani et al. 2017), and t is first scaled to 0..1000. The octaves
     k = 0 ... fourier - 1 give a narrow network the sharp edges of low-dimensional data.
 
     Attributes
     ----------
     tau : (T+1, 64) array
         Row t is what A_0 has of t.
+    time_columns : int
+        Their number, 64.
     omega, phase : (d, 2 d fourier) and (2 d fourier,) arrays
         sin(x omega + phase) are the sines and cosines of x.
     """
@@ -34,10 +36,10 @@ class Features:
         omega = np.kron(np.eye(dim), np.tile(2.0 ** np.arange(fourier), 2))
         phase = np.tile(np.repeat([0, np.pi / 2], fourier), dim)                # cos(x) = sin(x + pi/2)
         self.tau, self.omega, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, omega, phase))
-        self.xp, self.dim, self.of_t = xp, dim, len(tau[0])                     # columns of A_0 that depend on t alone
+        self.xp, self.dim, self.time_columns = xp, dim, tau.shape[1]
 
-    def of_x(self, xt: Any, out: Any) -> None:
-        """Write what A_0 has of x_t into `out`."""
+    def write_x(self, xt: Any, out: Any) -> None:
+        """Write what A_0 has of x_t, (B, d), into `out`."""
         out[:, :self.dim] = xt
         if len(self.phase):
             self.xp.sin(xt @ self.omega + self.phase, out=out[:, self.dim:])

@@ -30,8 +30,8 @@ def kl(mean_q: Any, variance_q: Any, mean_p: Any, variance_p: Any) -> Any:
 
     = 1/2 sum_i [ (mean_q - mean_p)_i^2 / variance_p + e - log(1 + e) ],   1 + e = variance_q / variance_p
 
-    The sum runs over the last axis of the means. Of nearly equal variances, e = 1e-3 say, e - log(1 + e) = e^2/2 keeps
-    13 digits, which it owes to log1p and to an e that is the quotient of an exact difference.
+    The sum runs over the last axis of the means. For nearly equal variances e - log(1 + e), about e^2/2, has a relative
+    error of 2e-16 / |e| at most, 13 digits at e = 1e-3: their difference is exact, and log1p keeps the digits of e.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def kl(mean_q: Any, variance_q: Any, mean_p: Any, variance_p: Any) -> Any:
     """
     xp = get_array_module(mean_q, mean_p, variance_q, variance_p)
     ratio, e = xp.asarray(variance_q / variance_p), xp.asarray((variance_q - variance_p) / variance_p)
-    log_ratio = xp.where(xp.abs(e) < 0.5, xp.log1p(e), xp.log(ratio))
+    log_ratio = xp.where(xp.abs(e) < 0.5, xp.log1p(xp.maximum(e, -0.5)), xp.log(ratio))
     return 0.5 * ((mean_q - mean_p) ** 2 / variance_p + (e - log_ratio)).sum(-1)
 
 
@@ -77,8 +77,8 @@ def condition(mean: Any, variance: Any, scale: Any, variance_y: Any, y: Any) -> 
     Returns
     -------
     mean, variance
-        (variance_y mean + scale variance y) / total and variance variance_y / total, where the total,
-        scale^2 variance + variance_y, is the variance of y.
+        (variance_y * mean + scale * variance * y) / total and variance * variance_y / total, where
+        total = scale^2 * variance + variance_y is the variance of y.
     """
     total = scale**2 * variance + variance_y
     return (variance_y * mean + scale * variance * y) / total, variance * variance_y / total

@@ -1,4 +1,4 @@
-"""Where the network's arrays lie in memory, and why. Nothing here changes a result; all of it is for speed.
+"""Where the network's arrays lie in memory, and why. All of it is for speed, and changes no result but by rounding.
 
 - **The longer side comes first in memory.** OpenBLAS divides a product between threads by rows if it has more rows than
   columns, else by columns, for which they exchange more: up to half as long again where two cores share no cache.

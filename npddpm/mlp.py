@@ -29,27 +29,27 @@ from .schedule import Schedule
 
 
 @elementwise
-def g(xp: Any, a: Any, u: Any) -> None:
-    """A = g(Z) = Z u,  u = 1 + tanh Z: the SiLU z sigma(z) = z/2 (1 + tanh z/2) of 2z. a holds Z before and A after."""
-    xp.tanh(a, out=u)
+def g(xp: Any, z_then_a: Any, u: Any) -> None:
+    """A = g(Z) = Z u with u = 1 + tanh Z: the SiLU, z sigma(z) = z/2 (1 + tanh z/2), of 2z. `g_backward` needs u."""
+    xp.tanh(z_then_a, out=u)
     u += 1
-    a *= u
+    z_then_a *= u
 
 
 @elementwise
-def g_backward(xp: Any, d: Any, a: Any, u: Any) -> None:
-    """dZ = dA g'(Z) = dA (u + Z (1 - tanh^2 Z)) = dA (u + A (2 - u)): 1 - tanh^2 = u (2 - u). d holds dA, then dZ."""
+def g_backward(xp: Any, da_then_dz: Any, a: Any, u: Any) -> None:
+    """dZ = dA g'(Z) = dA (u + Z (1 - tanh^2 Z)) = dA (u + A (2 - u)), since 1 - tanh^2 = u (2 - u) and A = Z u."""
     slope = 2 - u
     slope *= a
     slope += u
-    d *= slope
+    da_then_dz *= slope
 
 
 class MLP:
     """The noise prediction eps_hat = sqrt(1 - abar_t) x_t + sqrt(abar_t) F(x_t, t).
 
-    The first term is the best linear guess for data of unit variance, and F starts as 0, so training
-    starts from it; F is then the negative "v" of Salimans and Ho (2022, arXiv:2202.00512).
+    The first term is the best linear guess for data of mean 0 and covariance I, and F starts as 0, so training starts
+    from it. F is the "v" of Salimans and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
 
     Parameters
     ----------
@@ -75,6 +75,12 @@ class MLP:
         W_1 ... W_{L+1}, views of `parameters`, (inputs + 1, outputs) with the bias in the last row.
     shapes : list of (int, int)
         Their shapes.
+    dim, hidden, depth, fourier, schedule, device
+        As given.
+    dtype : numpy.dtype
+    features : Features
+    xp : module
+        The array module of the device.
 
     Raises
     ------
@@ -97,15 +103,16 @@ class MLP:
         self.features = Features(xp, self.dtype, schedule, dim, fourier)
         self.parameters = zeros(xp, (sum(m * n for m, n in self.shapes),), self.dtype)
         self.weights = self.split(self.parameters)
-        rng, k, W_1 = generator(rng), self.features.of_t, self.weights[0]
+        rng, k, W_1 = generator(rng), self.features.time_columns, self.weights[0]
         for block in (W_1[:k], W_1[k:-1], *(W[:-1] for W in self.weights[1:-1])):
-            # He et al. (2015), halved for g: what t, x and each layer send on keeps its size. The rest starts as 0.
+            # He et al. (2015) for relu(2z), which g resembles. t and x have a fan-in each, so that neither drowns the
+            # other; the biases and W_{L+1} start as 0.
             deviation = math.sqrt(2 / len(block)) / 2
             block[...] = xp.asarray(deviation * rng.standard_normal(block.shape), dtype=self.dtype)
         self._arrays: Any = None
 
     def split(self, vector: Any) -> list[Any]:
-        """Return the views of a (P,) vector that are laid out as `weights`."""
+        """Return the views of a (P,) vector, of the parameters or their gradient, that are laid out as `weights`."""
         views, start = [], 0
         for m, n in self.shapes:
             views.append(vector[start:start + m * n].reshape(m, n))
@@ -113,7 +120,17 @@ class MLP:
         return views
 
     def __call__(self, xt: Any, t: Any) -> Any:
-        """Predict the noise, (B, d), from x_t, (B, d), and t, an int or (B,) ints.
+        """Predict the noise.
+
+        Parameters
+        ----------
+        xt : (B, d) array
+        t : int or (B,) ints in 0..T
+            One int for all rows is the faster.
+
+        Returns
+        -------
+        (B, d) array
 
         Raises
         ------
@@ -123,18 +140,18 @@ class MLP:
             If t is not made of ints.
         """
         xt = check_shape("xt", self.xp.asarray(xt, dtype=self.dtype), "B", self.dim)
-        noise, self._signal = self.schedule.noise(t, xt), self.schedule.signal(t, xt)
+        noise, signal = self.schedule.noise(t, xt), self.schedule.signal(t, xt)
         if self._arrays is None or self._arrays.batch != len(xt):
             self._arrays = Workspace(self.xp, self.dtype, len(xt), self.shapes)
-        arrays, rows = self._arrays, self._arrays.rows
-        A_0, W_1 = self._first_layer(xt, t)
+        arrays, rows, self._signal = self._arrays, self._arrays.rows, signal        # kept for the backward pass
+        A_0, W_1 = self._first_layer(xt, t, one_t=isinstance(signal, float))
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
 
         for l in range(1, self.depth + 1):
             matmul(A[l - 1], W[l], out=Z[l])                            # Z_l = A_{l-1} W_l
-            arrays.apply(g, l)                                          # A_l = g(Z_l)
+            arrays.apply(g, l)                                          # A_l = g(Z_l), in the memory of Z_l
         F = A[-1] @ W[-1]                                               # F = A_L W_{L+1}
-        return axpby(noise, xt, self._signal, F[rows])            # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
+        return axpby(noise, xt, signal, F[rows])                  # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
 
     def backward(self, grad_out: Any, out: Any = None) -> Any:
         """The gradient of L for all parameters, from grad_out = dL/d eps_hat of the last forward pass.
@@ -143,7 +160,7 @@ class MLP:
         ----------
         grad_out : (B, d) array
         out : (P,) array, optional
-            Where to write the gradient.
+            Where to write the gradient; what it held is lost.
 
         Returns
         -------
@@ -166,24 +183,24 @@ class MLP:
         matmul(A[-1].T, dF, out=dW[-1])                                 # F = A_L W_{L+1}
         matmul(dF, W[-1][:-1].T, out=dA[-1])                            #     without the bias, since ones stay ones
         for l in range(self.depth, 0, -1):
-            arrays.apply_backward(g_backward, l)                        # A_l = g(Z_l)
+            arrays.apply_backward(g_backward, l)                        # A_l = g(Z_l): dZ_l = dA_l * g'(Z_l), in place
             matmul(A[l - 1].T, dZ[l], out=dW[l])                        # Z_l = A_{l-1} W_l
             if l > 1:
                 matmul(dZ[l], W[l][:-1].T, out=dA[l - 1])
         return out
 
-    def _first_layer(self, xt: Any, t: Any) -> tuple[Any, Any]:
+    def _first_layer(self, xt: Any, t: Any, one_t: bool) -> tuple[Any, Any]:
         """A_0, filled in, and W_1. With one t for all rows its share of Z_1 is the same in each, and joins the bias:
 
             [tau, phi, 1] [W_t; W_x; b] = [phi, 1] [W_x; b + tau W_t]
         """
-        A_0, W_1, tau, k = self._arrays.A[0], self.weights[0], self.features.tau, self.features.of_t
+        A_0, W_1, tau, k = self._arrays.A[0], self.weights[0], self.features.tau, self.features.time_columns
         of_t, of_x = A_0[:len(xt), :k], A_0[:len(xt), k:-1]
-        self.features.of_x(xt, out=of_x)
-        if not isinstance(self._signal, float):
+        self.features.write_x(xt, out=of_x)
+        if not one_t:
             self.xp.take(tau, t, axis=0, out=of_t)
             return A_0, W_1
-        of_t[:] = tau[t]                                                # for the backward pass
+        of_t[:] = tau[t]                                                # needed in dW_1 = A_0^T dZ_1 all the same
         return A_0[:, k:], self.xp.concatenate([W_1[k:-1], W_1[-1:] + tau[t] @ W_1[:k]])
 
 

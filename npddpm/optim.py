@@ -38,6 +38,13 @@ class Adam:
 
     so both bias corrections are two scalars, and two multiplications per parameter fall away.
 
+    Parameters
+    ----------
+    parameters : (P,) array
+        Changed in place by `step`.
+    beta1, beta2, eps : float
+        As in the paper.
+
     Attributes
     ----------
     m, v : (P,) arrays
@@ -53,7 +60,7 @@ class Adam:
         self.beta1, self.beta2, self.eps, self.t = beta1, beta2, eps, 0
 
     def step(self, gradient: Any, lr: float) -> None:
-        """Update the parameters in place."""
+        """Update the parameters in place, by a (P,) gradient and the learning rate `lr`."""
         self.t += 1
         n1 = -math.expm1(self.t * math.log(self.beta1)) / (1 - self.beta1)
         n2 = -math.expm1(self.t * math.log(self.beta2)) / (1 - self.beta2)
@@ -70,11 +77,11 @@ def clip_norm(gradient: Any, max_norm: float) -> None:
 def update_average(average: Any, parameters: Any, t: int, decay: float = 0.999) -> None:
     """Exponential moving average: average += (1 - decay_t)(parameters - average), in place.
 
-    decay_t = min(decay, t / (t + 9)), so that the first steps, far from the end, are soon forgotten.
+    decay_t = min(decay, t / (t + 9)) after t steps, so that early parameters, far from the end, do not linger in it.
     """
     lerp(average, parameters, max(1 - decay, 9 / (t + 9)))
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
-    """Linear warm-up to `peak`, then half a cosine down to 0 at `steps`."""
+    """A warmed-up half cosine, peak min(1, (step + 1)/warmup) (1 + cos(pi step/steps))/2."""
     return peak * min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))

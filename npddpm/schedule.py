@@ -32,7 +32,7 @@ class Schedule:
     T : int
         Number of steps. The arrays below are (T+1,) float64, on the host, whatever the precision of the network.
     betas, alphas, log_alphas, alpha_bars : arrays
-        beta_t, alpha_t = 1 - beta_t, its logarithm, and abar_t = prod_{s<=t} alpha_s.
+        beta_t, alpha_t = 1 - beta_t, its logarithm, and abar_t = prod_{i<=t} alpha_i.
     one_minus_alpha_bars, sqrt_alpha_bars, sqrt_one_minus_alpha_bars : arrays
         The variance of q(x_t | x_0), the share of the signal and the share of the noise in x_t.
     posterior_variances : array
@@ -44,13 +44,14 @@ class Schedule:
 
     Notes
     -----
-    abar_t is summed as log1p(-beta_s), and 1 - abar_t is -expm1 of that sum: written as it stands,
-    ``1 - cumprod(1 - betas)``, a schedule that starts at beta = 1e-12 keeps four digits.
+    log abar_t is a sum of log1p(-beta_i), and 1 - abar_t is -expm1 of that sum. Computed as ``1 - cumprod(1 - betas)``
+    it would have four digits where beta = 1e-12.
 
-    In the methods x has shape (B, ...), and t is an int, or (B,) ints, one for each row of x. Coefficients take the
-    precision and the device of x. Every method raises TypeError for a t that is not made of ints or an x that holds
-    no numbers, and ValueError for a time out of range or shapes that do not match. A `t` that lies on the GPU is
-    not compared with T, since looking at it would stall the GPU.
+    In the methods x, x0, xt and eps are (B, ...) arrays, and t is an int, or (B,) ints, one for each row of x. What is
+    returned has the shape of x, its precision and its device; a variance is a float for an int t, else of shape
+    (B, 1, ...). Every method raises TypeError for a t that is not made of ints or an x that holds no numbers, and
+    ValueError for a time out of range or shapes that do not match. A t that lies on the GPU is not compared with T,
+    since looking at it would stall the GPU. Setting an attribute raises AttributeError.
 
     References
     ----------
@@ -60,7 +61,7 @@ class Schedule:
     def __init__(self, betas: Any) -> None:
         self.betas = np.append(0.0, check_betas(betas))
         self.alphas, self.log_alphas = 1 - self.betas, np.log1p(-self.betas)
-        log_alpha_bars = running_sums(self.log_alphas)                      # log abar_t = sum_{s<=t} log alpha_s
+        log_alpha_bars = running_sums(self.log_alphas)                      # log abar_t = sum_{i<=t} log alpha_i
         self.alpha_bars = np.exp(log_alpha_bars)
         self.one_minus_alpha_bars = 0 - np.expm1(log_alpha_bars)            # a minus sign alone gives -0.0 at t = 0
         self.sqrt_alpha_bars = np.exp(0.5 * log_alpha_bars)                 # reaches further down than abar_t's root
@@ -81,7 +82,7 @@ class Schedule:
 
     @classmethod
     def from_betas(cls, betas: Any) -> Schedule:
-        """``Schedule(betas)``."""
+        """The same as ``Schedule(betas)``."""
         return cls(betas)
 
     @classmethod
@@ -94,7 +95,7 @@ class Schedule:
             Number of steps.
         beta_start, beta_end : float in (0, 1), optional
             By default Ho et al.'s 1e-4 and 0.02 for T = 1000, scaled by 1000/T for other T, so that abar_T stays
-            near 4e-5; a scaled beta stops at 0.999.
+            near 4e-5 if T is some hundreds or more; a scaled beta stops at 0.999.
 
         Raises
         ------
@@ -128,11 +129,11 @@ class Schedule:
 
     def signal(self, t: Any, x: Any) -> Any:
         """sqrt(abar_t), the share of x_0 in x_t: a float for an int t, else shaped to multiply the rows of x."""
-        return self._at(self.sqrt_alpha_bars, check_times(t, x, self.T), x)
+        return self._checked(self.sqrt_alpha_bars, t, x)
 
     def noise(self, t: Any, x: Any) -> Any:
         """sqrt(1 - abar_t), the share of eps in x_t: a float for an int t, else shaped to multiply the rows of x."""
-        return self._at(self.sqrt_one_minus_alpha_bars, check_times(t, x, self.T), x)
+        return self._checked(self.sqrt_one_minus_alpha_bars, t, x)
 
     def q_sample(self, x0: Any, t: Any, eps: Any) -> Any:
         """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, with eps ~ N(0, I) given by the caller; t = 0 is x_0."""
@@ -149,11 +150,11 @@ class Schedule:
     def q_transition(self, r: int, t: int) -> tuple[float, float]:
         """Scale and variance of q(x_t | x_r) = N( scale x_r, variance I ), for ints 0 <= r <= t <= T.
 
-        scale^2 = abar_t / abar_r = prod_{r<s<=t} alpha_s and variance = 1 - scale^2. Summed over the
+        scale^2 = abar_t / abar_r = prod_{r<i<=t} alpha_i and variance = 1 - scale^2. Summed over the
         steps from r to t alone: as a quotient of two abar it would lose digits.
         """
-        if not 0 <= r <= t <= self.T:
-            raise ValueError(f"r and t must satisfy 0 <= r <= t <= {self.T}, got r={r}, t={t}")
+        t = check_count("t", t, least=0, most=self.T)
+        r = check_count("r", r, least=0, most=t)
         log_ratio = math.fsum(self.log_alphas[r + 1:t + 1])
         return math.exp(0.5 * log_ratio), 0 - math.expm1(log_ratio)
 
@@ -212,39 +213,63 @@ class Schedule:
         return axpby(self._at(self.rsqrt_alphas, t, xt), xt, -self._at(self.reverse_eps_coefs, t, xt), eps)
 
     def reverse_coefficients(self, t: int, r: int, eta: float = 1.0) -> tuple[float, float, float, float]:
-        """a, b, c and sigma of the step from x_t back to x_r, r < t, by the predicted noise e.
+        """The step from x_t back to x_r by the predicted noise e: x_r = a x_t - b e + sigma z, z ~ N(0, I).
 
         Song et al. (2021, arXiv:2010.02502, eq. 12 and 16) predict x_0 and noise it again as far as r,
 
-            x_r = sqrt(abar_r) x_0 + c e + sigma z,     z ~ N(0, I),   c = sqrt(1 - abar_r - sigma^2)
+            x_r = sqrt(abar_r) x_0 + c e + sigma z,                    c = sqrt(1 - abar_r - sigma^2)
             sigma^2 = eta^2 v (1 - abar_r) / (1 - abar_t),             v = 1 - abar_t / abar_r
 
-        Inserting x_0 = (x_t - sqrt(1 - abar_t) e) / sqrt(abar_t) gives x_r = a x_t - b e + sigma z with
-        a = sqrt(abar_r / abar_t) and b = a sqrt(1 - abar_t) - c. This b is a difference of near equals, which
-        (a^2 (1 - abar_t) - c^2) / (a sqrt(1 - abar_t) + c) turns into a quotient of positive terms.
+        Inserting x_0 = (x_t - sqrt(1 - abar_t) e) / sqrt(abar_t) gives a = sqrt(abar_r / abar_t) and the difference
+        b = a sqrt(1 - abar_t) - c of near equals. It is (a^2 (1 - abar_t) - c^2) / (a sqrt(1 - abar_t) + c), with
+        a^2 v + sigma^2, a sum of positive terms, for the numerator.
         r = t - 1 and eta = 1 give step 7: a = 1/sqrt(alpha_t), b = beta_t/sqrt(alpha_t (1 - abar_t)), sigma^2 = rho_t.
+
+        Parameters
+        ----------
+        t, r : int
+            0 <= r < t <= T.
+        eta : float in [0, 1]
+            The share of noise.
+
+        Returns
+        -------
+        a, b, c, sigma : float
+
+        Raises
+        ------
+        ValueError
+            If t, r or eta is out of range.
         """
+        t = check_count("t", t, least=1, most=self.T)
+        r = check_count("r", r, least=0, most=t - 1)
+        eta = check_real("eta", eta, 0, 1, closed=True)
         scale, v = self.q_transition(r, t)
-        before, after = self.one_minus_alpha_bars[[r, t]].tolist()
-        a = 1 / scale
+        before, after = self.one_minus_alpha_bars[[r, t]].tolist()      # 1 - abar_r and 1 - abar_t
+        a = 1 / max(scale, 1e-300)                                      # no overflow where all of the signal is lost
         sigma2 = eta**2 * v * before / after
         c = math.sqrt(before * ((1 - eta) * (1 + eta) + eta**2 * scale**2 * before / after))
-        b = (sigma2 + a**2 * v) / (a * math.sqrt(after) + c)
+        b = a * (v + scale**2 * sigma2) / (math.sqrt(after) + scale * c)    # both divided by a
         return a, b, c, math.sqrt(sigma2)
 
     # ---- step 8
 
     def weight(self, t: Any, x: Any) -> Any:
         """beta_t / (2 alpha_t (1 - abar_t)): a float for an int t, else shaped to multiply the rows of x."""
-        return self._at(self.loss_weights, check_times(t, x, self.T), x)
+        return self._checked(self.loss_weights, t, x)
 
     # ---- a value
+
+    def _checked(self, values: Array, t: Any, x: Any) -> Any:
+        if not hasattr(x, "dtype"):
+            x, = check_alike(x=x)
+        return self._at(values, check_times(t, x, self.T), x)
 
     def _at(self, values: Array, t: Any, x: Any) -> Any:
         """values[t]: a float for an int t, else shaped to multiply the rows of x, in its precision, on its device."""
         if isinstance(t, int):
             return float(values[t])
-        xp, dtype = get_array_module(x), x.real.dtype
+        xp, dtype = get_array_module(x), x.real.dtype if x.dtype.kind in "fc" else np.dtype(float)
         key = id(values), xp, dtype
         if key not in self._copies:
             self._copies[key] = xp.asarray(values, dtype=dtype)

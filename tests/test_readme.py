@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from mutations import MUTATIONS
 
 import npddpm
 from npddpm import gaussian
@@ -54,3 +55,11 @@ def test_the_options_of_the_command_line_are_complete():
     for name, command in commands.items():
         options = {flag for action in command._actions for flag in action.option_strings} - {"-h", "--help"}
         assert listed[name] == options, name
+
+
+def test_the_slips_can_still_be_made():
+    """Each pattern of mutations.py occurs once in the code as it is, and what it becomes can be compiled."""
+    for file, old, new, *_ in MUTATIONS:
+        code = (ROOT / "npddpm" / file).read_text(encoding="utf-8")
+        assert code.count(old) == 1, (file, old)
+        compile(code.replace(old, new), file, "exec")

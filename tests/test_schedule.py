@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
+from strategies import Exact, points, schedules, schedules_and_times
 
 from npddpm import Schedule
 from npddpm.schedule import running_sums
@@ -59,7 +61,7 @@ def test_arrays_against_exact_arithmetic(betas):
 
 def test_value_semantics():
     a, b = Schedule.linear(10), Schedule.from_betas(Schedule.linear(10).betas[1:])
-    assert a == b and hash(a) == hash(b) and a != Schedule.cosine(10) and a != "linear"
+    assert a == b == Schedule(b.betas[1:]) and hash(a) == hash(b) and a != Schedule.cosine(10) and a != "linear"
     assert copy.deepcopy(a) == a and pickle.loads(pickle.dumps(a)) == a
     assert repr(Schedule.from_betas([0.25])) == "Schedule(T=1, beta_1=0.25, beta_T=0.25, abar_T=0.75)"
     with pytest.raises(AttributeError):
@@ -103,20 +105,48 @@ def test_predictions_undo_q_sample():
         assert s.predict_eps(xt, t, x0) == approx(eps, rel=1e-10)
 
 
-@given(st.data())
-def test_reverse_coefficients_are_song_et_al(data):
-    """Against eq. 12 as it is written: predict x_0, then move it to s."""
-    sch = Schedule.linear(50)
-    t = data.draw(st.integers(2, 50))
+@given(st.data(), st.floats(0, 1), points, points)
+def test_reverse_coefficients_are_song_et_al(data, eta, x, eps):
+    """Eq. 12 as it is written, in exact arithmetic: predict x_0, then noise it again as far as r."""
+    s = data.draw(schedules(most=50, least=2))
+    t = data.draw(st.integers(2, s.T))
     r = data.draw(st.integers(1, t - 1))
-    eta = data.draw(st.floats(0, 1))
-    a_t, a_r = sch.alpha_bars[t], sch.alpha_bars[r]
-    sigma = eta * np.sqrt((1 - a_r) / (1 - a_t) * (1 - a_t / a_r))
-    x, eps = np.array([[0.7]]), np.array([[-1.3]])
-    expected = np.sqrt(a_r) * sch.predict_x0(x, t, eps) + np.sqrt(1 - a_r - sigma**2) * eps
-    a, b, c, sigma_ours = sch.reverse_coefficients(t, r, eta)
-    assert sigma_ours == approx(sigma, rel=1e-9, abs=1e-12) and c == approx(np.sqrt(1 - a_r - sigma**2), rel=1e-9)
-    assert a * x - b * eps == approx(expected, rel=1e-9)
+    e, exact_eta, exact_x, exact_eps = Exact(s), Decimal(eta), Decimal(x), Decimal(eps)
+    a_t, a_r = e.abar[t], e.abar[r]
+    variance = exact_eta**2 * (1 - a_r) / (1 - a_t) * (1 - a_t / a_r)
+    share = (1 - a_r - variance).sqrt()
+    x0 = (exact_x - (1 - a_t).sqrt() * exact_eps) / a_t.sqrt()
+    a, b, c, sigma = s.reverse_coefficients(t, r, eta)
+    assert (c, sigma) == approx((float(share), float(variance.sqrt())), rel=1e-12, abs=1e-150)
+    size = abs(a * x) + abs(a * eps)
+    assert a * x - b * eps == approx(float(a_r.sqrt() * x0 + share * exact_eps), abs=1e-12 * size)
+
+
+@given(schedules_and_times())
+def test_reverse_coefficients_hold_step_7(schedule_and_time):
+    """With r = t - 1 and eta = 1 they are 1/sqrt(alpha_t), beta_t / sqrt(alpha_t (1 - abar_t)) and sqrt(rho_t), in exact arithmetic."""
+    s, t = schedule_and_time
+    e = Exact(s)
+    _, rho = e.posterior(t, Decimal(0), Decimal(0))
+    expected = 1 / e.alpha[t].sqrt(), e.beta[t] / (e.alpha[t] * (1 - e.abar[t])).sqrt()
+    a, b, _, sigma = s.reverse_coefficients(t, t - 1)
+    assert (a, b, sigma) == approx((*map(float, expected), float(rho.sqrt())), rel=1e-12, abs=1e-150)
+
+
+@pytest.mark.parametrize("start", [1e-4, 0.9])
+def test_reverse_coefficients_are_finite_where_the_signal_is_lost(start):
+    """sqrt(abar_T) is so small that its square is 0, and 0 itself."""
+    s = Schedule.linear(1000, start, 0.999)
+    assert np.isfinite([s.reverse_coefficients(1000, r, eta) for r in (0, 1, 500, 999) for eta in (0, 0.5, 1)]).all()
+
+
+def test_the_shares_do_not_take_the_precision_of_whole_numbers():
+    """s.signal(t, x) for an x of ints, or a list, is not rounded to an int."""
+    s, t = Schedule.linear(10), np.array([2, 7])
+    for x in (np.ones((2, 3), int), [[1, 1, 1], [1, 1, 1]]):
+        assert s.signal(t, x) == approx(np.sqrt(s.alpha_bars[t])[:, None], rel=1e-14)
+        assert s.noise(t, x) == approx(np.sqrt(s.one_minus_alpha_bars[t])[:, None], rel=1e-14)
+        assert s.weight(t, x) == approx(s.loss_weights[t][:, None], rel=1e-14)
 
 
 @given(st.lists(st.floats(1e-12, 0.999), min_size=1, max_size=6))
@@ -162,7 +192,7 @@ def test_q_transition_is_the_product_of_its_steps():
         assert variance == approx(1 - np.prod(s.alphas[r + 1:t + 1]), rel=1e-13, abs=1e-16)
     assert s.q_transition(7, 7) == (1, 0)
     for r, t in ((-1, 3), (3, 2), (0, 31)):
-        with pytest.raises(ValueError, match="r and t must satisfy"):
+        with pytest.raises(ValueError, match="r must be|t must be"):
             s.q_transition(r, t)
 
 

@@ -1,0 +1,147 @@
+"""The variational bound as a whole: its digits, its limits and its spread. The steps it is made of are in test_derivation.py."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytest import approx
+from strategies import Exact, SignNodes, exact, schedules, signs, vectors
+
+from npddpm import GaussianMixture, Schedule, diffusion, variational_bound
+from npddpm.diffusion import known_error
+
+VARIANCES = pytest.mark.parametrize("variance", ["beta", "posterior"])
+
+
+def mean_terms(denoiser, s, x0, variance="beta", n=1):
+    """E_q of each term at one x_0, for a denoiser that is linear in x_t, without sampling error."""
+    d = len(x0)
+    return variational_bound(denoiser, s, np.tile(x0, (2**d, 1)), SignNodes(d), variance, n).terms.mean(1)
+
+
+def slopes(s, c):
+    """eps_hat = slope_t x_t is the best prediction for data N(0, c I)."""
+    return s.sqrt_one_minus_alpha_bars / (s.alpha_bars * c + s.one_minus_alpha_bars)
+
+
+# ---- digits
+
+@VARIANCES
+@pytest.mark.parametrize("betas, digits", [(np.linspace(1e-4, 0.02, 1000), 1e-13), (np.full(1000, 1e-8), 1e-11),
+                                           (np.full(1000, 1e-12), 2e-9), (np.geomspace(1e-12, 0.1, 1000), 1e-10)],
+                         ids=["linear", "all 1e-8", "all 1e-12", "from 1e-12 on"])
+def test_against_the_closed_form(betas, digits, variance):
+    """To 1e-13 for the usual schedule of a thousand steps; to 2e-9 where all of them have beta = 1e-12."""
+    s, x0 = Schedule(betas), np.array([0.9, -1.7])
+    slope = slopes(s, 0.3)
+    true = sum(Exact(s).linear_bound(slope, exact(x0), variance))
+    assert mean_terms(lambda x, t: slope[t] * x, s, x0, variance).sum() == approx(float(true), rel=digits)
+
+
+@given(schedules(most=30), vectors(), st.sampled_from(["beta", "posterior"]), st.floats(0.01, 10))
+@settings(max_examples=60)
+def test_each_term_is_off_by_its_rounding(s, x0, variance, c):
+    """A term is off by 1e-15 (d + |x_0|^2) / sqrt(1 - abar_t) nats or less: 1e-9 of these units at beta = 1e-12."""
+    slope = slopes(s, c)
+    terms = np.array(Exact(s).linear_bound(slope, exact(x0), variance)).astype(float)
+    off = np.abs(mean_terms(lambda x, t: slope[t] * x, s, x0, variance) - terms)[1:]
+    size = (len(x0) + x0 @ x0) / (s.sqrt_one_minus_alpha_bars * np.sqrt(s.alphas))[1:]
+    assert (off <= 1e-15 * size + 1e-12 * np.abs(terms[1:])).all()
+
+
+# ---- the control variate, and n draws
+
+@given(schedules(most=30), vectors())
+def test_the_control_variate_moves_no_mean(s, x0):
+    for t in range(1, s.T + 1):
+        moved = known_error(s, x0[None], t, signs(len(x0)))
+        assert moved.mean() == approx(0, abs=1e-14 * (len(x0) + x0 @ x0))
+
+
+@VARIANCES
+def test_the_control_variate_leaves_no_spread_for_its_own_denoiser(variance):
+    """With eps_hat = sqrt(1 - abar_t) x_t every draw is the expectation."""
+    s, x0, rng = Schedule.linear(50), np.array([0.9, -1.7, 0.2]), np.random.default_rng(0)
+    slope = s.sqrt_one_minus_alpha_bars
+    expected = np.array(Exact(s).linear_bound(slope, exact(x0), variance)).astype(float)
+    terms = variational_bound(lambda x, t: slope[t] * x, s, np.tile(x0, (20, 1)), rng, variance).terms
+    assert terms == approx(np.tile(expected[:, None], 20), rel=1e-10, abs=1e-10)
+
+
+def test_the_control_variate_takes_most_of_the_spread(monkeypatch):
+    """From 1.6 nats to 0.3 for the best denoiser of a mixture in the plane."""
+    law, s = GaussianMixture([1, 2], [[-1.0, 0.5], [1, 0]], [0.2, 0.3]), Schedule.linear(100)
+    x0 = np.tile([0.8, 0.3], (300, 1))
+    deviation = variational_bound(law.denoiser(s), s, x0, 0).nats.std()
+    monkeypatch.setattr(diffusion, "known_error", lambda s, x0, t, eps: 0.0)
+    assert deviation < 0.4 * variational_bound(law.denoiser(s), s, x0, 0).nats.std()
+
+
+@VARIANCES
+def test_n_draws_are_averaged(variance):
+    """Term by term, the mean of n bounds drawn one after the other."""
+    s, x0, one, other = Schedule.linear(7), np.array([[0.5, 1.0], [2, -1]]), np.random.default_rng(0), np.random.default_rng(0)
+    bent = lambda x, t: np.tanh(x) + 0.1 * t
+    singles = [variational_bound(bent, s, x0, one, variance).terms for _ in range(3)]
+    bound = variational_bound(bent, s, x0, other, variance, n=3)
+    assert bound.terms == approx(np.mean(singles, 0), rel=1e-12)
+    assert bound.nats == approx(np.mean(singles, 0).sum(0), rel=1e-12)
+
+
+def test_n_draws_have_the_same_mean():
+    s, x0 = Schedule.linear(20), np.array([0.9, -1.7])
+    slope = slopes(s, 0.3)
+    expected = np.array(Exact(s).linear_bound(slope, exact(x0))).astype(float)
+    assert mean_terms(lambda x, t: slope[t] * x, s, x0, n=3) == approx(expected, rel=1e-10, abs=1e-12)
+
+
+# ---- limits
+
+LAW, X0 = GaussianMixture([1], [[0.5, -0.2]], [[1.0, 0.3]]), np.array([0.9, 0.1])
+
+
+def gap(s, variance):
+    """log p(x_0) less the bound, with the best denoiser of one Gaussian."""
+    return LAW.log_density(X0[None])[0] - mean_terms(LAW.denoiser(s), s, X0, variance).sum()
+
+
+def test_it_rises_to_the_density_like_1_over_T():
+    """Twice the steps, half the gap. Linear in continuous time, abar_T fixed near 4e-5."""
+    gaps = np.array([gap(Schedule.linear(T), "beta") for T in (250, 500, 1000, 2000)])
+    assert (gaps > 0).all()
+    assert gaps[1:] / gaps[:-1] == approx(np.full(3, 0.5), abs=0.01)
+
+
+def test_with_the_posterior_variance_a_gap_of_euler_stays():
+    """For data with a density rho_t is too small a variance, and the gap tends to gamma / 2 a dimension.
+
+    While abar is near 1 the exact reverse variance is beta_t, and with equal betas rho_t / beta_t is
+    (t-1)/t. So the gap is sum_t KL = sum_t 1/2 (1/(t-1) - log(t/(t-1))), and that series is Euler's gamma / 2.
+    """
+    gaps = [gap(Schedule(np.full(T, 10 / T)), "posterior") for T in (500, 2000, 8000)]
+    assert gaps[0] < gaps[1] < gaps[2] < np.euler_gamma
+    assert gaps[2] == approx(2 * np.euler_gamma / 2, rel=0.05)
+
+
+@pytest.mark.parametrize("make, T, cost", [(Schedule.linear, 1000, 0.465), (Schedule.cosine, 1000, 0.407),
+                                           (Schedule.linear, 100, 1.346)], ids=["linear", "cosine", "a hundred steps"])
+def test_what_the_posterior_variance_costs(make, T, cost):
+    """In nats a dimension, for data N(0, I): more than gamma / 2 = 0.29 for fewer steps, and where betas grow.
+
+    The terms depend on x_0 through |x_0|^2 alone, which has the mean d, as at (1, 1).
+    """
+    s = make(T)
+    slope = s.sqrt_one_minus_alpha_bars
+    both = [mean_terms(lambda x, t: slope[t] * x, s, np.ones(2), variance).sum() for variance in ("beta", "posterior")]
+    assert (both[0] - both[1]) / 2 == approx(cost, abs=0.001)
+
+
+@VARIANCES
+@pytest.mark.parametrize("T", [5, 20, 100])
+def test_it_stays_below_the_density_of_a_mixture(T, variance):
+    """The mean of log p - bound over 400 points is positive, up to five standard errors; with beta_t it is small."""
+    law, s = GaussianMixture([1, 2], [[-1.0, 0.5], [1, 0]], [0.2, 0.3]), Schedule.linear(T)
+    x0 = law.sample(400, 0)
+    gaps = law.log_density(x0) - variational_bound(law.denoiser(s), s, x0, 1, variance).nats
+    assert gaps.mean() > -5 * gaps.std() / 20
+    assert variance == "posterior" or gaps.mean() < 0.4
