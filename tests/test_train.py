@@ -235,6 +235,10 @@ def test_standardization_by_column_and_by_image():
     x = np.array([[1.0, 5, 7], [3, 5, 9], [5, 5, 2]])
     mean, scale = standardization(x)
     assert mean == approx([3, 5, 6]) and scale == approx([np.sqrt(8 / 3), 0, np.sqrt(26 / 3)]) and scale[1] == 0
+    tenths = np.column_stack([np.arange(3.0), np.full(3, 0.1)])
+    assert tenths[:, 1].mean() != 0.1 and standardization(tenths)[1][1] == 0        # a mean is rounded
+    with pytest.raises(ValueError, match="x must vary"):
+        standardization(np.full((3, 2), 0.1))
     pixels = np.random.default_rng(0).integers(0, 17, (20, 64)).astype(float)
     assert standardization(pixels)[1] == approx(np.full(64, np.sqrt(pixels.var(0).mean())), rel=1e-14)
 
@@ -261,3 +265,29 @@ def test_an_untrained_model_says_so(tmp_path):
     with pytest.raises(ValueError, match="resume needs a model that was trained or loaded"):
         model.fit(MOONS, 2, resume=True)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name, change", [
+    ("average", lambda a: a[:-1]), ("parameters", lambda a: a[None]), ("m", lambda a: a.astype(int)),
+    ("mean", lambda a: a[:1]), ("v", lambda a: a + np.nan), ("scale", lambda a: a + np.inf),
+    ("losses", lambda a: a[None])])
+def test_a_damaged_checkpoint_is_refused_by_the_name_of_its_fault(tmp_path, name, change):
+    small().save(tmp_path / "m.npz")
+    with np.load(tmp_path / "m.npz") as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "bad.npz", **arrays | {name: change(arrays[name])})
+    with pytest.raises(ValueError, match=f"its {name} must be .* finite numbers, and are"):
+        DDPM.load(tmp_path / "bad.npz")
+    config = json.loads(str(arrays["config"]))
+    for key in ("step", "optimizer_t"):
+        np.savez(tmp_path / "bad.npz", **arrays | {"config": np.asarray(json.dumps(config | {key: 0}))})
+        with pytest.raises(ValueError, match=f"its {key} must be an int of at least 1, got 0"):
+            DDPM.load(tmp_path / "bad.npz")
+
+
+def test_what_is_no_checkpoint(tmp_path):
+    np.save(tmp_path / "rows.npy", MOONS)
+    np.savez(tmp_path / "other.npz", x=MOONS)
+    for name in ("rows.npy", "other.npz"):
+        with pytest.raises(ValueError, match="it is no npddpm checkpoint"):
+            DDPM.load(tmp_path / name)
