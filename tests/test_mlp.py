@@ -212,3 +212,14 @@ def test_backward_is_refused_before_forward_and_for_another_shape():
     for shape in ((2, 2), (3, 1), (3,)):
         with pytest.raises(ValueError, match=r"grad_out must have shape \(3, 2\), got"):
             net.backward(np.zeros(shape))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+@pytest.mark.parametrize("t", [7, [1, 7, 20]])
+def test_input_is_brought_to_the_precision_of_the_network(dtype, t):
+    net = MLP(2, 4, 2, schedule=SCHEDULE, fourier=1, rng=0, dtype=dtype)
+    net.parameters += 0.1
+    x = np.array([[1, -2], [0, 3], [4, 5]])
+    expected = net(x.astype(dtype), np.array(t) if isinstance(t, list) else t)
+    for other in (x, x.astype("float32"), x.astype("float64"), x.tolist()):
+        assert net(other, t).dtype == dtype and (net(other, t) == expected).all()
