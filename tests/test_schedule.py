@@ -236,3 +236,18 @@ def test_equality_is_of_all_betas():
     assert Schedule([0.1]) != 0.1 and Schedule([0.1]).__eq__(0.1) is NotImplemented
     with pytest.raises(AttributeError, match="make another one, instead of setting T"):
         Schedule([0.1]).T = 3
+
+
+@pytest.mark.parametrize("end", ["beta_start", "beta_end"])
+@pytest.mark.parametrize("value", [-0.1, 0, 1, 1.5])
+def test_ends_out_of_range_are_named(end, value):
+    with pytest.raises(ValueError, match=f"{end} must lie strictly between 0 and 1, got {value}"):
+        Schedule.linear(1, **{end: value})
+
+
+@pytest.mark.parametrize("eta", [-0.01, 1.01])
+def test_eta_out_of_range_is_named(eta):
+    s = Schedule.linear(5)
+    assert s.reverse_coefficients(3, 2) == s.reverse_coefficients(3, 2, 1) != s.reverse_coefficients(3, 2, 0)
+    with pytest.raises(ValueError, match=f"eta must lie in .*, got {eta}"):
+        s.reverse_coefficients(3, 2, eta)
