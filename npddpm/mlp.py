@@ -19,12 +19,13 @@ an optimizer, an average or a checkpoint sees one array.
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
 
 from .backend import device_module, elementwise, generator
-from .checks import check_count, check_dtype, check_shape, check_type
+from .checks import MOST_LAYERS, check_count, check_dtype, check_shape, check_type
 from .layout import Workspace, matmul, zeros
 from .schedule import Schedule, axpby
 
@@ -61,16 +62,17 @@ class Features:
         w = 10000.0 ** (-np.arange(TIME_FREQUENCIES) / TIME_FREQUENCIES)
         angles = np.outer(np.arange(schedule.T + 1) * 1000 / schedule.T, w)
         tau = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)          # row t: its part of A_0
-        omega = np.kron(np.eye(dim), np.tile(2.0 ** np.arange(fourier), 2))
+        octaves = np.tile(2.0 ** np.arange(fourier), 2)                         # once for the sine, once for the cosine
         phase = np.tile(np.repeat([0, np.pi / 2], fourier), dim)                # cos(x) = sin(x + pi/2)
-        self.tau, self.omega, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, omega, phase))
+        self.tau, self.octaves, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, octaves, phase))
         self.xp, self.dim = xp, dim
 
     def of_x(self, xt: Any, out: Any) -> None:
         """Write what A_0 has of x_t into `out`."""
         out[:, :self.dim] = xt
         if len(self.phase):
-            self.xp.sin(xt @ self.omega + self.phase, out=out[:, self.dim:])
+            angles = (xt[:, :, None] * self.octaves).reshape(len(xt), -1)
+            self.xp.sin(angles + self.phase, out=out[:, self.dim:])
 
 
 class MLP:
@@ -130,7 +132,12 @@ class MLP:
             # He et al. (2015), halved for g: what t, x and each layer send on keeps its size. The rest starts as 0.
             deviation = math.sqrt(2 / len(block)) / 2
             block[...] = xp.asarray(deviation * rng.standard_normal(block.shape), dtype=self.dtype)
-        self._arrays: Any = None
+        self._last = threading.local()              # the arrays of the last forward pass, in each thread its own
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Of a copy the weights are views of its own parameters."""
+        return _copy, (self.dim, self.hidden, self.depth, self.schedule, self.fourier, self.dtype.name, self.device,
+                       self.parameters)
 
     def split(self, vector: Any) -> list[Any]:
         """Return the views of a (P,) vector that are laid out as `weights`."""
@@ -151,18 +158,19 @@ class MLP:
             If t is not made of ints.
         """
         xt = check_shape("xt", self.xp.asarray(xt, dtype=self.dtype), "B", self.dim)
-        self._noise, self._signal = self.schedule.noise(t, xt), self.schedule.signal(t, xt)
-        if self._arrays is None or self._arrays.batch != len(xt):
-            self._arrays = Workspace(self.xp, self.dtype, len(xt), self.shapes)
-        arrays, rows = self._arrays, self._arrays.rows
-        A_0, W_1 = self._first_layer(xt, t)
+        noise, signal = self.schedule.noise(t, xt), self.schedule.signal(t, xt)
+        arrays = getattr(self._last, "arrays", None)
+        if arrays is None or arrays.batch != len(xt):
+            arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(xt), self.shapes)
+        rows, arrays.signal = arrays.rows, signal
+        A_0, W_1 = self._first_layer(arrays, xt, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
 
         for l in range(1, self.depth + 1):
             matmul(A[l - 1], W[l], out=Z[l])                            # Z_l = A_{l-1} W_l
             arrays.apply(g, l)                                          # A_l = g(Z_l)
         F = A[-1] @ W[-1]                                               # F = A_L W_{L+1}
-        return axpby(self._noise, xt, self._signal, F[rows])            # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
+        return axpby(noise, xt, signal, F[rows])                        # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
 
     def backward(self, grad_out: Any, out: Any = None) -> Any:
         """The gradient of L for all parameters, from grad_out = dL/d eps_hat of the last forward pass.
@@ -180,17 +188,18 @@ class MLP:
         Raises
         ------
         ValueError
-            If there was no forward pass, or grad_out has not the shape of its result.
+            If there was no forward pass in this thread, or grad_out has not the shape of its result.
         """
-        if self._arrays is None:
-            raise ValueError("backward needs a forward pass before it")
-        arrays, rows = self._arrays, self._arrays.rows
+        arrays = getattr(self._last, "arrays", None)
+        if arrays is None:
+            raise ValueError("backward needs a forward pass before it, in the same thread")
+        rows = arrays.rows
         d_eps_hat = check_shape("grad_out", self.xp.asarray(grad_out), arrays.batch, self.dim)
         out = zeros(self.xp, self.parameters.shape, self.dtype) if out is None else out
         A, dA, dZ, dF = arrays.A, arrays.dA, arrays.dZ, arrays.dF
         W, dW = [None, *self.weights], [None, *self.split(out)]
 
-        self.xp.multiply(self._signal, d_eps_hat, out=dF[rows])         # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
+        self.xp.multiply(arrays.signal, d_eps_hat, out=dF[rows])         # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
         matmul(A[-1].T, dF, out=dW[-1])                                 # F = A_L W_{L+1}
         matmul(dF, W[-1][:-1].T, out=dA[-1])                            #     without the bias, since ones stay ones
         for l in range(self.depth, 0, -1):
@@ -200,23 +209,29 @@ class MLP:
                 matmul(dZ[l], W[l][:-1].T, out=dA[l - 1])
         return out
 
-    def _first_layer(self, xt: Any, t: Any) -> tuple[Any, Any]:
+    def _first_layer(self, arrays: Workspace, xt: Any, t: Any) -> tuple[Any, Any]:
         """A_0, filled in, and W_1. With one t for all rows its share of Z_1 is the same in each, and joins the bias:
 
             [tau, phi, 1] [W_t; W_x; b] = [phi, 1] [W_x; b + tau W_t]
         """
-        A_0, tau, W_1, k = self._arrays.A[0], self.features.tau, self.weights[0], 2 * TIME_FREQUENCIES
+        A_0, tau, W_1, k = arrays.A[0], self.features.tau, self.weights[0], 2 * TIME_FREQUENCIES
         of_t, of_x = A_0[:len(xt), :k], A_0[:len(xt), k:-1]
         self.features.of_x(xt, out=of_x)
-        if not isinstance(self._signal, float):
+        if not isinstance(arrays.signal, float):
             self.xp.take(tau, t, axis=0, out=of_t)
             return A_0, W_1
         of_t[:] = tau[t]                                                # for the backward pass
         return A_0[:, k:], self.xp.concatenate([W_1[k:-1], W_1[-1:] + tau[t] @ W_1[:k]])
 
 
+def _copy(dim: int, hidden: int, depth: int, schedule: Schedule, fourier: int, dtype: str, device: str, p: Any) -> MLP:
+    net = MLP(dim, hidden, depth, schedule=schedule, fourier=fourier, rng=0, dtype=dtype, device=device)
+    net.parameters[...] = p
+    return net
+
+
 def layer_shapes(dim: int, hidden: int, depth: int, fourier: int) -> list[tuple[int, int]]:
     """Rows and columns of W_1 ... W_{L+1}: (inputs + 1, outputs)."""
-    dim, hidden, depth = check_count("dim", dim), check_count("hidden", hidden), check_count("depth", depth)
+    dim, hidden, depth = check_count("dim", dim), check_count("hidden", hidden), check_count("depth", depth, most=MOST_LAYERS)
     features = 2 * TIME_FREQUENCIES + dim * (1 + 2 * check_count("fourier", fourier, least=0))
     return [(features + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, dim)]

@@ -86,7 +86,7 @@ def test_resume_is_the_same_run(tmp_path):
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 0 and "interrupted: part.npz holds step" in out, err
+    assert process.returncode == 130 and "interrupted: part.npz holds step" in out, err
     step = DDPM.load("part.npz").step
     assert 0 < step < 100_000
     assert main(["train", "moons", "--resume", "--out", "part.npz", "--steps", str(step + 20)]) == 0
