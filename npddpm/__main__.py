@@ -120,7 +120,7 @@ def train(args: argparse.Namespace) -> int:
                          "and 2 are needed")
     run = model.training(rows, settings["steps"], settings["batch_size"], settings["lr"], rng=settings.get("seed"),
                          device=args.device, resume=args.resume)
-    model.about = {"data": args.data, "sha256": digest(x), "settings": settings}
+    model.about = {**model.about, "data": args.data, "sha256": digest(x), "settings": settings}
     say(f"{args.data}: {len(rows)} rows of {x.shape[1]} to train on, {len(held)} held out; "
         f"{model.schedule}; checkpoint {out}")
 
