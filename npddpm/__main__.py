@@ -30,6 +30,7 @@ from .train import DDPM
 SAVE_EVERY = 1000     # steps between checkpoints
 MOST_COMPARED = 2000  # rows in an energy distance
 DEFAULTS: dict[str, Any] = {"batch_size": 256, "T": 1000, "schedule": "linear", "lr": 1e-3, "seed": 0, "holdout": 0.2}
+LOST: dict[str, Exception] = {}     # standard streams that took no more, and why
 PICTURES = (".png", ".svg", ".pdf")
 FOR_IMAGES = {"hidden": 256, "depth": 5, "steps": 6000}
 FOR_OTHERS = {"hidden": 128, "depth": 3, "steps": 10_000}
@@ -162,30 +163,35 @@ def sample(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     model = DDPM.load(args.model, args.device)
     real = Reference.of(model, args)
-    print(f"loss by t, per dimension, on {real.name} (1: no better than guessing 0)")
-    print("      t     loss    least   ratio")
+    say(f"loss by t, per dimension, on {real.name} (1: no better than guessing 0)")
+    say("      t     loss    least   ratio")
     for t, loss, least in losses(model, real, args.seed):
         known = f"{least:9.3g}{loss / least:8.3f}" if np.isfinite(least) else "        -       -"
-        print(f"{t:7.0f}{loss:9.3g}{known}")
+        say(f"{t:7.0f}{loss:9.3g}{known}")
 
     n = min(len(real.held), len(real.others), MOST_COMPARED)
     drawn, held, others = (model.standardize(a) for a in (model.sample(n, args.seed), real.held[:n], real.others[:n]))
-    print(f"energy distance to {n} {real.name}, data at unit scale (V- and U-statistic)")
+    say(f"energy distance to {n} {real.name}, data at unit scale (V- and U-statistic)")
     scores = [[energy_distance(a, held, u) for u in (False, True)] for a in (drawn, others)]
     for name, (v, u) in zip((f"{n} samples", f"{n} {real.name_of_others}"), scores):
-        print(f"  {name:22s}{v:10.5f}{u:10.5f}")
-    print(f"  ratio                 {ratio(scores[0][0], scores[1][0]):10.3f}")
+        say(f"  {name:22s}{v:10.5f}{u:10.5f}")
+    say(f"  ratio                 {ratio(scores[0][0], scores[1][0]):10.3f}")
     if real.rows is None:
-        print("distance to the nearest training row: not known, since the training rows are not")
-        return
-    rows = model.standardize(real.rows)
+        say("distance to the nearest training row: not known, since the training rows are not")
+    else:
+        say_nearest(real, drawn, held, model.standardize(real.rows))
+    if "stdout" in LOST:        # here what is printed is the result
+        raise LOST["stdout"]
+
+
+def say_nearest(real: Reference, drawn: np.ndarray, held: np.ndarray, rows: np.ndarray) -> None:
     near = nearest(drawn, rows)
-    print(f"median distance to the nearest training row\n  samples               {near:10.5f}")
+    say(f"median distance to the nearest training row\n  samples               {near:10.5f}")
     if real.apart:
         usual = nearest(held, rows)
-        print(f"  {real.name:22s}{usual:10.5f}\n  ratio                 {ratio(near, usual):10.3f}")
+        say(f"  {real.name:22s}{usual:10.5f}\n  ratio                 {ratio(near, usual):10.3f}")
     else:
-        print("  held-out rows         none: what is far or near is not known")
+        say("  held-out rows         none: what is far or near is not known")
 
 
 def plot(args: argparse.Namespace) -> None:
@@ -371,7 +377,8 @@ def say(line: str, stream: str = "stdout") -> None:
     """Print a line. That nobody reads it any more, or that it finds no room, costs no run."""
     try:
         print(line, file=getattr(sys, stream), flush=True)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        LOST[stream] = error
         silence(stream)
 
 
@@ -383,6 +390,7 @@ def silence(stream: str) -> None:
 
 def open_streams() -> None:
     """Open the standard streams that are closed: the next file that is opened would take their place."""
+    LOST.clear()
     for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, stream) is None:
             setattr(sys, stream, open(os.devnull, mode))  # noqa: SIM115
@@ -441,15 +449,14 @@ def main(argv: list[str] | None = None) -> int:
         command = {"train": train, "sample": sample, "evaluate": evaluate, "plot": plot}[args.command]
         with handled(interrupt, "SIGTERM", "SIGHUP"):   # which else leave temporary files behind
             code = command(args)
-        sys.stdout.flush()
     except BrokenPipeError:
-        silence("stdout")
         return 128 + 13     # as if SIGPIPE had ended the command
     except MemoryError as error:
         say(f"npddpm: out of memory: {error}{less}", "stderr")
         return 2
     except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
-        say(f"npddpm: {' '.join(str(error).split())}", "stderr")
+        line = f"cannot print: {error.args[-1]}" if error in LOST.values() else str(error)
+        say(f"npddpm: {' '.join(line.split())}", "stderr")
         return 2
     except KeyboardInterrupt as error:
         say("npddpm: interrupted", "stderr")
