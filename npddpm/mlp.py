@@ -71,7 +71,7 @@ class Features:
         """Write what A_0 has of x_t into `out`."""
         out[:, :self.dim] = xt
         if len(self.phase):
-            angles = (xt[:, :, None] * self.octaves).reshape(len(xt), -1)
+            angles = (xt[:, :, None] * self.octaves).reshape(len(xt), len(self.phase))
             self.xp.sin(angles + self.phase, out=out[:, self.dim:])
 
 
