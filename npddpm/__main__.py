@@ -315,7 +315,6 @@ class Reference(NamedTuple):
             raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {model.net.dim}")
         if len(x) < 4:
             raise ValueError(f"DATA {source} has {len(x)} rows, and 4 are needed to compare a model with")
-        half, other_half = data.split(x, 0.5)
         if noted.is_of(source, x):
             rows, held = data.split(x, noted.settings.get("holdout", 0.0))
             if len(held) >= 2:
@@ -325,6 +324,7 @@ class Reference(NamedTuple):
             return cls(source, rows, half, other_half, "training rows", "other training rows", False)
         trained = training_rows(noted)
         if trained is None:
+            half, other_half = data.split(x, 0.5)
             say(f"{source} is not, or no longer, what {args.model} was trained on, and its training rows are not known")
             return cls(source, None, half, other_half, "rows of DATA", "other rows of DATA", False)
         seen = set(map(bytes, trained))
@@ -360,17 +360,17 @@ def digest(x: np.ndarray) -> str:
 
 @contextmanager
 def handled(handler: Callable[[int, Any], None], *names: str) -> Iterator[None]:
-    """Within the block `handler` answers the signals; but those that are ignored, as by nohup, stay so."""
+    """Within the block `handler` answers the signals; but if SIGHUP is ignored, as under nohup, it stays so."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
-            if signal.getsignal(number) not in (None, signal.SIG_IGN):
+            if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGINT:
                 before[number] = signal.signal(number, handler)
     try:
         yield
     finally:
         for number, old in before.items():
-            signal.signal(number, old)
+            signal.signal(number, signal.SIG_DFL if old is None else old)
 
 
 def say(line: str, stream: str = "stdout") -> None:
@@ -447,7 +447,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.command == "train":
             less = "; smaller --hidden, --depth, --batch-size or --T need less"
         command = {"train": train, "sample": sample, "evaluate": evaluate, "plot": plot}[args.command]
-        with handled(interrupt, "SIGTERM", "SIGHUP"):   # which else leave temporary files behind
+        with handled(interrupt, "SIGINT", "SIGTERM", "SIGHUP"):     # which else leave temporary files behind
             code = command(args)
     except BrokenPipeError:
         return 128 + 13     # as if SIGPIPE had ended the command

@@ -228,7 +228,8 @@ def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: lis
             if re.fullmatch(r"[-+]?\d+", cell) and abs(int(cell[:400])) > 2**53:
                 raise ValueError(f"line {number} holds {cell:.40}, an integer beyond 2^53, which float64 rounds ({where}): "
                                  "leave the column out, or scale it down")
-            if separator == "," and not header and (cell == "-0" or column % 2 == 0 and re.fullmatch(r"0\d+", cell)):
+            if separator == "," and not header and re.fullmatch(r"[-+\d,\s]*", line) and (
+                    cell == "-0" or column % 2 == 0 and re.fullmatch(r"0\d+", cell)):
                 raise ValueError(f"line {number}, {line.strip():.40}, seems to have decimal commas: write decimal points")
 
 

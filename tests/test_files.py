@@ -38,6 +38,7 @@ READ = {
     "1.5\t2\r\n3\t4.25\r\n": "separated by tabs, no header",
     "1.5  2\n3 4.25\n\n": "separated by spaces, no header",
     " 1.5 , 2\n 3 , 4.25": "separated by commas, no header",
+    "1.5,02\n03,4.25\n": "separated by commas, no header",
     "left,right\n1.5,2\n3,4.25\n": "separated by commas, header left, right",
     "left;right\n1.5;2\n3;4.25\n": "separated by semicolons, header left, right",
     '"left","right"\n"1.5","2"\n"3","4.25"\n': "separated by commas, header left, right",
