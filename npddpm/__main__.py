@@ -461,6 +461,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         say("npddpm: interrupted", "stderr")
         return 128 + (error.args[0] if error.args else signal.SIGINT)
+    finally:
+        try:
+            sys.stdout.flush()      # of --help, say, which else fails at the exit
+        except (OSError, ValueError):
+            silence("stdout")
     return code or 0
 
 
