@@ -174,6 +174,14 @@ def test_resuming_a_finished_run_writes_nothing(capsys):
     assert Path("m.npz").stat() == before
 
 
+@pytest.mark.parametrize("steps", ["0", "-5"])
+def test_resume_refuses_no_steps(steps, capsys):
+    np.save("own.npy", rows(40))
+    train()
+    assert main(["train", "own.npy", "--out", "m.npz", "--resume", "--steps", steps]) == 2
+    assert f"steps must be an int of at least 1, got {steps}" in capsys.readouterr().err
+
+
 def test_a_learning_rate_that_jumps_is_said(capsys):
     np.save("own.npy", rows(40))
     train()

@@ -86,11 +86,11 @@ def test_a_step_is_finished_first(signals, step, monkeypatch, capsys):
     run = DDPM.training
 
     def struck(self, *args, **options):
-        for step in run(self, *args, **options):
-            if step == 7:
+        for taken in run(self, *args, **options):
+            if taken == 7:
                 for number in signals:
                     os.kill(os.getpid(), number)
-            yield step
+            yield taken
 
     monkeypatch.setattr(DDPM, "training", struck)
     assert main(["train", "moons", *SMALL]) == 128 + signals[0]
