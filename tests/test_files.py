@@ -167,7 +167,7 @@ def refused_in_little_memory(message):
 
 
 def test_compressed_arrays(arrays):
-    np.savez_compressed("bad.npz", **{**arrays, "losses": np.zeros(10**7)})
+    np.savez_compressed("bad.npz", **{**arrays, "losses": np.zeros(10**6)})
     refused_in_little_memory("it is compressed, which a checkpoint is not")
 
 

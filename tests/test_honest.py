@@ -126,14 +126,14 @@ def test_samples_that_are_not_numbers_are_not_written(capsys):
 def test_a_loss_far_above_a_guess_of_0_is_a_divergence(weighting):
     model = DDPM(Schedule.linear(10), 16, 2)
     with pytest.raises(FloatingPointError, match=r"the loss became .* where a guess of 0 has .* \(lower lr\)"):
-        model.fit(rows(200), steps=1000, batch_size=16, lr=100.0, rng=0, weighting=weighting)
-    assert model.fit(rows(200), steps=1000, batch_size=16, lr=1e-2, rng=0, weighting=weighting).step == 1000
+        model.fit(rows(200), steps=400, batch_size=16, lr=100.0, rng=0, weighting=weighting)
+    assert model.fit(rows(200), steps=400, batch_size=16, lr=1e-2, rng=0, weighting=weighting).step == 400
 
 
 def test_one_extreme_row_is_no_divergence():
     x = rows(20_000)
     x[7] *= 1e5
-    DDPM(Schedule.linear(10), 8, 1).fit(x, steps=2000, batch_size=16, rng=0)
+    DDPM(Schedule.linear(10), 8, 1).fit(x, steps=1000, batch_size=16, rng=0)
 
 
 def test_a_loss_above_that_of_a_guess_of_0_is_said(monkeypatch, capsys):
