@@ -106,7 +106,7 @@ def train(args: argparse.Namespace) -> int:
         if not noted.is_of(args.data, x):
             raise ValueError(f"--resume: {args.data} is not the data that {out} was trained on")
         check_settings(out, model, settings, given)
-        if model.step >= given.get("steps", settings["steps"]):
+        if model.step >= check_count("steps", given.get("steps", settings["steps"])):
             say(f"{out} has had {model.step} steps: nothing to do; --steps with a larger number goes on")
             return 0
         if "steps" in given and given["steps"] != settings["steps"]:
@@ -213,7 +213,7 @@ def plot(args: argparse.Namespace) -> None:
         check_output(args.animate, [".gif"], **inputs)
     model = DDPM.load(args.model, args.device)
     real = Reference.of(model, args)
-    shown = real.held if real.rows is None or args.data else real.rows
+    shown = real.held if real.rows is None or real.name == "rows of DATA" else real.rows
     figure = overview(model, shown, losses(model, real, args.seed), args.seed)
     with written(out) as file:
         figure.savefig(file, format=out.suffix[1:].lower(), dpi=110)
@@ -495,6 +495,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         say("npddpm: interrupted", "stderr")
         return 128 + (error.args[0] if error.args else signal.SIGINT)
+    finally:
+        try:
+            sys.stdout.flush()      # of --help, say, which else fails at the exit
+        except (OSError, ValueError):
+            silence("stdout")
     return code or 0
 
 

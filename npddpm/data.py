@@ -106,7 +106,10 @@ def load(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None]
         hint = did_you_mean(source, names) or f"; data sets are {', '.join(names)}"
         raise ValueError(f"data {source!r} is neither a data set nor a {', '.join(SUFFIXES)} file{hint}")
     with open_to_read(path) as file:
-        raw, how = _read_npy(file) if path.suffix.lower() in (".npy", ".npz") else read_text(file)
+        try:
+            raw, how = _read_npy(file) if path.suffix.lower() in (".npy", ".npz") else read_text(file)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"it is no text in UTF-8 (byte {error.start}): save it as such") from None
     x = check_data(raw, source)
     tell(f"{source}: {len(x)} rows of {x.shape[1]}{how}")
     return x

@@ -21,8 +21,10 @@ def distances(x: Array, y: Array) -> Any:
     """Euclidean distances of all rows of x to all rows of y, (n, m): |x - y|^2 = |x|^2 + |y|^2 - 2 x.y."""
     center = y.mean(0)
     x, y = x - center, y - center
-    squared = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T
-    return np.sqrt(np.maximum(squared, 0))
+    squared = -2 * x @ y.T
+    squared += (x**2).sum(1)[:, None]
+    squared += (y**2).sum(1)
+    return np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
 
 
 def blocks(x: Array) -> Iterator[Array]:

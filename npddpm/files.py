@@ -179,7 +179,10 @@ def temporary_beside(target: Path) -> tuple[Path, BinaryIO]:
     """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     with locked(target.parent):
-        for name in os.listdir(target.parent):
+        names: list[str] = []
+        with contextlib.suppress(PermissionError):      # of a folder that may be written to, but not read
+            names = os.listdir(target.parent)
+        for name in names:
             if re.fullmatch(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.tmp", name):
                 with contextlib.suppress(OSError):
                     other = target.with_name(name)

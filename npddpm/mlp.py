@@ -187,7 +187,7 @@ class MLP:
         A, dA, dZ, dF = arrays.A, arrays.dA, arrays.dZ, arrays.dF
         W, dW = [None, *self.weights], [None, *self.split(out)]
 
-        self.xp.multiply(arrays.signal, d_eps_hat, out=dF[rows])         # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
+        self.xp.multiply(arrays.signal, d_eps_hat, out=dF[rows])        # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
         matmul(A[-1].T, dF, out=dW[-1])                                 # F = A_L W_{L+1}
         matmul(dF, W[-1][:-1].T, out=dA[-1])                            #     without the bias, since ones stay ones
         for l in range(self.depth, 0, -1):

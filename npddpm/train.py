@@ -218,7 +218,8 @@ class DDPM:
             if self.step % LOSS_EVERY == 0:  # the one moment at which the GPU is waited for
                 self.losses.append(float(self._loss_sum) / LOSS_EVERY)
                 self._check_finite(self.losses[-1])
-                if min(self.losses[-3:]) > DIVERGED * of_zero:
+                few = len(self.losses) < 3      # one extreme row may be in them
+                if min(self.losses[-3:]) > (100 if few else 1) * DIVERGED * of_zero:
                     raise FloatingPointError(f"the loss became {self.losses[-1]:.4g} at step {self.step}, where a guess "
                                              f"of 0 has {of_zero:.3g}: the learning rate is too high (lower lr)")
                 self._loss_sum = 0.0

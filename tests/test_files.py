@@ -95,6 +95,14 @@ def test_text_that_would_be_misread_is_refused(text):
         load()
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_text_in_another_encoding(encoding):
+    with open("f.csv", "w", encoding=encoding) as file:
+        file.write("température,b\n1,2\n3,4\n")
+    with pytest.raises(ValueError, match=r"cannot read f.csv: it is no text in UTF-8 \(byte \d+\): save it as such"):
+        load()
+
+
 @pytest.mark.parametrize("name", ["f.tsv", "f.txt"])
 def test_other_names_of_text(name):
     write("1.5\t2\n3\t4.25\n", name)
@@ -159,7 +167,7 @@ def refused_in_little_memory(message):
 
 
 def test_compressed_arrays(arrays):
-    np.savez_compressed("bad.npz", **{**arrays, "losses": np.zeros(10**7)})
+    np.savez_compressed("bad.npz", **{**arrays, "losses": np.zeros(10**6)})
     refused_in_little_memory("it is compressed, which a checkpoint is not")
 
 

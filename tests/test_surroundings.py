@@ -46,6 +46,7 @@ def test_a_report_that_is_lost_is_no_success():
     assert done.returncode == 2 and done.stderr == "npddpm: cannot print: No space left on device\n"
     done = shell(f"{NPDDPM} evaluate m.npz own.npy | true; echo ${{PIPESTATUS[0]}}")
     assert (done.stdout, done.stderr) == ("141\n", "")
+    assert shell(f"{NPDDPM} --help >/dev/full").stderr == ""
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
