@@ -46,7 +46,7 @@ class Torch:
         torch.manual_seed(seed)
         self.tau, self.signal, self.noise = map(self.tensor, coefficients())
         basis = Features(np, "float32", SCHEDULE, shape.d, fourier)
-        self.omega, self.phase = map(self.tensor, (basis.omega, basis.phase))
+        self.omega, self.phase = map(self.tensor, (np.kron(np.eye(shape.d, dtype="float32"), basis.octaves), basis.phase))
         width = shape.d + len(self.phase) + self.tau.shape[1]
         self.parameters = [self.tensor(a).requires_grad_() for a in initial_weights(shape, width, seed)]
 

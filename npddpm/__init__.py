@@ -8,7 +8,7 @@ from .oracle import GaussianMixture
 from .schedule import Schedule
 from .train import DDPM
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["DDPM", "MLP", "Bound", "GaussianMixture", "Schedule", "loss_and_gradient", "sample",
            "trajectory", "variational_bound"]
 

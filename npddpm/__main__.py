@@ -6,28 +6,34 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import json
+import math
+import os
 import re
 import signal
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NoReturn, Self
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
 
 from . import __version__, data
-from .checks import did_you_mean
+from .checks import check_count, check_real, did_you_mean
 from .evaluate import energy_distance, loss_by_time, nearest
-from .files import check_writable, write_whole
+from .files import Outputs, check_output, follow, free_names
+from .optim import learning_rate
 from .schedule import Schedule
 from .train import DDPM
 
 SAVE_EVERY = 1000     # steps between checkpoints
 MOST_COMPARED = 2000  # rows in an energy distance
+DEFAULTS: dict[str, Any] = {"batch_size": 256, "T": 1000, "schedule": "linear", "lr": 1e-3, "seed": 0, "holdout": 0.2}
+LOST: dict[str, Exception] = {}     # standard streams that took no more, and why
 PICTURES = (".png", ".svg", ".pdf")
 FOR_IMAGES = {"hidden": 256, "depth": 5, "steps": 6000}
 FOR_OTHERS = {"hidden": 128, "depth": 3, "steps": 10_000}
@@ -46,19 +52,19 @@ def parser() -> Parser:
     commands = main.add_subparsers(dest="command", required=True, parser_class=Parser)
 
     train = commands.add_parser("train", help="train a model and write a checkpoint")
-    train.add_argument("data", metavar="DATA", help=f"digits, {', '.join(data.PLANAR)}, or a .npy, .npz, .csv file")
+    train.add_argument("data", metavar="DATA", help=f"digits, {', '.join(data.PLANAR)}, or a .npy, .npz, .csv, .tsv, .txt file")
     train.add_argument("--steps", type=int, help="training steps (10000; images 6000; ten a row for small tables)")
-    train.add_argument("--batch-size", type=int, default=256)
+    train.add_argument("--batch-size", type=int, help="rows in a batch (256)")
     train.add_argument("--hidden", type=int, help="width of the hidden layers (128; images 256)")
     train.add_argument("--depth", type=int, help="number of hidden layers (3; images 5)")
-    train.add_argument("--T", type=int, default=1000, help="diffusion steps")
-    train.add_argument("--schedule", choices=["linear", "cosine"], default="linear")
-    train.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--T", type=int, help="diffusion steps (1000)")
+    train.add_argument("--schedule", choices=["linear", "cosine"])
+    train.add_argument("--lr", type=float, help="peak learning rate (0.001)")
+    train.add_argument("--seed", type=int)
     train.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
-    train.add_argument("--holdout", type=float, default=0.2, help="share of the rows kept for evaluate")
+    train.add_argument("--holdout", type=float, help="share of the rows kept for evaluate (0.2)")
     train.add_argument("--out", type=Path, help="checkpoint (DATA.npz in this folder)")
-    train.add_argument("--resume", action="store_true", help="go on from the checkpoint, with its settings")
+    train.add_argument("--resume", action="store_true", help="go on from the checkpoint, with its settings; --steps may be new")
 
     sample = commands.add_parser("sample", help="draw samples from a model")
     sample.add_argument("-n", type=int, default=1000, help="number of samples")
@@ -86,84 +92,113 @@ def parser() -> Parser:
 
 # ---------------------------------------------------------------- commands
 
-def train(args: argparse.Namespace) -> None:
+def train(args: argparse.Namespace) -> int:
     out = args.out or Path(Path(args.data).stem + ".npz")
-    x = data.load(args.data)
+    x = data.load(args.data, tell=say)
     check_output(out, data=args.data)
+    given = {name: value for name in (*FOR_OTHERS, *DEFAULTS) if (value := getattr(args, name)) is not None}
     if args.resume:
         model = DDPM.load(out, args.device)
-        settings = model.about.get("settings")
-        if settings is None:
+        noted = Notes.of(model, out)
+        settings = noted.settings
+        if not settings:
             raise ValueError(f"--resume: {out} was not written by npddpm train")
-        if model.about["sha256"] != digest(x):
+        if not noted.is_of(args.data, x):
             raise ValueError(f"--resume: {args.data} is not the data that {out} was trained on")
-        if args.steps is not None:
-            settings["steps"] = args.steps
+        check_settings(out, model, settings, given)
+        if model.step >= check_count("steps", given.get("steps", settings["steps"])):
+            say(f"{out} has had {model.step} steps: nothing to do; --steps with a larger number goes on")
+            return 0
+        if "steps" in given and given["steps"] != settings["steps"]:
+            was, new = (learning_rate(model.step, n, settings["lr"]) for n in (settings["steps"], given["steps"]))
+            say(f"--steps {given['steps']} instead of {settings['steps']}: the learning rate goes from {was:.3g} to {new:.3g} at "
+                f"step {model.step}, and falls to 0 at step {given['steps']}")
+            settings["steps"] = given["steps"]
     else:
-        given = {name: value for name, value in vars(args).items() if value is not None}
         usual = FOR_IMAGES if data.image_side(x) else FOR_OTHERS
         steps = min(usual["steps"], max(1000, 10 * len(x)))     # a small table is soon known by heart
-        args = argparse.Namespace(**(usual | {"steps": steps} | given))
-        schedule = {"linear": Schedule.linear, "cosine": Schedule.cosine}[args.schedule](args.T)
-        model = DDPM(schedule, args.hidden, args.depth)
-        settings = {"steps": args.steps, "batch_size": args.batch_size,
-                    "lr": args.lr, "holdout": args.holdout}
-        model.about = {"data": args.data, "sha256": digest(x), "settings": settings}
+        settings = {**usual, "steps": steps, **DEFAULTS, **given}
+        schedule = {"linear": Schedule.linear, "cosine": Schedule.cosine}[settings["schedule"]](settings["T"])
+        model = DDPM(schedule, settings["hidden"], settings["depth"])
     if not 0 <= settings["holdout"] < 1:
         raise ValueError(f"--holdout must lie in [0, 1), got {settings['holdout']}")
     rows, held = data.split(x, settings["holdout"])
     if len(rows) < 2:
         raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, "
                          "and 2 are needed")
-    run = model.training(rows, settings["steps"], settings["batch_size"], settings["lr"], rng=args.seed,
+    run = model.training(rows, settings["steps"], settings["batch_size"], settings["lr"], rng=settings.get("seed"),
                          device=args.device, resume=args.resume)
-    if out.exists() and not args.resume:
-        print(f"the {out} that was there is now {put_aside(out)}")
-    print(f"{args.data}: {len(rows)} rows of {x.shape[1]} to train on, {len(held)} held out; "
-          f"{model.schedule}; checkpoint {out}", flush=True)
+    model.about = {**model.about, "data": args.data, "sha256": digest(x), "settings": settings}
+    say(f"{args.data}: {len(rows)} rows of {x.shape[1]} to train on, {len(held)} held out; "
+        f"{model.schedule}; checkpoint {out}")
 
-    with Interrupt() as interrupt:
+    came: list[int] = []
+
+    def finish_the_step(number: int, _: Any) -> None:
+        if number == signal.SIGINT in came:
+            raise KeyboardInterrupt     # the second does not wait
+        came.append(number)
+
+    step = model.step
+    with handled(finish_the_step, "SIGINT", "SIGTERM", "SIGHUP"):
         for step in progress(run, settings["steps"], "step", model.step,
                              lambda: f"loss {model.losses[-1]:.4g}" if model.losses else ""):
-            if step % SAVE_EVERY == 0 or interrupt.came:
-                model.save(out)
-            if interrupt.came:
-                print(f"interrupted: {out} holds step {step}; --resume goes on from there")
-                return
-    model.save(out)
-    print(f"wrote {out}")
+            if came:
+                break
+            if step % SAVE_EVERY == 0:
+                out = save(model, out)
+        out = save(model, out)
+    if came and step < settings["steps"]:
+        say(f"interrupted: {out} holds step {step}; --resume goes on from there")
+    else:
+        say(f"wrote {out}")
+    if model.losses and model.losses[-1] > 1:
+        say(f"its loss, {model.losses[-1]:.4g}, is worse than 1, that of a guess of 0: lower --lr")
+    return 128 + came[0] if came else 0
 
 
 def sample(args: argparse.Namespace) -> None:
-    check_output(args.out, [".npy"], model=args.model)
     model = DDPM.load(args.model, args.device)
+    check_output(args.out, [".npy"], model=args.model, data=Notes.of(model, args.model).data)
     chunks = model.sample_chunks(args.n, args.seed, variance=args.variance, steps=args.steps, eta=args.eta)
-    with write_whole(args.out) as file:
+    with written(args.out) as file:
         for _ in progress(write_rows(file, args.n, model.net.dim, chunks), args.n, "sample"):
             pass
-    print(f"wrote {args.out}: {args.n} samples of {model.net.dim} numbers")
+    say(f"wrote {args.out}: {args.n} samples of {model.net.dim} numbers")
 
 
 def evaluate(args: argparse.Namespace) -> None:
     model = DDPM.load(args.model, args.device)
-    source, rows, held = reference(model, args)
-    print("loss by t, per dimension, on held-out data (1: no better than guessing 0)")
-    print("      t     loss    least   ratio")
-    for t, loss, least in losses(model, source, held, args.seed):
+    real = Reference.of(model, args)
+    say(f"loss by t, per dimension, on {real.name} (1: no better than guessing 0)")
+    say("      t     loss    least   ratio")
+    for t, loss, least in losses(model, real, args.seed):
         known = f"{least:9.3g}{loss / least:8.3f}" if np.isfinite(least) else "        -       -"
-        print(f"{t:7.0f}{loss:9.3g}{known}")
+        say(f"{t:7.0f}{loss:9.3g}{known}")
 
-    n = min(len(held), len(rows), MOST_COMPARED)
-    drawn, rows, held = (model.standardize(a) for a in (model.sample(n, args.seed), rows, held[:n]))
-    print(f"energy distance to {n} held-out rows, data at unit scale (V- and U-statistic)")
-    scores = [[energy_distance(a, held, u) for u in (False, True)] for a in (drawn, rows[:n])]
-    for name, (v, u) in zip((f"{n} samples", f"{n} training rows"), scores):
-        print(f"  {name:22s}{v:10.5f}{u:10.5f}")
-    print(f"  ratio                 {ratio(scores[0][0], scores[1][0]):10.3f}")
-    near = [nearest(a, rows) for a in (drawn, held)]
-    print("median distance to the nearest training row")
-    print(f"  samples               {near[0]:10.5f}\n  held-out rows         {near[1]:10.5f}")
-    print(f"  ratio                 {ratio(*near):10.3f}")
+    n = min(len(real.held), len(real.others), MOST_COMPARED)
+    drawn, held, others = (model.standardize(a) for a in (model.sample(n, args.seed), real.held[:n], real.others[:n]))
+    say(f"energy distance to {n} {real.name}, data at unit scale (V- and U-statistic)")
+    scores = [[energy_distance(a, held, u) for u in (False, True)] for a in (drawn, others)]
+    for name, (v, u) in zip((f"{n} samples", f"{n} {real.name_of_others}"), scores):
+        say(f"  {name:22s}{v:10.5f}{u:10.5f}")
+    say(f"  ratio                 {ratio(scores[0][0], scores[1][0]):10.3f}")
+    if real.rows is None:
+        say("distance to the nearest training row: not known, since the training rows are not")
+    else:
+        say_nearest(real, drawn, held, model.standardize(real.rows))
+    if "stdout" in LOST:        # here what is printed is the result
+        raise LOST["stdout"]
+
+
+def say_nearest(real: Reference, drawn: np.ndarray, held: np.ndarray, rows: np.ndarray) -> None:
+    near = nearest(drawn, rows)
+    say(f"median distance to the nearest training row\n  samples               {near:10.5f}")
+    if real.apart:
+        usual = nearest(held, rows)
+        say(f"  {real.name:22s}{usual:10.5f}\n  ratio                 {ratio(near, usual):10.3f}")
+    else:
+        say("  held-out rows         none: what is far or near is not known")
 
 
 def plot(args: argparse.Namespace) -> None:
@@ -172,19 +207,21 @@ def plot(args: argparse.Namespace) -> None:
     except ImportError:
         raise ValueError("plot needs matplotlib: pip install 'npddpm[cli]'") from None
     out = args.out or args.model.with_suffix(".png")
-    check_output(out, PICTURES, model=args.model, data=args.data)
+    inputs = {"model": args.model, "data": args.data}
+    check_output(out, PICTURES, **inputs)
     if args.animate:
-        check_output(args.animate, [".gif"], model=args.model, data=args.data)
+        check_output(args.animate, [".gif"], **inputs)
     model = DDPM.load(args.model, args.device)
-    source, rows, held = reference(model, args)
-    figure = overview(model, rows, losses(model, source, held, args.seed), args.seed)
-    with write_whole(out) as file:
+    real = Reference.of(model, args)
+    shown = real.held if real.rows is None or real.name == "rows of DATA" else real.rows
+    figure = overview(model, shown, losses(model, real, args.seed), args.seed)
+    with written(out) as file:
         figure.savefig(file, format=out.suffix[1:].lower(), dpi=110)
-    print(f"wrote {out}")
+    say(f"wrote {out}")
     if args.animate:
-        with write_whole(args.animate) as file:
-            file.write(film(model, rows, args.seed))
-        print(f"wrote {args.animate}")
+        with written(args.animate) as file:
+            file.write(film(model, shown, args.seed))
+        say(f"wrote {args.animate}")
 
 
 def check(args: argparse.Namespace) -> int:
@@ -216,67 +253,184 @@ def check(args: argparse.Namespace) -> int:
 
 # ---------------------------------------------------------------- what they share
 
-def check_output(out: Path, suffixes: Sequence[str] = (), **inputs: str | Path | None) -> None:
-    """Raise now if `out` cannot be written, is one of the inputs, or has not one of the suffixes, if there are any."""
-    check_writable(out)
-    for name, path in inputs.items():
-        if path is not None and out.exists() and Path(path).exists() and out.samefile(path):
-            raise ValueError(f"writing {out} would overwrite the {name}; name another file")
-    if suffixes and out.suffix.lower() not in suffixes:
-        raise ValueError(f"cannot write {out}: name a {' or '.join(suffixes)} file")
+def save(model: DDPM, out: Path) -> Path:
+    """Save a run's checkpoint; where another run has taken its name it goes on under another one. Return the name."""
+    if model.outputs.lost(out):
+        free = out.with_name(next(free_names(follow(out))).name)
+        say(f"{out} is no longer this run's, since another has written it: going on in {free}")
+        out = free
+    tell_aside(out, model.save(out))
+    return out
 
 
-def put_aside(path: Path) -> Path:
-    """Rename a file to the first free of path.1, path.2 ...: a run must not cost the result of another."""
-    free = next(p for i in itertools.count(1) if not (p := path.with_suffix(f".{i}{path.suffix}")).exists())
-    return path.rename(free)
+@contextmanager
+def written(path: Path) -> Iterator[BinaryIO]:
+    """`write_whole` for a command's output; what was there is kept."""
+    outputs = Outputs()
+    with outputs.write(path) as file:
+        yield file
+    tell_aside(path, outputs.aside)
 
 
-def reference(model: DDPM, args: argparse.Namespace) -> tuple[str, np.ndarray, np.ndarray]:
-    """The data a model is compared with: source, the rows it was trained on, the rows held out.
+def tell_aside(path: Path, aside: Path | None) -> None:
+    if aside:
+        say(f"the {path} that was there is now {aside if path.is_symlink() else path.with_name(aside.name)}")
 
-    Where none were held out, two halves of the data stand for both.
+
+class Notes(NamedTuple):
+    """What `npddpm train` notes in a checkpoint: the data, their digest, the settings."""
+
+    data: str | None
+    sha256: str | None
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: DDPM, path: Path) -> Notes:
+        """Whoever wrote the file may have noted anything, so nothing is taken as it stands."""
+        source, sha256, settings = (model.about.get(name) for name in ("data", "sha256", "settings"))
+        if isinstance(settings, dict):
+            try:
+                check_count("steps", settings.get("steps"))
+                check_count("batch_size", settings.get("batch_size"))
+                check_real("lr", settings.get("lr"), 0, math.inf)
+                check_real("holdout", settings.get("holdout"), 0, 1, closed=True)
+            except ValueError as error:
+                raise ValueError(f"{path} has settings that npddpm train does not write: {error}") from None
+        return cls(source if isinstance(source, str) else None, sha256 if isinstance(sha256, str) else None,
+                   settings if isinstance(settings, dict) else {})
+
+    def is_of(self, source: str, x: np.ndarray) -> bool:
+        """Whether x are the data; one's own sets may differ in the last bit from one processor to another."""
+        own = source in data.PLANAR or source == "digits"
+        return own and source == self.data or self.sha256 == digest(x)
+
+
+def check_settings(out: Path, model: DDPM, settings: dict[str, Any], given: dict[str, Any]) -> None:
+    """Raise ValueError if a run that goes on is given other settings than it began with."""
+    known = {"hidden": model.shape["hidden"], "depth": model.shape["depth"], "T": model.schedule.T} | settings
+    for name, value in given.items():
+        if name != "steps" and known.get(name) != value:
+            option = "--" + name.replace("_", "-")
+            raise ValueError(f"--resume goes on with the settings of {out}: {option} is {known.get(name, 'not known')}, "
+                             f"and cannot become {value}; leave {option} out, or train anew without --resume")
+
+
+class Reference(NamedTuple):
+    """The real rows that a model is compared with, and what they are to it.
+
+    Attributes
+    ----------
+    source : str
+    rows : (n, d) array or None
+        The rows that the model was trained on, where they are known.
+    held, others : (m, d) and (k, d) arrays
+        Real rows to compare samples with, and other real rows, whose distance is the measure.
+    name, name_of_others : str
+    apart : bool
+        Whether `held` are no training rows.
     """
-    source = args.data or model.about.get("data")
-    if source is None:
-        raise ValueError(f"{args.model} does not say what it was trained on: name DATA")
-    x = data.load(source)
-    if x.shape[1] != model.net.dim:
-        raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {model.net.dim}")
-    rows, held = data.split(x, model.about.get("settings", {}).get("holdout", 0.0))
-    if len(held) < 2:
-        print(f"no two rows of {source} were held out: a half of it stands for them")
-        rows, held = data.split(x, 0.5)
-    if min(len(rows), len(held)) < 2:
-        raise ValueError(f"DATA {source} has {len(x)} rows, and 4 are needed to compare a model with")
-    return source, rows, held
+
+    source: str
+    rows: np.ndarray | None
+    held: np.ndarray
+    others: np.ndarray
+    name: str
+    name_of_others: str
+    apart: bool
+
+    @classmethod
+    def of(cls, model: DDPM, args: argparse.Namespace) -> Reference:
+        noted = Notes.of(model, args.model)
+        source = args.data or noted.data
+        if source is None:
+            raise ValueError(f"{args.model} does not say what it was trained on: name DATA")
+        x = data.load(source, tell=say)
+        if x.shape[1] != model.net.dim:
+            raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {model.net.dim}")
+        if len(x) < 4:
+            raise ValueError(f"DATA {source} has {len(x)} rows, and 4 are needed to compare a model with")
+        if noted.is_of(source, x):
+            rows, held = data.split(x, noted.settings.get("holdout", 0.0))
+            if len(held) >= 2:
+                return cls(source, rows, held, rows, "held-out rows", "training rows", True)
+            say(f"no two rows of {source} were held out: the model is compared with what it was trained on")
+            half, other_half = data.split(rows, 0.5)
+            return cls(source, rows, half, other_half, "training rows", "other training rows", False)
+        trained = training_rows(noted)
+        if trained is None:
+            half, other_half = data.split(x, 0.5)
+            say(f"{source} is not, or no longer, what {args.model} was trained on, and its training rows are not known")
+            return cls(source, None, half, other_half, "rows of DATA", "other rows of DATA", False)
+        seen = set(map(bytes, trained))
+        copies = sum(bytes(row) in seen for row in x)
+        say(f"{source} is not what {args.model} was trained on, {noted.data}; {copies} of its {len(x)} rows are training rows")
+        return cls(source, trained, data.split(x, 0.0)[0], trained, "rows of DATA", "training rows", copies < len(x))
+
+
+def training_rows(noted: Notes) -> np.ndarray | None:
+    """The rows that a model was trained on, if they are still where they were."""
+    if noted.data is None:
+        return None
+    with contextlib.suppress(ValueError, OSError):
+        x = data.load(noted.data)
+        if noted.is_of(noted.data, x):
+            return data.split(x, noted.settings.get("holdout", 0.0))[0]
+    return None
 
 
 def ratio(a: float, b: float) -> float:
     return a / b if b > 0 else np.inf
 
 
-def losses(model: DDPM, source: str, held: np.ndarray, seed: int) -> np.ndarray:
-    """`loss_by_time` of a model on held-out rows, beside the least possible loss where it is known."""
-    law = data.GAUSSIANS.standardized(model.mean, model.scale) if source == "gaussians" else None
-    return loss_by_time(model.denoiser(), model.schedule, model.to_network(held), seed, law)
+def losses(model: DDPM, real: Reference, seed: int) -> np.ndarray:
+    """`loss_by_time` of a model on real rows, beside the least possible loss where it is known."""
+    law = data.GAUSSIANS.standardized(model.mean, model.scale) if real.source == "gaussians" else None
+    return loss_by_time(model.denoiser(), model.schedule, model.to_network(real.held), seed, law)
 
 
 def digest(x: np.ndarray) -> str:
-    return hashlib.sha256(x.tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(x).data).hexdigest()
 
 
-class Interrupt:
-    """Within the block Ctrl-C sets `came`, so that a step is finished before the run ends."""
+@contextmanager
+def handled(handler: Callable[[int, Any], None], *names: str) -> Iterator[None]:
+    """Within the block `handler` answers the signals; but if SIGHUP is ignored, as under nohup, it stays so."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+            if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGINT:
+                before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, signal.SIG_DFL if old is None else old)
 
-    came = False
 
-    def __enter__(self) -> Self:
-        self.before = signal.signal(signal.SIGINT, lambda *_: setattr(self, "came", True))
-        return self
+def say(line: str, stream: str = "stdout") -> None:
+    """Print a line. That nobody reads it any more, or that it finds no room, costs no run."""
+    try:
+        print(line, file=getattr(sys, stream), flush=True)
+    except (OSError, ValueError) as error:
+        LOST[stream] = error
+        silence(stream)
 
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self.before)
+
+def silence(stream: str) -> None:
+    """Send what is still to come from a standard stream nowhere, that which it holds back for the exit too."""
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), getattr(sys, stream).fileno())
+
+
+def open_streams() -> None:
+    """Open the standard streams that are closed: the next file that is opened would take their place."""
+    LOST.clear()
+    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, mode))  # noqa: SIM115
+    for out in (sys.stdout, sys.stderr):
+        if hasattr(out, "reconfigure"):
+            out.reconfigure(errors="backslashreplace")
 
 
 def write_rows(file: BinaryIO, n: int, d: int, chunks: Iterable[np.ndarray]) -> Iterator[int]:
@@ -294,40 +448,59 @@ def progress(counts: Iterable[int], total: int, unit: str, first: int = 0,
              note: Callable[[], str] = str) -> Iterator[int]:
     """Pass rising counts on, with a bar on a terminal (if tqdm is there), else a line every tenth of the way."""
     start, shown, bar = time.monotonic(), first, None
-    if sys.stderr.isatty():
-        try:
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        if sys.stderr.isatty():
             from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
             bar = tqdm(total=total, initial=first, unit=unit)
-        except ImportError:
-            pass
     for count in counts:
         if bar is not None:
-            bar.set_postfix_str(note(), refresh=False)
-            bar.update(count - bar.n)
+            try:
+                bar.set_postfix_str(note(), refresh=False)
+                bar.update(count - bar.n)
+            except OSError:                 # the terminal has gone
+                silence("stderr")
         elif count == total or count - shown >= total / 10:
-            rate, shown = (count - first) / (time.monotonic() - start), count
+            rate, shown = (count - first) / max(time.monotonic() - start, 1e-3), count
             parts = [note(), f"{rate:.0f} {unit}s/s", f"{(total - count) / rate:.0f} s left"]
-            print(f"{unit} {count}/{total}: {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
+            say(f"{unit} {count}/{total}: {', '.join(filter(None, parts))}", "stderr")
         yield count
     if bar is not None:
-        bar.close()
+        with contextlib.suppress(OSError):
+            bar.close()
+
+
+def interrupt(number: int, _: Any) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def main(argv: list[str] | None = None) -> int:
+    open_streams()
+    less = ""
     try:
         args = parser().parse_args(argv)
-        commands: dict[str, Callable[[argparse.Namespace], int | None]] = {
-            "train": train, "sample": sample, "evaluate": evaluate, "plot": plot, "check": check}
-        return commands[args.command](args) or 0
+        if args.command == "train":
+            less = "; smaller --hidden, --depth, --batch-size or --T need less"
+        command = {"train": train, "sample": sample, "evaluate": evaluate, "plot": plot, "check": check}[args.command]
+        with handled(interrupt, "SIGTERM", "SIGHUP"):   # which else leave temporary files behind
+            code = command(args)
+    except BrokenPipeError:
+        return 128 + 13     # as if SIGPIPE had ended the command
     except MemoryError as error:
-        print(f"npddpm: out of memory: {error}; smaller --hidden, --depth, --batch-size or --T need less", file=sys.stderr)
+        say(f"npddpm: out of memory: {error}{less}", "stderr")
         return 2
     except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
-        print(f"npddpm: {' '.join(str(error).split())}", file=sys.stderr)
+        line = f"cannot print: {error.args[-1]}" if error in LOST.values() else str(error)
+        say(f"npddpm: {' '.join(line.split())}", "stderr")
         return 2
-    except KeyboardInterrupt:
-        print("npddpm: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        say("npddpm: interrupted", "stderr")
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
+    finally:
+        try:
+            sys.stdout.flush()      # of --help, say, which else fails at the exit
+        except (OSError, ValueError):
+            silence("stdout")
+    return code or 0
 
 
 if __name__ == "__main__":

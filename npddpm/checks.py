@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from numbers import Real
@@ -14,6 +15,8 @@ from .backend import get_array_module, to_host
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Denoiser = Callable[[Any, Any], Any]
+MOST_LAYERS = 1000      # a slip of the finger, or a file that means harm, is refused before it takes any memory
+MOST_STEPS = 100_000    # T
 
 
 # ---------------------------------------------------------------- single values
@@ -49,6 +52,17 @@ def check_type(name: str, value: Any, wanted: type) -> None:
         raise TypeError(f"{name} must be a {wanted.__name__}, got {value!r:.80}")
 
 
+def check_json(name: str, value: Any) -> dict[str, Any]:
+    """Return a dict that JSON gives back as it was, or raise TypeError."""
+    try:
+        if isinstance(value, dict) and json.loads(json.dumps(value, allow_nan=False)) == value:
+            return value
+    except (TypeError, ValueError, RecursionError):
+        pass
+    raise TypeError(f"{name} must be a dict of what JSON can hold (str, int, finite float, bool, None, lists, and dicts "
+                    f"with str as keys), got {value!r:.80}")
+
+
 def check_dtype(dtype: Any, *names: str) -> np.dtype[Any]:
     """Return the dtype if it has one of the names, else raise ValueError."""
     try:
@@ -74,6 +88,8 @@ def check_betas(betas: Any) -> Array:
         out: Array = np.asarray(betas, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"betas must be numbers in (0, 1), got {betas!r:.80}") from None
+    if out.size > MOST_STEPS:
+        raise ValueError(f"betas must be at most {MOST_STEPS} numbers, got {out.size}")
     if out.ndim != 1 or out.size == 0:
         raise ValueError(f"betas must have shape (T,) with T >= 1, got shape {out.shape}")
     bad = np.flatnonzero(~((out > 0) & (out < 1)))
@@ -121,9 +137,9 @@ def check_times(t: Any, x: Any, T: int, first: int = 0) -> Any:
 
 def check_steps(name: str, times: Any, T: int) -> list[int]:
     """Return the times as ints, or raise ValueError if they are no ints that fall within 1 ... T."""
-    if np.iterable(times) and not isinstance(times, str):
+    if np.iterable(times) and not isinstance(times, (str, bytes)):
         found = list(times)
-        if found and all(isinstance(t, (int, np.integer)) for t in found) and T >= found[0] and found[-1] >= 1 \
+        if found and all(isinstance(t, (int, np.integer)) and not isinstance(t, bool) for t in found) and T >= found[0] and found[-1] >= 1 \
                 and all(a > b for a, b in pairwise(found)):
             return [int(t) for t in found]
     raise ValueError(f"{name} must be an int, or times that fall within 1..{T}, got {times!r:.80}")
@@ -142,6 +158,15 @@ def predict(denoiser: Denoiser, xt: Any, t: Any) -> Any:
     return eps
 
 
+def check_finite(values: Any) -> Any:
+    """Return what was computed with a denoiser, or raise FloatingPointError if it is NaN or infinite."""
+    bad = values.size - int(get_array_module(values).isfinite(values).sum())
+    if bad:
+        raise FloatingPointError(f"denoiser must give finite numbers, got NaN or infinity in {bad} of {values.size} results: "
+                                 "the training diverged (lower lr), or the denoiser is wrong")
+    return values
+
+
 # ---------------------------------------------------------------- arrays
 
 def check_alike(**arrays: Any) -> list[Any]:
@@ -158,6 +183,12 @@ def check_alike(**arrays: Any) -> list[Any]:
             raise ValueError(f"{name} must have the shape of {next(iter(arrays))}, {out[0].shape}, got {array.shape}")
         out.append(array)
     return out
+
+
+def check_rows(name: str, array: Any) -> None:
+    """Raise ValueError if the array is empty."""
+    if array.size == 0:
+        raise ValueError(f"{name} must have a row or more, got shape {array.shape}")
 
 
 def check_shape(name: str, array: Any, *shape: int | str) -> Any:
@@ -192,6 +223,9 @@ def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
         raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
     if x.ndim != 2 or x.shape[0] < least or x.shape[1] < 1:
         raise ValueError(f"{name} must have shape (n, d) with n >= {least} rows and d >= 1 columns, got {x.shape}")
+    if x.dtype.kind in "iu" and x.size and max(int(x.max()), -int(x.min())) > 2**53:
+        raise ValueError(f"{name} must hold integers of at most 2^53, which float64 does not round, "
+                         f"got {max(x.max(), x.min(), key=lambda i: abs(int(i)))}")
     out: Array = x.astype(np.float64)
     bad = np.argwhere(~np.isfinite(out))
     if len(bad):

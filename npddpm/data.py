@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import itertools
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
@@ -15,7 +19,10 @@ from .checks import Array, check_count, check_data, did_you_mean
 from .files import load_numpy, open_to_read
 from .oracle import GaussianMixture
 
-SUFFIXES = (".npy", ".npz", ".csv")
+SUFFIXES = (".npy", ".npz", ".csv", ".tsv", ".txt")
+LEAST_SIDE = 4      # of what may be an image
+SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", None: "spaces"}
+MISSING = {"", "-", "?", ".", "na", "n/a", "#n/a", "nan", "null", "none"}
 
 
 def moons(n: int, rng: np.random.Generator) -> Array:
@@ -64,7 +71,7 @@ PLANAR: dict[str, Callable[[int, np.random.Generator], Array]] = {
     f.__name__: f for f in (moons, circles, swiss_roll, checkerboard, spirals, gaussians)}
 
 
-def load(source: str, n: int = 10_000, rng: Any = 0) -> Array:
+def load(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None] = lambda line: None) -> Array:
     """Return the data set of a name, or of a file.
 
     Parameters
@@ -73,7 +80,9 @@ def load(source: str, n: int = 10_000, rng: Any = 0) -> Array:
         "digits": 1797 grey images of 8 x 8 pixels, values 0 to 16, row-major (E. Alpaydin and C. Kaynak,
         1998, UCI machine learning repository, CC BY 4.0). "moons", "circles", "swiss_roll",
         "checkerboard", "spirals", "gaussians": `n` points drawn with `rng`. Else a file: .npy; .npz with
-        one array, or one called x; .csv with commas, and a line of column names if it likes.
+        one array, or one called x, where (n, h, h) is taken for n images; or text (.csv, .tsv, .txt), see `read_text`.
+    tell : callable
+        Is given a line that says what was taken from a file.
 
     Returns
     -------
@@ -97,42 +106,138 @@ def load(source: str, n: int = 10_000, rng: Any = 0) -> Array:
         hint = did_you_mean(source, names) or f"; data sets are {', '.join(names)}"
         raise ValueError(f"data {source!r} is neither a data set nor a {', '.join(SUFFIXES)} file{hint}")
     with open_to_read(path) as file:
-        raw = _read_csv(file) if path.suffix.lower() == ".csv" else _read_npy(file)
-    return check_data(raw, source)
+        try:
+            raw, how = _read_npy(file) if path.suffix.lower() in (".npy", ".npz") else read_text(file)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"it is no text in UTF-8 (byte {error.start}): save it as such") from None
+    x = check_data(raw, source)
+    tell(f"{source}: {len(x)} rows of {x.shape[1]}{how}")
+    return x
 
 
-def _read_npy(file: BinaryIO) -> Any:
-    content = load_numpy(file)
-    if isinstance(content, np.ndarray):
-        return content
-    with content:
-        if "x" in content.files or len(content.files) == 1:
-            return content["x" if "x" in content.files else content.files[0]]
-        raise ValueError(f"it must hold one array, or one called x, and holds {content.files}")
+def _read_npy(file: BinaryIO) -> tuple[Any, str]:
+    content, how = load_numpy(file), ""
+    if not isinstance(content, np.ndarray):
+        with content:
+            names = content.files
+            if "x" not in names and len(names) != 1:
+                raise ValueError(f"it must hold one array, or one called x, and holds {', '.join(names):.200}; "
+                                 "np.savez('new.npz', x=...) writes one")
+            name = "x" if "x" in names else names[0]
+            content = content[name]
+            how = f", array {name} of {', '.join(names):.80}"
+    if content.ndim == 4 and 1 in (content.shape[1], content.shape[3]):
+        content = content.squeeze(1 if content.shape[1] == 1 else 3)
+    if content.ndim == 3 and content.shape[1] == content.shape[2] >= LEAST_SIDE:
+        how += f", images of {content.shape[1]} x {content.shape[2]}"
+        content = content.reshape(len(content), -1)
+    return content, how
 
 
-def _read_csv(file: BinaryIO) -> Any:
-    lines = file.read().decode("utf-8-sig").splitlines()
-    rows = [(number, line.split(",")) for number, line in enumerate(lines, 1) if line.strip()]
-    if rows and not any(_is_number(cell) for cell in rows[0][1]):
-        rows = rows[1:]  # names of columns
-    for number, cells in rows:
-        if len(cells) != len(rows[0][1]):
-            raise ValueError(f"line {number} has {len(cells)} values, the first has {len(rows[0][1])}")
-        for cell in cells:
-            if not _is_number(cell):
-                raise ValueError(f"line {number} holds {cell.strip()!r:.40}, which is no number")
-    if not rows:
+def read_text(file: BinaryIO) -> tuple[Array, str]:
+    """Numbers in rows, with tabs, semicolons, commas or spaces between them; lines that begin with # are comments.
+
+    The first line is a header if it holds no number, and none of the marks for a missing one; or years, or the numbers
+    0, 1, 2 ... that pandas gives to columns without names. A first column without a name is pandas' index, and left out.
+
+    Returns
+    -------
+    x : (n, d) float64
+    how : str
+        What was taken: the separator, and the header or none.
+
+    Raises
+    ------
+    ValueError
+        Naming the line, where rows differ in length, a header does not fit them, or a value is no number.
+    """
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig")
+    start = list(_rows(lines, 0, 2))
+    if not start:
         raise ValueError("it holds no rows of numbers")
-    return np.array([[float(cell) for cell in cells] for _, cells in rows])
+    separator = next((mark for _, line in reversed(start) for mark in SEPARATORS if mark and mark in line), None)
+    cells = [_cells(line, separator) for _, line in start]
+    header = _header(*cells)
+    if header and len(start) == 1:
+        raise ValueError("it holds no rows of numbers")
+    if header and len(header) != len(cells[1]):
+        _explain(iter(start[1:]), separator, [])
+        raise ValueError(f"its header has {len(header)} names, line {start[1][0]} has {len(cells[1])} values")
+
+    def rows(most: int | None = None) -> Iterator[tuple[int, str]]:
+        lines.seek(0)
+        return _rows(lines, len(header) > 0, most)
+
+    try:
+        x: Array = np.loadtxt((line for _, line in rows()), delimiter=separator, comments=None, quotechar='"', ndmin=2)
+    except ValueError:
+        _explain(rows(), separator, header)
+        raise
+    if not (np.abs(x) < 2**53).all():
+        _explain(rows(), separator, header)
+    elif separator == "," and not header and x.shape[1] % 2 == 0:
+        _explain(rows(1000), separator, header)
+    lines.detach()
+    how = f", separated by {SEPARATORS[separator]}" if x.shape[1] > 1 else ""
+    how += f", header {', '.join(header):.80}" if header else ", no header"
+    if header and header[0].lower() in ("", "unnamed: 0") and len(header) > 1:
+        return x[:, 1:], f"{how}; its first column, which has no name, is an index and left out"
+    if x.shape[1] > 1 and (x[:, 0] == np.arange(len(x))).all():
+        how += "; its first column counts the rows: leave it out if it is an index"
+    return x, how
+
+
+def _rows(lines: TextIO, first: int, most: int | None) -> Iterator[tuple[int, str]]:
+    """Numbered lines, but for empty ones and comments."""
+    rows = ((number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#"))
+    return itertools.islice(rows, first, most)
+
+
+def _cells(line: str, separator: str | None) -> list[str]:
+    if separator is None:
+        return line.split()
+    return [cell.strip() for cell in next(csv.reader([line.strip("\r\n")], delimiter=separator))]
+
+
+def _header(first: list[str], second: Sequence[str] = ()) -> list[str]:
+    """The cells of the first line if they are names of columns, else none."""
+    like_numbers = re.compile(r"[-+.,_\d\s]*\d[-+.,_\d\seE%]*|inf|infinity|nan", re.IGNORECASE)
+    if not any(map(like_numbers.fullmatch, first)) and not {cell.lower() for cell in first[1:] or first} & MISSING:
+        return first
+    names = first[1:] if first[0] == "" else first
+    if len(names) > 1 and all(re.fullmatch("[0-9]{1,4}", name) for name in names):
+        start = int(names[0])
+        years = 1900 <= start < 2100 and not all(re.fullmatch("(19|20)[0-9]{2}", cell) for cell in second)
+        if names == [str(start + i) for i in range(len(names))] and (
+                first[0] == "" or years or start == 0 and len(names) > 2):
+            return first
+    return []
+
+
+def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: list[str]) -> None:
+    """Raise ValueError for the first line that is not what it should be, if there is one."""
+    width = len(header)
+    for number, line in rows:
+        cells = _cells(line, separator)
+        width = width or len(cells)
+        if len(cells) != width:
+            raise ValueError(f"line {number} has {len(cells)} values, the first has {width}")
+        for column, cell in enumerate(cells, 1):
+            where = f"column {column}" + (f", {header[column - 1]:.40}" if header else "")
+            if not _is_number(cell):
+                advice = "write decimal points" if re.fullmatch(r"[-+]?\d*,\d+", cell) else \
+                    "fill it in, or leave the row out" if cell.lower() in MISSING else "leave the column out, or give it numbers"
+                raise ValueError(f"line {number} holds {cell!r:.40}, which is no number ({where}): {advice}")
+            if re.fullmatch(r"[-+]?\d+", cell) and abs(int(cell[:400])) > 2**53:
+                raise ValueError(f"line {number} holds {cell:.40}, an integer beyond 2^53, which float64 rounds ({where}): "
+                                 "leave the column out, or scale it down")
+            if separator == "," and not header and re.fullmatch(r"[-+\d,\s]*", line) and (
+                    cell == "-0" or column % 2 == 0 and re.fullmatch(r"0\d+", cell)):
+                raise ValueError(f"line {number}, {line.strip():.40}, seems to have decimal commas: write decimal points")
 
 
 def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    return re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity|nan)", cell, re.IGNORECASE | re.ASCII) is not None
 
 
 def split(x: Array, holdout: float = 0.2) -> tuple[Array, Array]:
@@ -148,6 +253,6 @@ def image_side(x: Array) -> int:
     They do with a side of 4 or more, and values that lie in 0..1, or are whole numbers in 0..255.
     """
     side = math.isqrt(x.shape[1])
-    if side < 4 or side**2 != x.shape[1] or x.min() < 0:
+    if side < LEAST_SIDE or side**2 != x.shape[1] or x.min() < 0:
         return 0
     return side if x.max() <= 1 or (x.max() <= 255 and (x == np.round(x)).all()) else 0

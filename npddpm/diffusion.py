@@ -21,7 +21,9 @@ from .checks import (
     check_choice,
     check_clip,
     check_count,
+    check_finite,
     check_real,
+    check_rows,
     check_shape,
     check_steps,
     predict,
@@ -59,12 +61,13 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     Raises
     ------
     ValueError
-        If shapes disagree, a time lies outside 0..T, or `weighting` is unknown.
+        If shapes disagree, the batch is empty, a time lies outside 0..T, or `weighting` is unknown.
     TypeError
         If t is not made of ints, an array not of numbers, or `net` cannot be called.
     """
     check_choice("weighting", weighting, "simple", "elbo")
     xt = s.q_sample(x0, t, eps)
+    check_rows("x0", xt)
     residual = predict(net, xt, t) - eps                            # eps_hat - eps
     weighted = residual if weighting == "simple" else s.weight(t, xt) * residual
     loss = (residual.ravel() @ weighted.ravel()) / residual.size    # L = 1/(B d) sum w residual^2
@@ -139,7 +142,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
             a, b, c, sigma = s.reverse_coefficients(t, r, eta)
             if variance == "beta" and steps is None and eta == 1 and r > 0:
                 sigma = math.sqrt(s.betas[t])
-            eps_hat = predict(denoiser, x, t)
+            eps_hat = predict(denoiser, x.copy(), t)
             if clip is None:
                 x = axpby(a, x, -b, eps_hat)
             else:   # clip the predicted x_0, then noise it again as far as r; a signal below 1e-30 is no divisor
@@ -176,11 +179,16 @@ def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None,
     Returns
     -------
     (n, dim) array
+
+    Raises
+    ------
+    FloatingPointError
+        If the denoiser makes NaN or infinity of it.
     """
     x = None
     for _, x in trajectory(denoiser, s, n, dim, rng, **options):
         pass
-    return x
+    return check_finite(x)
 
 
 def subsequence(T: int, steps: int | Sequence[int] | None) -> list[int]:
@@ -244,6 +252,8 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
         If x0 is not (B, d), `variance` is unknown, n is no int of at least 1, or the denoiser returns another shape.
     TypeError
         If x0 holds no numbers, `denoiser` cannot be called, or `rng` is nothing that a generator is made from.
+    FloatingPointError
+        If the denoiser returns NaN or infinity.
 
     Notes
     -----
@@ -268,14 +278,14 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
         sigma2 = float(s.betas[t] if variance == "beta" or t == 1 else s.posterior_variances[t])
         eps = rng.standard_normal(x0.shape)
         xt = s.q_sample(x0, t, eps)
-        mu = s.reverse_mean(xt, t, predict(denoiser, xt, t))
+        mu = s.reverse_mean(xt, t, predict(denoiser, xt.copy(), t))
         if t == 1:
             term = gaussian.log_density(x0, mu, sigma2)
         else:
             term = -gaussian.kl(*s.q_posterior(x0, xt, t), mu, sigma2)
         weight = float(s.reverse_eps_coefs[t])**2 / (2 * sigma2)    # |mu~ - mu|^2 = reverse_eps_coefs^2 |eps - eps_hat|^2
         terms[t] += (term + weight * known_error(s, x0, t, eps)) / n
-    return Bound(terms.sum(0), terms)
+    return Bound(check_finite(terms.sum(0)), terms)
 
 
 def known_error(s: Schedule, x0: Any, t: int, eps: Any) -> Any:

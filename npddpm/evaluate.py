@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,21 +13,23 @@ from .checks import Array, predict
 from .oracle import GaussianMixture
 from .schedule import Schedule
 
-BLOCK = 1000    # rows whose distances are held at a time
-DRAWS = 4000    # of the noise, at least, for a loss by time
+BLOCK = 1000    # rows whose distances to as many others are held at a time
+DRAWS = 4000    # of the noise for a loss by time, and twice as many at most
 
 
 def distances(x: Array, y: Array) -> Any:
     """Euclidean distances of all rows of x to all rows of y, (n, m): |x - y|^2 = |x|^2 + |y|^2 - 2 x.y."""
     center = y.mean(0)
     x, y = x - center, y - center
-    squared = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T
-    return np.sqrt(np.maximum(squared, 0))
+    squared = -2 * x @ y.T
+    squared += (x**2).sum(1)[:, None]
+    squared += (y**2).sum(1)
+    return np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
 
 
-def distances_by_block(x: Array, y: Array) -> Iterator[Any]:
-    """`distances`, a block of rows of x at a time."""
-    return (distances(x[i:i + BLOCK], y) for i in range(0, len(x), BLOCK))
+def blocks(x: Array) -> Iterator[Array]:
+    """The rows, a thousand at a time."""
+    return (x[i:i + BLOCK] for i in range(0, len(x), BLOCK))
 
 
 def energy_distance(x: Any, y: Any, unbiased: bool = True) -> float:
@@ -53,7 +56,7 @@ def energy_distance(x: Any, y: Any, unbiased: bool = True) -> float:
                              f"got {x.shape} and {y.shape}")
 
     def total(a: Array, b: Array) -> float:
-        return float(sum(block.sum() for block in distances_by_block(a, b)))
+        return float(sum(distances(c, d).sum() for c in blocks(a) for d in blocks(b)))
 
     def within(z: Array) -> float:
         n = len(z)
@@ -64,8 +67,11 @@ def energy_distance(x: Any, y: Any, unbiased: bool = True) -> float:
 
 def nearest(x: Array, y: Array) -> float:
     """The median over the rows of x of the distance to the nearest row of y; 0 where that is the row itself."""
-    found = np.concatenate([block.argmin(1) for block in distances_by_block(x, y)])
-    return float(np.median(np.linalg.norm(x - y[found], axis=1)))
+    def from_block(a: Array) -> Any:
+        found = (b[distances(a, b).argmin(1)] for b in blocks(y))
+        return functools.reduce(np.minimum, (np.linalg.norm(a - nearest_of_b, axis=1) for nearest_of_b in found))
+
+    return float(np.median(np.concatenate([from_block(a) for a in blocks(x)])))
 
 
 def loss_at(denoiser: Any, s: Schedule, x0: Any, t: int, rng: Any = None) -> float:
@@ -78,8 +84,10 @@ def loss_at(denoiser: Any, s: Schedule, x0: Any, t: int, rng: Any = None) -> flo
 def loss_by_time(net: Any, s: Schedule, x0: Any, rng: int = 0, law: GaussianMixture | None = None) -> Array:
     """Rows of (t, loss, least possible loss or NaN) at a dozen times between 1 and T, (12 or fewer, 3).
 
-    Each row of x0, (n, d) in the units of `net`, is used as often as makes 4000 draws. The least loss is that of `law`.
+    Each row of x0, (n, d) in the units of `net`, is used as often as makes 4000 draws; of more rows than that the first
+    4000 are. The least loss is that of `law`.
     """
+    x0 = x0[:DRAWS]
     x0 = get_array_module(x0).tile(x0, (-(-DRAWS // len(x0)), 1))
     times = np.unique(np.geomspace(1, s.T, 12).round().astype(int)).tolist()
     return np.array([[t, loss_at(net, s, x0, t, rng), law.least_loss(s, t) if law else np.nan] for t in times])

@@ -25,24 +25,25 @@ class Features:
         Row t is what A_0 has of t.
     time_columns : int
         Their number, 64.
-    omega, phase : (d, 2 d fourier) and (2 d fourier,) arrays
-        sin(x omega + phase) are the sines and cosines of x.
+    octaves, phase : (2 fourier,) and (2 d fourier,) arrays
+        With the octaves multiplied by each coordinate, sin(octaves x + phase) are the sines and cosines of x.
     """
 
     def __init__(self, xp: Any, dtype: Any, schedule: Schedule, dim: int, fourier: int) -> None:
         w = 10000.0 ** (-np.arange(TIME_FREQUENCIES) / TIME_FREQUENCIES)
         angles = np.outer(np.arange(schedule.T + 1) * 1000 / schedule.T, w)
         tau = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
-        omega = np.kron(np.eye(dim), np.tile(2.0 ** np.arange(fourier), 2))
+        octaves = np.tile(2.0 ** np.arange(fourier), 2)                         # once for the sine, once for the cosine
         phase = np.tile(np.repeat([0, np.pi / 2], fourier), dim)                # cos(x) = sin(x + pi/2)
-        self.tau, self.omega, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, omega, phase))
+        self.tau, self.octaves, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, octaves, phase))
         self.xp, self.dim, self.time_columns = xp, dim, tau.shape[1]
 
     def write_x(self, xt: Any, out: Any) -> None:
         """Write what A_0 has of x_t, (B, d), into `out`."""
         out[:, :self.dim] = xt
         if len(self.phase):
-            self.xp.sin(xt @ self.omega + self.phase, out=out[:, self.dim:])
+            angles = (xt[:, :, None] * self.octaves).reshape(len(xt), len(self.phase))
+            self.xp.sin(angles + self.phase, out=out[:, self.dim:])
 
 
 def count_features(dim: int, fourier: int) -> int:

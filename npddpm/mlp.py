@@ -19,10 +19,11 @@ an optimizer, an average or a checkpoint sees one array.
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 from .backend import axpby, device_module, elementwise, generator
-from .checks import check_count, check_dtype, check_shape, check_type
+from .checks import MOST_LAYERS, check_count, check_dtype, check_shape, check_type
 from .features import Features, count_features
 from .layout import Workspace, matmul, zeros
 from .schedule import Schedule
@@ -109,7 +110,12 @@ class MLP:
             # other; the biases and W_{L+1} start as 0.
             deviation = math.sqrt(2 / len(block)) / 2
             block[...] = xp.asarray(deviation * rng.standard_normal(block.shape), dtype=self.dtype)
-        self._arrays: Any = None
+        self._last = threading.local()              # the arrays of the last forward pass, in each thread its own
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Of a copy the weights are views of its own parameters."""
+        return _copy, (self.dim, self.hidden, self.depth, self.schedule, self.fourier, self.dtype.name, self.device,
+                       self.parameters)
 
     def split(self, vector: Any) -> list[Any]:
         """Return the views of a (P,) vector, of the parameters or their gradient, that are laid out as `weights`."""
@@ -141,17 +147,18 @@ class MLP:
         """
         xt = check_shape("xt", self.xp.asarray(xt, dtype=self.dtype), "B", self.dim)
         noise, signal = self.schedule.noise(t, xt), self.schedule.signal(t, xt)
-        if self._arrays is None or self._arrays.batch != len(xt):
-            self._arrays = Workspace(self.xp, self.dtype, len(xt), self.shapes)
-        arrays, rows, self._signal = self._arrays, self._arrays.rows, signal        # kept for the backward pass
-        A_0, W_1 = self._first_layer(xt, t, one_t=isinstance(signal, float))
+        arrays = getattr(self._last, "arrays", None)
+        if arrays is None or arrays.batch != len(xt):
+            arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(xt), self.shapes)
+        rows, arrays.signal = arrays.rows, signal                       # kept for the backward pass
+        A_0, W_1 = self._first_layer(arrays.A[0], xt, t, one_t=isinstance(signal, float))
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
 
         for l in range(1, self.depth + 1):
             matmul(A[l - 1], W[l], out=Z[l])                            # Z_l = A_{l-1} W_l
             arrays.apply(g, l)                                          # A_l = g(Z_l), in the memory of Z_l
         F = A[-1] @ W[-1]                                               # F = A_L W_{L+1}
-        return axpby(noise, xt, signal, F[rows])                  # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
+        return axpby(noise, xt, signal, F[rows])                        # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
 
     def backward(self, grad_out: Any, out: Any = None) -> Any:
         """The gradient of L for all parameters, from grad_out = dL/d eps_hat of the last forward pass.
@@ -169,17 +176,18 @@ class MLP:
         Raises
         ------
         ValueError
-            If there was no forward pass, or grad_out has not the shape of its result.
+            If there was no forward pass in this thread, or grad_out has not the shape of its result.
         """
-        if self._arrays is None:
-            raise ValueError("backward needs a forward pass before it")
-        arrays, rows = self._arrays, self._arrays.rows
+        arrays = getattr(self._last, "arrays", None)
+        if arrays is None:
+            raise ValueError("backward needs a forward pass before it, in the same thread")
+        rows = arrays.rows
         d_eps_hat = check_shape("grad_out", self.xp.asarray(grad_out), arrays.batch, self.dim)
         out = zeros(self.xp, self.parameters.shape, self.dtype) if out is None else out
         A, dA, dZ, dF = arrays.A, arrays.dA, arrays.dZ, arrays.dF
         W, dW = [None, *self.weights], [None, *self.split(out)]
 
-        self.xp.multiply(self._signal, d_eps_hat, out=dF[rows])         # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
+        self.xp.multiply(arrays.signal, d_eps_hat, out=dF[rows])        # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
         matmul(A[-1].T, dF, out=dW[-1])                                 # F = A_L W_{L+1}
         matmul(dF, W[-1][:-1].T, out=dA[-1])                            #     without the bias, since ones stay ones
         for l in range(self.depth, 0, -1):
@@ -189,12 +197,12 @@ class MLP:
                 matmul(dZ[l], W[l][:-1].T, out=dA[l - 1])
         return out
 
-    def _first_layer(self, xt: Any, t: Any, one_t: bool) -> tuple[Any, Any]:
+    def _first_layer(self, A_0: Any, xt: Any, t: Any, one_t: bool) -> tuple[Any, Any]:
         """A_0, filled in, and W_1. With one t for all rows its share of Z_1 is the same in each, and joins the bias:
 
             [tau, phi, 1] [W_t; W_x; b] = [phi, 1] [W_x; b + tau W_t]
         """
-        A_0, W_1, tau, k = self._arrays.A[0], self.weights[0], self.features.tau, self.features.time_columns
+        W_1, tau, k = self.weights[0], self.features.tau, self.features.time_columns
         of_t, of_x = A_0[:len(xt), :k], A_0[:len(xt), k:-1]
         self.features.write_x(xt, out=of_x)
         if not one_t:
@@ -204,8 +212,15 @@ class MLP:
         return A_0[:, k:], self.xp.concatenate([W_1[k:-1], W_1[-1:] + tau[t] @ W_1[:k]])
 
 
+def _copy(dim: int, hidden: int, depth: int, schedule: Schedule, fourier: int, dtype: str, device: str, p: Any) -> MLP:
+    net = MLP(dim, hidden, depth, schedule=schedule, fourier=fourier, rng=0, dtype=dtype, device=device)
+    net.parameters[...] = p
+    return net
+
+
 def layer_shapes(dim: int, hidden: int, depth: int, fourier: int) -> list[tuple[int, int]]:
     """Rows and columns of W_1 ... W_{L+1}: (inputs + 1, outputs)."""
-    dim, hidden, depth = check_count("dim", dim), check_count("hidden", hidden), check_count("depth", depth)
+    dim, hidden = check_count("dim", dim), check_count("hidden", hidden)
+    depth = check_count("depth", depth, most=MOST_LAYERS)
     features = count_features(dim, check_count("fourier", fourier, least=0))
     return [(features + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, dim)]

@@ -145,7 +145,7 @@ def draw_losses(axes: Any, model: DDPM, by_time: np.ndarray) -> None:
     training.plot(LOSS_EVERY * np.arange(1, len(losses) + 1), losses, linewidth=1)
     training.set(title="Training", xlabel="step", ylabel=f"loss, mean of {LOSS_EVERY} steps", yscale="log")
     t, loss, least = by_time.T
-    by_t.plot(t, loss, "o-", markersize=3, linewidth=1, label="model, held-out data")
+    by_t.plot(t, loss, "o-", markersize=3, linewidth=1, label="model")
     if np.isfinite(least).all():
         by_t.plot(t, least, "k--", linewidth=1, label="least possible")
     by_t.set(title="By time", xlabel="$t$", ylabel=r"$E\,|\epsilon - \hat\epsilon|^2 / d$",

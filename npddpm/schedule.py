@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .backend import axpby, get_array_module
-from .checks import Array, check_alike, check_betas, check_count, check_real, check_times
+from .checks import MOST_STEPS, Array, check_alike, check_betas, check_count, check_real, check_times
 
 
 class Schedule:
@@ -102,7 +102,7 @@ class Schedule:
         ValueError
             If T is no int of at least 1, or an end does not lie in (0, 1).
         """
-        T = check_count("T", T)
+        T = check_count("T", T, most=MOST_STEPS)
         start = min(0.1 / T, 0.999) if beta_start is None else check_real("beta_start", beta_start, 0, 1)
         end = min(20 / T, 0.999) if beta_end is None else check_real("beta_end", beta_end, 0, 1)
         return cls(np.linspace(start, end, T))
@@ -119,7 +119,7 @@ class Schedule:
         ValueError
             If T is no int of at least 1.
         """
-        T = check_count("T", T)
+        T = check_count("T", T, most=MOST_STEPS)
         angle = (np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2
         a, b = angle[:-1], angle[1:]
         betas = np.sin(np.pi / 2 / 1.008 / T) * np.sin(a + b) / np.cos(a) ** 2

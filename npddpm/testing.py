@@ -170,9 +170,10 @@ SIGNATURES = {"times": ["T", "n"], "parameters": ["rng"], "loss": ["parameters",
 
 def nodes(d: int, groups: Any, T: int) -> tuple[Any, Any]:
     """x0 and noise of the bound. Its mean over the 2^d rows of a group, with noise +-1 in each coordinate, is the exact
-    expectation, since all terms are quadratic; so any unbiased estimate will do. Signs tell the rows of noise apart."""
+    expectation, since all terms are quadratic; so any unbiased estimate will do. Signs tell the rows of noise apart, and
+    row 0, which nobody should use, is 0."""
     signs = np.array(list(product([1.0, -1.0], repeat=d)))
-    flips = np.array([1.0, -1.0, -1.0])[(T - np.arange(T + 1)) % 3]
+    flips = np.array([1.0, -1.0, -1.0])[(T - np.arange(T + 1)) % 3] * (np.arange(T + 1) > 0)
     return np.repeat(groups, len(signs), axis=0), flips[:, None, None] * np.tile(signs, (len(groups), 1))
 
 

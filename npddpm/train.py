@@ -6,16 +6,27 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import diffusion
 from .backend import generator, standard_normal, to_host
-from .checks import check_choice, check_clip, check_count, check_data, check_dtype, check_real, check_type
+from .checks import (
+    MOST_LAYERS,
+    check_choice,
+    check_clip,
+    check_count,
+    check_data,
+    check_dtype,
+    check_json,
+    check_real,
+    check_type,
+)
 from .data import image_side
-from .files import load_numpy, open_to_read, write_whole
+from .files import Outputs, load_arrays, open_to_read
 from .layout import zeros
 from .mlp import MLP, layer_shapes
 from .optim import Adam, clip_norm, learning_rate, update_average
@@ -24,6 +35,7 @@ from .schedule import Schedule
 FORMAT = 4         # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
 CHUNK = 2500       # samples drawn at a time
+DIVERGED = 10      # times the loss of a guess of 0
 
 
 class DDPM:
@@ -51,20 +63,45 @@ class DDPM:
     losses : list of float
         The mean loss of every 100 steps, per dimension.
     about : dict
-        Notes that travel with the checkpoint (JSON), such as where the data came from.
+        Notes that travel with the checkpoint, such as where the data came from: what JSON can hold.
+    outputs : Outputs
+        The checkpoints that `save` replaces, since they are this model's own.
     """
+
+    net: MLP
+    optimizer: Adam
+    average: Any
+    mean: np.ndarray
+    scale: np.ndarray
+    _rng: Any
 
     def __init__(self, schedule: Schedule | None = None, hidden: int = 128, depth: int = 3, *,
                  fourier: int | None = None, dtype: str = "float32") -> None:
         self.schedule = Schedule.linear() if schedule is None else schedule
         check_type("schedule", self.schedule, Schedule)
-        self.shape: dict[str, Any] = {"hidden": check_count("hidden", hidden), "depth": check_count("depth", depth),
+        self.shape: dict[str, Any] = {"hidden": check_count("hidden", hidden), "depth": check_count("depth", depth, most=MOST_LAYERS),
                                       "dtype": check_dtype(dtype, "float32", "float64").name}
         self.fourier = None if fourier is None else check_count("fourier", fourier, least=0)
         self.step = 0
         self.losses: list[float] = []
-        self.about: dict[str, Any] = {}
+        self.about = {}
+        self.outputs = Outputs()
         self._loss_sum: Any = 0.0
+        self._run = 0   # which of the calls of `training` the model belongs to
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return self._about
+
+    @about.setter
+    def about(self, notes: dict[str, Any]) -> None:
+        self._about = check_json("about", notes)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a copy, or out of a pickle: the optimizer moves the parameters of this network."""
+        self.__dict__.update(state)
+        if self.step > 0:
+            self.optimizer.parameters = self.net.parameters
 
     # ---- training
 
@@ -111,7 +148,9 @@ class DDPM:
         RuntimeError
             If `device` is "gpu" and there is none.
         FloatingPointError
-            If the loss becomes NaN or infinite.
+            If the loss becomes NaN or infinite, or stays above ten times that of a guess of 0.
+        RuntimeError
+            If another training of this model began in the meantime.
         """
         for _ in self.training(x, steps, batch_size, lr, rng=rng, device=device, weighting=weighting,
                                resume=resume):
@@ -123,41 +162,48 @@ class DDPM:
                  resume: bool = False) -> Iterator[int]:
         """`fit` as a generator that yields the number of steps taken, after each step.
 
-        Between two steps the model is whole: it can be sampled, saved, or left as it is.
+        Between two steps the model is whole: it can be sampled, saved, or left as it is. Until the first it is what
+        it was before the call.
         """
         x = check_data(x)
         steps, batch_size = check_count("steps", steps), check_count("batch_size", batch_size)
         check_choice("weighting", weighting, "simple", "elbo")
         check_real("lr", lr, 0, math.inf)
+        check_json("about", self.about)
         if not resume:
-            self._start(x, rng, device)
-        elif self.step == 0:
+            return self._steps(x, steps, batch_size, lr, weighting, self._fresh(x, rng, device))
+        if self.step == 0:
             raise ValueError("resume needs a model that was trained or loaded")
-        elif x.shape[1] != self.net.dim:
+        if x.shape[1] != self.net.dim:
             raise ValueError(f"x must have {self.net.dim} columns as before, got {x.shape[1]}")
-        return self._steps(x, steps, batch_size, lr, weighting)
+        return self._steps(x, steps, batch_size, lr, weighting, {})
 
-    def _start(self, x: np.ndarray, rng: Any, device: str) -> None:
+    def _fresh(self, x: np.ndarray, rng: Any, device: str) -> dict[str, Any]:
+        """What a new training begins with."""
         mean, scale = standardization(x)
         # A generator of our own, whose state is known to fit into a checkpoint.
         rng = np.random.default_rng(generator(rng).integers(2**63))
-        self.net = self._network(x.shape[1], rng, device)   # what may fail comes first: the old model is kept
-        self.mean, self.scale, self._rng = mean, scale, rng
-        self.average = self.net.parameters.copy()
-        self.optimizer = Adam(self.net.parameters)
-        self.step, self.losses, self._loss_sum = 0, [], 0.0
+        net = self._network(x.shape[1], rng, device)
+        return {"net": net, "mean": mean, "scale": scale, "_rng": rng, "average": net.parameters.copy(),
+                "optimizer": Adam(net.parameters), "step": 0, "losses": [], "_loss_sum": 0.0, "outputs": Outputs()}
 
     def _network(self, dim: int, rng: Any, device: str) -> MLP:
         fourier = self.fourier if self.fourier is not None else 2 if dim <= 3 else 0
         return MLP(dim, schedule=self.schedule, fourier=fourier, rng=rng, device=device, **self.shape)
 
-    def _steps(self, x: np.ndarray, steps: int, batch_size: int, lr: float, weighting: str) -> Iterator[int]:
-        net, s = self.net, self.schedule
+    def _steps(self, x: np.ndarray, steps: int, batch_size: int, lr: float, weighting: str,
+               fresh: dict[str, Any]) -> Iterator[int]:
+        vars(self).update(fresh)
+        self._run += 1
+        run, net, s = self._run, self.net, self.schedule
+        of_zero = 1.0 if weighting == "simple" else float(s.loss_weights[1:].mean())
         xp, dtype = net.xp, net.dtype
         data = self.to_network(x)
         rng = generator(self._rng, xp)
         gradient = zeros(xp, net.parameters.shape, dtype)
         while self.step < steps:
+            if self._run != run:
+                raise RuntimeError("another training of this model has begun, so that this one cannot go on")
             x0 = data.take(rng.integers(0, len(data), size=batch_size), axis=0)
             t = rng.integers(1, s.T + 1, size=batch_size)
             eps = standard_normal(rng, (batch_size, net.dim), dtype)
@@ -172,6 +218,10 @@ class DDPM:
             if self.step % LOSS_EVERY == 0:  # the one moment at which the GPU is waited for
                 self.losses.append(float(self._loss_sum) / LOSS_EVERY)
                 self._check_finite(self.losses[-1])
+                few = len(self.losses) < 3      # one extreme row may be in them
+                if min(self.losses[-3:]) > (100 if few else 1) * DIVERGED * of_zero:
+                    raise FloatingPointError(f"the loss became {self.losses[-1]:.4g} at step {self.step}, where a guess "
+                                             f"of 0 has {of_zero:.3g}: the learning rate is too high (lower lr)")
                 self._loss_sum = 0.0
             yield self.step
 
@@ -219,6 +269,8 @@ class DDPM:
             If the model is not trained, or an argument is out of range.
         TypeError
             If `rng` is nothing that a generator is made from.
+        FloatingPointError
+            If the network gives NaN or infinity.
         """
         return np.concatenate([*self.sample_chunks(n, rng, **options)])
 
@@ -226,6 +278,8 @@ class DDPM:
         """`sample` as a generator of chunks of at most 2500 rows, for any n in bounded memory."""
         net = self.denoiser()
         n, rng, clip = check_count("n", n), generator(rng, net.xp), options.get("clip")
+        if isinstance(options.get("steps"), Iterable) and not isinstance(options["steps"], (str, bytes)):
+            options["steps"] = list(options["steps"])       # each chunk goes through them
         if clip is not None:
             low, high = (self.standardize(v) for v in check_clip(clip, net.dim))
             options["clip"] = low, high
@@ -265,12 +319,28 @@ class DDPM:
 
     # ---- checkpoints
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str]) -> Path | None:
         """Write a checkpoint (.npz): everything that sampling, and going on with the training, need.
 
-        It appears whole or not at all; the file that was there before survives a crash.
+        It appears whole or not at all; the file that was there before survives a crash. A checkpoint that this model
+        wrote in this training, or was loaded from, is replaced. Any other file is put aside as path.1, path.2 ...
+
+        Returns
+        -------
+        Path or None
+            Where the file that was put aside is now.
+
+        Raises
+        ------
+        ValueError
+            If the model is not trained.
+        TypeError
+            If `about` holds what JSON cannot.
+        OSError
+            If the file cannot be written, or what is there is no regular file.
         """
         self._check_trained()
+        check_json("about", self.about)
         config = {"format": FORMAT, "dim": self.net.dim, **self.shape, "fourier": self.net.fourier, "step": self.step,
                   "optimizer_t": self.optimizer.t, "loss_sum": float(self._loss_sum),
                   "rng": self._rng.bit_generator.state, "about": self.about}
@@ -281,8 +351,9 @@ class DDPM:
                    "losses": np.asarray(self.losses, dtype=float)}
         whole = io.BytesIO()    # of a file on a full disk the zip writer would complain once more when it is collected
         np.savez(whole, config=np.asarray(json.dumps(config)), **arrays)
-        with write_whole(path) as file:
+        with self.outputs.write(path) as file:
             file.write(whole.getbuffer())
+        return self.outputs.aside
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "cpu") -> DDPM:
@@ -299,15 +370,15 @@ class DDPM:
             If `device` is "gpu" and there is none.
         """
         with open_to_read(path) as file:
-            content = load_numpy(file)
-            if isinstance(content, np.ndarray) or "config" not in content:
+            arrays = load_arrays(file)
+            if "config" not in arrays:
                 raise ValueError("it is no npddpm checkpoint")
-            arrays = dict(content)
             config = json.loads(str(arrays.pop("config")))
             if config["format"] != FORMAT:
                 raise ValueError(f"it has format {config['format']}, this version of npddpm reads format {FORMAT}; "
                                  "use the version that wrote it, or train again")
             model = cls._from_checkpoint(config, arrays)
+            model.outputs.adopt(path, file)
         model._place(config, arrays, device)  # out here, since a fault of the device is none of the file
         return model
 
@@ -315,20 +386,28 @@ class DDPM:
     def _from_checkpoint(cls, config: dict[str, Any], arrays: dict[str, Any]) -> DDPM:
         """Everything but the network and its optimizer, and the check of all that `_place` will use."""
         model = cls(Schedule.from_betas(arrays["betas"]), config["hidden"], config["depth"],
-                    fourier=config["fourier"], dtype=config["dtype"])
-        model._rng = np.random.default_rng()
+                    fourier=check_count("its fourier", config["fourier"], least=0), dtype=config["dtype"])
+        model._rng = np.random.Generator(np.random.PCG64())
         model._rng.bit_generator.state = config["rng"]
         d = config["dim"]
         P = sum(m * n for m, n in layer_shapes(d, config["hidden"], config["depth"], config["fourier"]))
-        lengths = {"parameters": P, "average": P, "m": P, "v": P, "mean": d, "scale": d, "losses": arrays["losses"].size}
-        for name, n in lengths.items():
+        wanted = dict.fromkeys(("parameters", "average", "m", "v"), (P, config["dtype"]))
+        wanted |= {"mean": (d, "float64"), "scale": (d, "float64"), "losses": (arrays["losses"].size, "float64")}
+        for name, (n, dtype) in wanted.items():
             array = arrays[name]
-            if array.shape != (n,) or array.dtype.kind != "f" or not np.isfinite(array).all():
-                raise ValueError(f"its {name} must be {n} finite numbers, and are {array.dtype} of shape {array.shape}")
+            if array.shape != (n,) or array.dtype != dtype or not np.isfinite(array).all():
+                raise ValueError(f"its {name} must be {n} finite numbers of {dtype}, "
+                                 f"and are {array.dtype} of shape {array.shape}")
+        for name in ("scale", "v"):
+            if (arrays[name] < 0).any():
+                raise ValueError(f"its {name} must not be negative")
+        if unknown := arrays.keys() - wanted.keys() - {"betas"}:
+            raise ValueError(f"it holds {', '.join(unknown):.80}, which no checkpoint has")
         check_count("its optimizer_t", config["optimizer_t"])
         model.mean, model.scale = arrays["mean"], arrays["scale"]
         model.step = check_count("its step", config["step"])
-        model.losses, model._loss_sum = arrays["losses"].tolist(), config["loss_sum"]
+        model.losses = arrays["losses"].tolist()
+        model._loss_sum = check_real("its loss_sum", config["loss_sum"], -math.inf, math.inf)
         model.about = config["about"]
         return model
 

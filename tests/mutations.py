@@ -24,7 +24,7 @@ WORKERS = 2
 
 #  file | the line's part | what it becomes | what that is | tests that must notice, if not any
 MUTATIONS = [[part.replace(r"\n", "\n") for part in line.split(" | ")] for line in r"""
-diffusion.py | return Bound(terms.sum(0), terms) | return Bound(-terms.sum(0), -terms) | slip 1: an upper bound | test_step_2_is_a_lower_bound
+diffusion.py | return Bound(check_finite(terms.sum(0)), terms) | return Bound(-terms.sum(0), -terms) | slip 1: an upper bound | test_step_2_is_a_lower_bound
 diffusion.py | term = -gaussian.kl(*s.q_posterior(x0, xt, t), mu, sigma2) | m, rho = s.q_posterior(x0, xt, t); term = -(((m - mu)**2).sum(-1) + rho) / (2 * sigma2) + x0.shape[1] / 2 * (1 + math.log(rho / sigma2)) | slip 2: rho_t for d rho_t, in the bound | test_step_6_the_mean_square_splits
 gaussian.py | / variance_p + (e - log_ratio)).sum(-1) | / variance_p - log_ratio).sum(-1) + 0.5 * e | slip 2: rho_t for d rho_t, in KL | test_step_6_the_mean_square_splits
 gaussian.py | return -0.5 * ((x - mean) ** 2 / variance + xp.log(2 * math.pi * xp.asarray(variance))).sum(-1) | return -0.5 * (((x - mean) ** 2 / variance).sum(-1) + xp.log(2 * math.pi * xp.asarray(variance))) | slip 3: 1/sqrt(2 pi rho) for (2 pi rho)^(-d/2) | test_step_6_the_normaliser_has_a_power_of_d
@@ -64,7 +64,7 @@ schedule.py | np.sin(a + b) / np.cos(a) ** 2 | np.sin(a + b) / np.cos(b) ** 2 | 
 schedule.py | (values - added)\n | 0\n | sums without compensation
 mlp.py | slope = 2 - u | slope = 1 - u | tanh for its square in g'
 mlp.py | slope += u | slope += 1 | 1 for 1 + tanh in g'
-mlp.py | multiply(self._signal, d_eps_hat, | multiply(1.0, d_eps_hat, | the factor of F forgotten backwards
+mlp.py | multiply(arrays.signal, d_eps_hat, | multiply(1.0, d_eps_hat, | the factor of F forgotten backwards
 mlp.py | axpby(noise, xt, signal, F[rows]) | axpby(signal, xt, noise, F[rows]) | signal and noise exchanged
 mlp.py | W_1[-1:] + tau[t] @ W_1[:k] | W_1[-1:] | the time features forgotten
 mlp.py | math.sqrt(2 / len(block)) / 2 | math.sqrt(2 / len(block)) | He's deviation not halved

@@ -88,7 +88,7 @@ def test_an_interrupted_run_ends_in_the_bits_of_a_whole_one(monkeypatch, capsys)
             yield step
 
     monkeypatch.setattr(DDPM, "training", interrupted)
-    assert main(["train", "moons", *SMALL, "--steps", "130", "--out", "part.npz"]) == 0
+    assert main(["train", "moons", *SMALL, "--steps", "130", "--out", "part.npz"]) == 130
     assert "interrupted: part.npz holds step 37" in capsys.readouterr().out and DDPM.load("part.npz").step == 37
     assert main(["train", "moons", "--resume", "--out", "part.npz"]) == 0
     whole, part = DDPM.load("whole.npz"), DDPM.load("part.npz")

@@ -186,7 +186,7 @@ def test_initial_weights_are_he_et_al_halved():
 def test_usual_sizes():
     net = MLP(2, schedule=SCHEDULE)
     assert (net.dim, net.hidden, net.depth, net.fourier, net.dtype, net.device) == (2, 128, 3, 0, np.float32, "cpu")
-    assert net.features.tau.shape == (21, 64) and net.features.omega.shape == (2, 0)
+    assert net.features.tau.shape == (21, 64) and net.features.phase.shape == (0,)
     assert net.schedule is SCHEDULE and net.shapes == [(67, 128), (129, 128), (129, 128), (129, 2)]
 
 
