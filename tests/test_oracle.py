@@ -199,6 +199,9 @@ def test_far_from_everything_the_density_is_still_a_number():
 
 def test_a_mixture_keeps_what_it_is_made_of():
     assert THREE.weights.tolist() == [0.5, 0.25, 0.25] and THREE.covariances.shape == (3, 3, 3)
+    whole = GaussianMixture([1, 3], [[0, 1], [2, 3]], [1, 2])
+    for name in ("weights", "means", "covariances", "variances", "axes"):
+        assert getattr(whole, name).dtype == np.float64, name
     rebuilt = THREE.axes @ (THREE.variances[:, :, None] * THREE.axes.swapaxes(1, 2))
     assert rebuilt == approx(THREE.covariances, rel=1e-14, abs=1e-15)
     by_number = THREE.standardized(2.0, 4.0)
