@@ -66,6 +66,20 @@ class DDPM:
         Notes that travel with the checkpoint, such as where the data came from: what JSON can hold.
     outputs : Outputs
         The checkpoints that `save` replaces, since they are this model's own.
+    schedule, fourier
+        As given; `shape` holds hidden, depth and dtype.
+    optimizer : Adam
+
+    Raises
+    ------
+    ValueError
+        If `hidden`, `depth`, `fourier` or `dtype` cannot be used.
+    TypeError
+        If `schedule` is no Schedule, or `about` is set to what JSON cannot hold.
+
+    Notes
+    -----
+    `net`, `average`, `mean`, `scale` and `optimizer` exist once the model is trained or loaded.
     """
 
     net: MLP
@@ -79,7 +93,8 @@ class DDPM:
                  fourier: int | None = None, dtype: str = "float32") -> None:
         self.schedule = Schedule.linear() if schedule is None else schedule
         check_type("schedule", self.schedule, Schedule)
-        self.shape: dict[str, Any] = {"hidden": check_count("hidden", hidden), "depth": check_count("depth", depth, most=MOST_LAYERS),
+        self.shape: dict[str, Any] = {"hidden": check_count("hidden", hidden),
+                                      "depth": check_count("depth", depth, most=MOST_LAYERS),
                                       "dtype": check_dtype(dtype, "float32", "float64").name}
         self.fourier = None if fourier is None else check_count("fourier", fourier, least=0)
         self.step = 0
@@ -109,30 +124,30 @@ class DDPM:
             device: str = "cpu", weighting: str = "simple", resume: bool = False) -> DDPM:
         """Train on the rows of x, and return the model.
 
-        A step draws rows of x, times t uniform on 1..T and noise, and follows the gradient of `loss_and_gradient`. To that
-        plain step the loop adds: a gradient longer than 1 is shortened to length 1; the learning rate rises to `lr` over
-        100 steps and falls to 0 along half a cosine; `average` follows the parameters after each of Adam's steps, and forgets
-        a thousandth of itself in each (more in the first 9,000), see `update_average`.
+        The data are scaled. A step draws rows of them, times t uniform on 1..T and noise, and follows the gradient of
+        `loss_and_gradient`. To that the loop adds three things: a gradient longer than 1 is shortened to length 1; the
+        learning rate follows half a cosine from `lr` down to 0, times a warm-up over 100 steps; and `average` follows the
+        parameters after each of Adam's steps: in step t it forgets 9/(t+9) of itself, but at least a thousandth.
 
         Parameters
         ----------
         x : (n, d) array_like
-            Finite numbers. Columns are brought to zero mean and unit variance; images, which see
-            `image_side`, keep the proportions of their pixels.
+            Finite numbers. Columns are brought to zero mean and unit variance. If x looks like square images (see
+            `npddpm.data.image_side`: 16, 25, ... columns, values in 0..1 or whole numbers in 0..255), all share one scale.
         steps : int
             Training steps, from the first one on, also with `resume`.
         batch_size : int
             Rows in a batch, drawn with replacement.
         lr : float
-            Highest learning rate.
+            The learning rate, before warm-up and decay.
         rng : None, int or Generator
             For the initial weights, the batches, the times and the noise.
         device : {"cpu", "gpu"}
         weighting : {"simple", "elbo"}
             See `loss_and_gradient`.
         resume : bool
-            Go on from `step` to `steps`, with the generator as it was left; rng and device are not used.
-            On the CPU the parameters are then to the bit those of a run that was never interrupted.
+            Go on from `step` to `steps`, with the generator as it was left; rng and device are not used. On the CPU,
+            and with the other arguments as before, the result is bit-identical to a run that was never interrupted.
 
         Returns
         -------
@@ -146,11 +161,9 @@ class DDPM:
         TypeError
             If `rng` is nothing that a generator is made from.
         RuntimeError
-            If `device` is "gpu" and there is none.
+            If `device` is "gpu" and there is none, or another training of this model began in the meantime.
         FloatingPointError
             If the loss becomes NaN or infinite, or stays above ten times that of a guess of 0.
-        RuntimeError
-            If another training of this model began in the meantime.
         """
         for _ in self.training(x, steps, batch_size, lr, rng=rng, device=device, weighting=weighting,
                                resume=resume):
@@ -160,7 +173,7 @@ class DDPM:
     def training(self, x: Any, steps: int = 10_000, batch_size: int = 256, lr: float = 1e-3, *,
                  rng: Any = None, device: str = "cpu", weighting: str = "simple",
                  resume: bool = False) -> Iterator[int]:
-        """`fit` as a generator that yields the number of steps taken, after each step.
+        """`fit` as a generator that yields the number of steps taken, after each step; parameters and errors are those of `fit`.
 
         Between two steps the model is whole: it can be sampled, saved, or left as it is. Until the first it is what
         it was before the call.
