@@ -228,13 +228,38 @@ def test_least_loss_stops_at_the_tolerance_that_was_asked_for(monkeypatch):
     assert TWO.least_loss(S, 10, 5, tolerance=4e-3) == found[5]
 
 
-def test_least_loss_takes_ten_thousand_draws_at_least(monkeypatch):
+@pytest.mark.parametrize("t, tolerance", [(10, 10), (40, 1e-3)])
+def test_least_loss_takes_ten_thousand_draws_and_no_more_where_they_are_enough(monkeypatch, t, tolerance):
+    """They are if much is tolerated, and at t = 40, where all draws agree."""
+    law, drawn = GaussianMixture([1, 3], [[-1.0, 0], [1, 0]], [1e-3, 1e-3]), []
     monkeypatch.setattr(oracle, "BATCH", 800)
-    drawn = []
-    points = TWO._points
-    monkeypatch.setattr(TWO, "_points", lambda k, rng: drawn.append(k) or points(k, rng), raising=False)
-    TWO.least_loss(S, 10, 0, tolerance=10)
-    assert 10_000 <= sum(map(len, drawn)) <= 10_200 and all(np.bincount(k).tolist() == [100, 100] for k in drawn)
+    points = law._points
+    monkeypatch.setattr(law, "_points", lambda k, rng: drawn.append(k) or points(k, rng), raising=False)
+    law.least_loss(S, t, 0, tolerance)
+    assert 10_000 <= sum(map(len, drawn)) < 10_200 and all(np.bincount(k).tolist() == [100, 100] for k in drawn)
+
+
+def test_a_hundred_draws_of_each_of_many_components(monkeypatch):
+    law, drawn = GaussianMixture(np.ones(200), np.arange(200.0)[:, None], np.ones(200)), []
+    monkeypatch.setattr(oracle, "BATCH", 40_000 * 20)           # 20 at a time
+    points = law._points
+    monkeypatch.setattr(law, "_points", lambda k, rng: drawn.append(k) or points(k, rng), raising=False)
+    law.least_loss(S, 10, 0, tolerance=10)
+    assert 20_000 <= sum(map(len, drawn)) < 24_000
+
+
+def test_covariances_are_symmetric_to_ten_digits_at_any_size():
+    for size in (1e-12, 1, 1e12):
+        nearly, not_quite = (size * np.array([[2, 0.1], [0.1 * (1 + e), 2]]) for e in (1e-13, 1e-8))
+        assert GaussianMixture([1], [[0, 0]], [nearly]).variances == approx(size * np.array([[1.9, 2.1]]), rel=1e-9)
+        with pytest.raises(ValueError, match="finite and symmetric"):
+            GaussianMixture([1], [[0, 0]], [not_quite])
+
+
+def test_density_without_a_time_or_a_schedule_is_that_of_the_data():
+    x = THREE.sample(4, 0)
+    assert (THREE.log_density(x, S) == THREE.log_density(x)).all()
+    assert (THREE.log_density(x, t=9) == THREE.log_density(x)).all()
 
 
 def test_usual_seed_and_tolerance_of_the_least_loss(monkeypatch):
