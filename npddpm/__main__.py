@@ -481,7 +481,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.command == "train":
             less = "; smaller --hidden, --depth, --batch-size or --T need less"
         command = {"train": train, "sample": sample, "evaluate": evaluate, "plot": plot, "check": check}[args.command]
-        with handled(interrupt, "SIGINT", "SIGTERM", "SIGHUP"):     # which else leave temporary files behind
+        # Signals would leave temporary files behind; what overflows ends in one line of its own.
+        with handled(interrupt, "SIGINT", "SIGTERM", "SIGHUP"), np.errstate(all="ignore"):
             code = command(args)
     except BrokenPipeError:
         return 128 + 13     # as if SIGPIPE had ended the command

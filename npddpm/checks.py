@@ -17,6 +17,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 Denoiser = Callable[[Any, Any], Any]
 MOST_LAYERS = 1000      # a slip of the finger, or a file that means harm, is refused before it takes any memory
 MOST_STEPS = 100_000    # T
+MOST_OCTAVES = 64       # of Fourier features: beyond, 2^k x is nothing but rounding, and at k = 128 infinite in float32
 
 
 # ---------------------------------------------------------------- single values

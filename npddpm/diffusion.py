@@ -26,6 +26,7 @@ from .checks import (
     check_rows,
     check_shape,
     check_steps,
+    check_type,
     predict,
 )
 from .schedule import Schedule
@@ -63,8 +64,9 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     ValueError
         If shapes disagree, the batch is empty, a time lies outside 0..T, or `weighting` is unknown.
     TypeError
-        If t is not made of ints, an array not of numbers, or `net` cannot be called.
+        If `s` is no Schedule, t not made of ints, an array not of numbers, or `net` cannot be called.
     """
+    check_type("s", s, Schedule)
     check_choice("weighting", weighting, "simple", "elbo")
     xt = s.q_sample(x0, t, eps)
     check_rows("x0", xt)
@@ -121,10 +123,11 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     ValueError
         At once if an argument is out of range; on the way if the denoiser returns another shape than it is given.
     TypeError
-        If `rng` is nothing that a generator is made from; on the way if `denoiser` cannot be called.
+        If `s` is no Schedule, or `rng` nothing that a generator is made from; on the way if `denoiser` cannot be called.
     RuntimeError
         If the denoiser's device is "gpu" and there is none.
     """
+    check_type("s", s, Schedule)
     n, dim = check_count("n", n), check_count("dim", dim)
     check_choice("variance", variance, "beta", "posterior")
     check_real("eta", eta, 0, 1, closed=True)
@@ -145,9 +148,10 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
             eps_hat = predict(denoiser, x.copy(), t)
             if clip is None:
                 x = axpby(a, x, -b, eps_hat)
-            else:   # clip the predicted x_0, then noise it again as far as r; a signal below 1e-30 is no divisor
+            else:   # clip the predicted x_0, then noise it again as far as r; what is below 1e-30 is no divisor
                 x0 = (axpby(1.0, x, -s.noise(t, x), eps_hat) / max(s.signal(t, x), 1e-30)).clip(low, high)
-                x = axpby(s.signal(r, x), x0, c, s.predict_eps(x, t, x0))
+                eps_hat = axpby(1.0, x, -s.signal(t, x), x0) / max(s.noise(t, x), 1e-30)
+                x = axpby(s.signal(r, x), x0, c, eps_hat)
             if sigma > 0:
                 x = axpby(1.0, x, sigma, standard_normal(rng, (n, dim), dtype) if z is None else z[t])
             yield r, x
@@ -251,7 +255,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     ValueError
         If x0 is not (B, d), `variance` is unknown, n is no int of at least 1, or the denoiser returns another shape.
     TypeError
-        If x0 holds no numbers, `denoiser` cannot be called, or `rng` is nothing that a generator is made from.
+        If `s` is no Schedule, x0 holds no numbers, `denoiser` cannot be called, or `rng` makes no generator.
     FloatingPointError
         If the denoiser returns NaN or infinity.
 
@@ -267,6 +271,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     The arithmetic is float64. The mean over eps is exact to 1e-13 of itself for `Schedule.linear(1000)`, to 1e-11 at
     beta = 1e-8 and to 2e-9 at beta = 1e-12, where the means mu~ and mu agree in the first six digits.
     """
+    check_type("s", s, Schedule)
     check_choice("variance", variance, "beta", "posterior")
     x0, = check_alike(x0=x0)
     xp, n = get_array_module(x0), check_count("n", n)

@@ -23,7 +23,7 @@ import threading
 from typing import Any
 
 from .backend import axpby, device_module, elementwise, generator
-from .checks import MOST_LAYERS, check_count, check_dtype, check_shape, check_type
+from .checks import MOST_LAYERS, MOST_OCTAVES, check_count, check_dtype, check_shape, check_type
 from .features import Features, count_features
 from .layout import Workspace, matmul, zeros
 from .schedule import Schedule
@@ -176,14 +176,16 @@ class MLP:
         Raises
         ------
         ValueError
-            If there was no forward pass in this thread, or grad_out has not the shape of its result.
+            If there was no forward pass in this thread, grad_out has not the shape of its result, or `out` is not (P,).
         """
         arrays = getattr(self._last, "arrays", None)
         if arrays is None:
             raise ValueError("backward needs a forward pass before it, in the same thread")
         rows = arrays.rows
         d_eps_hat = check_shape("grad_out", self.xp.asarray(grad_out), arrays.batch, self.dim)
-        out = zeros(self.xp, self.parameters.shape, self.dtype) if out is None else out
+        if out is None:
+            out = zeros(self.xp, self.parameters.shape, self.dtype)
+        check_shape("out", out, len(self.parameters))
         A, dA, dZ, dF = arrays.A, arrays.dA, arrays.dZ, arrays.dF
         W, dW = [None, *self.weights], [None, *self.split(out)]
 
@@ -222,5 +224,5 @@ def layer_shapes(dim: int, hidden: int, depth: int, fourier: int) -> list[tuple[
     """Rows and columns of W_1 ... W_{L+1}: (inputs + 1, outputs)."""
     dim, hidden = check_count("dim", dim), check_count("hidden", hidden)
     depth = check_count("depth", depth, most=MOST_LAYERS)
-    features = count_features(dim, check_count("fourier", fourier, least=0))
+    features = count_features(dim, check_count("fourier", fourier, least=0, most=MOST_OCTAVES))
     return [(features + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, dim)]

@@ -62,8 +62,7 @@ class Adam:
     def step(self, gradient: Any, lr: float) -> None:
         """Update the parameters in place, by a (P,) gradient and the learning rate `lr`."""
         self.t += 1
-        n1 = -math.expm1(self.t * math.log(self.beta1)) / (1 - self.beta1)
-        n2 = -math.expm1(self.t * math.log(self.beta2)) / (1 - self.beta2)
+        n1, n2 = ((1 - beta**self.t) / (1 - beta) for beta in (self.beta1, self.beta2))
         adam_step(self.parameters, self.m, self.v, gradient, lr * math.sqrt(n2) / n1,
                   self.beta1, self.beta2, math.sqrt(n2) * self.eps)
 
@@ -84,4 +83,4 @@ def update_average(average: Any, parameters: Any, t: int, decay: float = 0.999) 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
     """A warmed-up half cosine, peak min(1, (step + 1)/warmup) (1 + cos(pi step/steps))/2."""
-    return peak * min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    return peak * min(1.0, (step + 1) / max(warmup, 1)) * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -112,7 +112,8 @@ class GaussianMixture:
         rng : None, int or Generator
         tolerance : float
             Draws go on until the standard error is at most this share of the result. For 1e-3 this takes about a second
-            for a few components in the plane, minutes for dozens in dozens of dimensions.
+            for a few components in the plane, and minutes for dozens in dozens of dimensions or for a component that is
+            both rare and far wider than the others.
 
         Returns
         -------

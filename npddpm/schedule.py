@@ -261,7 +261,7 @@ class Schedule:
     # ---- a value
 
     def _checked(self, values: Array, t: Any, x: Any) -> Any:
-        if not hasattr(x, "dtype"):
+        if not hasattr(x, "dtype") or x.dtype.kind not in "fc":
             x, = check_alike(x=x)
         return self._at(values, check_times(t, x, self.T), x)
 
@@ -269,7 +269,7 @@ class Schedule:
         """values[t]: a float for an int t, else shaped to multiply the rows of x, in its precision, on its device."""
         if isinstance(t, int):
             return float(values[t])
-        xp, dtype = get_array_module(x), x.real.dtype if x.dtype.kind in "fc" else np.dtype(float)
+        xp, dtype = get_array_module(x), x.real.dtype
         key = id(values), xp, dtype
         if key not in self._copies:
             self._copies[key] = xp.asarray(values, dtype=dtype)

@@ -16,6 +16,7 @@ from . import diffusion
 from .backend import generator, standard_normal, to_host
 from .checks import (
     MOST_LAYERS,
+    MOST_OCTAVES,
     check_choice,
     check_clip,
     check_count,
@@ -96,7 +97,7 @@ class DDPM:
         self.shape: dict[str, Any] = {"hidden": check_count("hidden", hidden),
                                       "depth": check_count("depth", depth, most=MOST_LAYERS),
                                       "dtype": check_dtype(dtype, "float32", "float64").name}
-        self.fourier = None if fourier is None else check_count("fourier", fourier, least=0)
+        self.fourier = None if fourier is None else check_count("fourier", fourier, least=0, most=MOST_OCTAVES)
         self.step = 0
         self.losses: list[float] = []
         self.about = {}

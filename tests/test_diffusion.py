@@ -254,3 +254,19 @@ def test_the_denoiser_is_given_its_own_precision_whatever_the_rest_has(dtype):
                 assert sample(narrow, S, 3, 2, rng=0, clip=clip, **options).dtype == dtype
     net = MLP(2, 4, 1, schedule=S, rng=0, dtype=dtype)
     assert type(npddpm.loss_and_gradient(net, S, x_T, 3, x_T)[0]) is float
+
+
+def test_clip_where_the_noise_is_less_than_float32_holds():
+    """sqrt(1 - abar_1) = 3e-48 is 0 in float32, and is not divided by."""
+    s = Schedule([1e-95, 0.5])
+    for dtype in ("float32", "float64"):
+        x = sample(MLP(2, 4, 1, schedule=s, rng=0, dtype=dtype), s, 4, 2, rng=0, clip=(-1, 1))
+        assert np.isfinite(x).all() and np.abs(x).max() <= 1 + 1e-5
+
+
+def test_what_is_no_schedule_is_named():
+    net = MLP(2, 4, 1, schedule=S, rng=0)
+    for call in (lambda: sample(net, None, 4, 2), lambda: variational_bound(net, 0.1, np.ones((3, 2))),
+                 lambda: npddpm.loss_and_gradient(net, "s", np.ones((3, 2)), 1, np.ones((3, 2)))):
+        with pytest.raises(TypeError, match="s must be a Schedule, got"):
+            call()

@@ -115,3 +115,16 @@ def test_adam_keeps_sums_and_precision():
     assert adam.parameters is p and adam.m.dtype == adam.v.dtype == p.dtype == np.float32 and adam.t == 2
     assert adam.m == approx(1.5 * g) and adam.v == approx(1.75 * g**2)
     assert p == approx(1 - 2 * 0.1 * g / (np.abs(g) + 1), rel=1e-6)     # m_hat = g and v_hat = g^2 in both
+
+
+def test_adam_without_memory_is_the_sign_of_the_gradient():
+    """beta1 = beta2 = 0, which the paper allows: p <- p - lr g / (|g| + eps)."""
+    p = np.zeros(3)
+    adam = Adam(p, beta1=0.0, beta2=0.0)
+    for _ in range(2):
+        adam.step(np.array([2.0, -3.0, 0.5]), 0.1)
+    assert p == approx([-0.2, 0.2, -0.2], rel=1e-6)
+
+
+def test_no_warm_up():
+    assert learning_rate(0, 10, 1.0, warmup=0) == 1.0
