@@ -251,3 +251,22 @@ def test_eta_out_of_range_is_named(eta):
     assert s.reverse_coefficients(3, 2) == s.reverse_coefficients(3, 2, 1) != s.reverse_coefficients(3, 2, 0)
     with pytest.raises(ValueError, match=f"eta must lie in .*, got {eta}"):
         s.reverse_coefficients(3, 2, eta)
+
+
+def test_steps_out_of_range_are_named():
+    s = Schedule.linear(5)
+    assert s.q_transition(0, 0) == (1, 0) and s.reverse_coefficients(1, 0)[3] == 0
+    for t, r, name in ((0, 0, "t"), (6, 0, "t"), (3, 3, "r"), (3, 4, "r"), (3, -1, "r")):
+        with pytest.raises(ValueError, match=f"^{name} must be"):
+            s.reverse_coefficients(t, r)
+    for make in (Schedule.linear, Schedule.cosine):
+        with pytest.raises(ValueError, match="T must be at most 100000, got 100001"):
+            make(100_001)
+
+
+def test_lists_are_arrays():
+    s, x, t = Schedule.linear(9), [[1, 2], [3, 4]], [2, 9]
+    for method in (s.signal, s.noise, s.weight):
+        assert (method(t, x) == method(np.array(t), np.array(x, float))).all() and method(t, x).shape == (2, 1)
+    assert (s.q_mean_variance(x, 4)[0] == s.q_mean_variance(np.array(x, float), 4)[0]).all()
+    assert s.q_mean_variance(x, 4)[0] == approx(np.sqrt(s.alpha_bars[4]) * np.array(x))
