@@ -4,6 +4,9 @@ The complex step: for an analytic f, Im f(w + ih)/h = f'(w) + O(h^2) with no sub
 gives every digit. The arithmetic of the network is analytic, and runs in complex128.
 """
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -223,3 +226,13 @@ def test_input_is_brought_to_the_precision_of_the_network(dtype, t):
     expected = net(x.astype(dtype), np.array(t) if isinstance(t, list) else t)
     for other in (x, x.astype("float32"), x.astype("float64"), x.tolist()):
         assert net(other, t).dtype == dtype and (net(other, t) == expected).all()
+
+
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_copy_is_the_same_function_with_weights_of_its_own(twin):
+    net, x, t, _ = problem({"dim": 2, "hidden": 5, "depth": 2, "fourier": 1}, 4, 0, "float64")
+    other = twin(net)
+    assert other.shapes == net.shapes and other.schedule == SCHEDULE and other.device == "cpu"
+    assert other.dtype == np.float64 and (other(x, t) == net(x, t)).all()
+    other.parameters[...] = 0
+    assert (net.parameters != 0).all() and all((W == 0).all() for W in other.weights)

@@ -1,14 +1,16 @@
 """The model: it learns, repeats itself, and survives being saved."""
 
+import copy
 import inspect
 import json
+import pickle
 from itertools import islice
 
 import numpy as np
 import pytest
 from pytest import approx
 
-from npddpm import DDPM, MLP, Schedule, data, loss_and_gradient, sample, variational_bound
+from npddpm import DDPM, MLP, Schedule, data, diffusion, loss_and_gradient, sample, variational_bound
 from npddpm.backend import standard_normal
 from npddpm.evaluate import energy_distance
 from npddpm.optim import Adam, learning_rate
@@ -291,3 +293,55 @@ def test_what_is_no_checkpoint(tmp_path):
     for name in ("rows.npy", "other.npz"):
         with pytest.raises(ValueError, match="it is no npddpm checkpoint"):
             DDPM.load(tmp_path / name)
+
+
+def losses_of(monkeypatch, hundreds, weighting="simple"):
+    """`fit` where each hundred steps have the loss that is named, until it ends or is stopped; the entries it noted."""
+    given = iter(np.repeat(hundreds, 100).tolist())
+    monkeypatch.setattr(diffusion, "loss_and_gradient", lambda *args, out: (next(given), out))
+    model = DDPM(S, 4, 1)
+    try:
+        model.fit(MOONS, 100 * len(hundreds), 2, rng=0, weighting=weighting)
+    except FloatingPointError as error:
+        assert "the learning rate is too high" in str(error)
+        return model.losses, "stopped"
+    return model.losses, "ended"
+
+
+@pytest.mark.parametrize("hundreds, entries", [
+    ([10.0] * 5, None), ([10.125] * 5, 3), ([1000.0, 0.5, 1, 1], None), ([1000.125, 0.5], 1), ([1000.125, 1000.125], 1),
+    ([0.5, 1000.0, 1000.0], None), ([500.0, 5, 20, 20, 20, 1], 5), ([500.0, 5, 20, 20, 1, 20, 20, 1], None)])
+def test_a_run_that_diverges_is_stopped(monkeypatch, hundreds, entries):
+    """At ten times the loss of a guess of 0 in three hundreds on end; in the first two at a thousand times."""
+    expected = (hundreds, "ended") if entries is None else (hundreds[:entries], "stopped")
+    assert losses_of(monkeypatch, hundreds) == expected
+
+
+def test_divergence_is_measured_by_the_weights_of_the_loss(monkeypatch):
+    guess = S.loss_weights[1:].mean()
+    assert losses_of(monkeypatch, [9.9 * guess] * 4, "elbo")[1] == "ended"
+    assert losses_of(monkeypatch, [10.1 * guess] * 4, "elbo")[1] == "stopped"
+
+
+def test_times_that_can_be_read_once_serve_every_chunk():
+    model = small()
+    assert (model.sample(2501, 0, steps=iter((50, 7))) == model.sample(2501, 0, steps=[50, 7])).all()
+
+
+def test_usual_arguments_of_the_bound():
+    model = small()
+    assert (model.bound(MOONS[:3], 0) == model.bound(MOONS[:3], 0, "beta", 1)).all()
+
+
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_goes_on_as_the_original(twin):
+    """And by itself: what happens to one does not happen to the other."""
+    model = small()
+    other = twin(model)
+    assert (other.sample(3, 0) == model.sample(3, 0)).all() and other.losses == model.losses
+    before = model.net.parameters.copy()
+    other.fit(MOONS, 130, 32, resume=True)
+    assert (model.net.parameters == before).all() and (other.net.parameters != before).any()
+    model.fit(MOONS, 130, 32, resume=True)
+    assert (model.net.parameters == other.net.parameters).all() and (model.average == other.average).all()
+    assert model.losses == other.losses and model.step == other.step == 130
