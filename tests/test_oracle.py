@@ -288,3 +288,26 @@ def test_least_loss_at_both_ends():
 def test_what_is_no_mixture(weights, means, covariances, message):
     with pytest.raises(ValueError, match=message):
         GaussianMixture(weights, means, covariances)
+
+
+def test_least_loss_where_all_draws_agree(monkeypatch):
+    """Two points, nearly, at a late time: the result has five digits. 1 - E best^2 is the same by quadrature."""
+    monkeypatch.setattr(oracle, "BATCH", 800)
+    law, x = GaussianMixture([1, 1], [[-1.0], [1]], [1e-3, 1e-3]), np.linspace(-9, 9, 4001)[:, None]
+    best, density = law.denoiser(S)(x, 40), np.exp(law.log_density(x, S, 40))
+    assert law.least_loss(S, 40) == approx(1 - (density * best[:, 0] ** 2).sum() * (x[1, 0] - x[0, 0]), rel=5e-5)
+
+
+@pytest.mark.parametrize("tolerance", [np.inf, np.nan, "small"])
+def test_a_tolerance_is_a_positive_number(tolerance):
+    with pytest.raises(ValueError, match="tolerance must be a positive number"):
+        TWO.least_loss(S, 10, tolerance=tolerance)
+
+
+def test_the_answers_are_in_float64_whatever_x_is():
+    x = np.array([[1, -1], [0, 2]])
+    for other in (x.astype("float32"), x, x.tolist()):
+        for answer in (TWO.log_density(other), TWO.score(other, S, 3), TWO.denoiser(S)(other, 3)):
+            assert answer.dtype == np.float64
+        assert (TWO.log_density(other) == TWO.log_density(x.astype(float))).all()
+        assert (TWO.denoiser(S)(other, [3, 9]) == TWO.denoiser(S)(x.astype(float), np.array([3, 9]))).all()
