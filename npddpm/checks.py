@@ -136,14 +136,14 @@ def check_times(t: Any, x: Any, T: int, first: int = 0) -> Any:
     return t
 
 
-def check_steps(name: str, times: Any, T: int) -> list[int]:
+def check_steps(steps: Any, T: int) -> list[int]:
     """Return the times as ints, or raise ValueError if they are no ints that fall within 1 ... T."""
-    if np.iterable(times) and not isinstance(times, (str, bytes)):
-        found = list(times)
-        if found and all(isinstance(t, (int, np.integer)) and not isinstance(t, bool) for t in found) and T >= found[0] and found[-1] >= 1 \
-                and all(a > b for a, b in pairwise(found)):
-            return [int(t) for t in found]
-    raise ValueError(f"{name} must be an int, or times that fall within 1..{T}, got {times!r:.80}")
+    if np.iterable(steps) and not isinstance(steps, (str, bytes)):
+        times = list(steps)
+        whole = all(isinstance(t, (int, np.integer)) and not isinstance(t, bool) for t in times)
+        if times and whole and all(a > b for a, b in pairwise([T + 1, *times, 0])):
+            return [int(t) for t in times]
+    raise ValueError(f"steps must be an int, or times that fall within 1..{T}, got {steps!r:.80}")
 
 
 # ---------------------------------------------------------------- denoisers

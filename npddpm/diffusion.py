@@ -200,7 +200,7 @@ def subsequence(T: int, steps: int | Sequence[int] | None) -> list[int]:
     if steps is None or isinstance(steps, (int, np.integer)):
         n = T if steps is None else check_count("steps", steps, most=T)
         return [T - T * i // n for i in range(n)]
-    return check_steps("steps", steps, T)
+    return check_steps(steps, T)
 
 
 # ---------------------------------------------------------------- the variational bound

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -265,7 +265,7 @@ class DDPM:
         net.parameters[...] = self.average
         return net
 
-    def sample(self, n: int, rng: Any = None, **options: Any) -> np.ndarray:
+    def sample(self, n: int, rng: Any = None, **options: Unpack[diffusion.SamplerOptions]) -> np.ndarray:
         """Draw n samples in the units of the data, (n, d) float64.
 
         They are drawn in chunks of 2500 from one generator, so the first 2500 of a larger n are those of n = 2500.
@@ -288,12 +288,14 @@ class DDPM:
         """
         return np.concatenate([*self.sample_chunks(n, rng, **options)])
 
-    def sample_chunks(self, n: int, rng: Any = None, **options: Any) -> Iterator[np.ndarray]:
+    def sample_chunks(self, n: int, rng: Any = None,
+                      **options: Unpack[diffusion.SamplerOptions]) -> Iterator[np.ndarray]:
         """`sample` as a generator of chunks of at most 2500 rows, for any n in bounded memory."""
         net = self.denoiser()
-        n, rng, clip = check_count("n", n), generator(rng, net.xp), options.get("clip")
-        if isinstance(options.get("steps"), Iterable) and not isinstance(options["steps"], (str, bytes)):
-            options["steps"] = list(options["steps"])       # each chunk goes through them
+        n, rng = check_count("n", n), generator(rng, net.xp)
+        steps, clip = options.get("steps"), options.get("clip")
+        if isinstance(steps, Iterable) and not isinstance(steps, (str, bytes)):
+            options["steps"] = list(steps)      # each chunk goes through them
         if clip is not None:
             low, high = (self.standardize(v) for v in check_clip(clip, net.dim))
             options["clip"] = low, high
