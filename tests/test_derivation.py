@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pytest import approx
-from strategies import Exact, SignNodes, exact, log_normal, points, schedules, schedules_and_times, signs, vectors
+from strategies import Exact, SignNodes, exact, log_normal, points, reals, schedules, schedules_and_times, signs, vectors
 
 from npddpm import MLP, Schedule, gaussian, loss_and_gradient, variational_bound
 
@@ -84,7 +84,7 @@ def test_step_1_as_commonly_computed_loses_its_digits():
 def linear_models(draw, most):
     """A schedule, and slopes: eps_hat = slope_t x_t makes every p(x_{t-1} | x_t) = N( gain_t x_t, beta_t I )."""
     betas = np.array(draw(st.lists(st.floats(0.01, 0.9), min_size=1, max_size=most)))
-    slopes = np.array(draw(st.lists(st.floats(-1, 2), min_size=len(betas), max_size=len(betas))))
+    slopes = np.array(draw(st.lists(reals(-1, 2), min_size=len(betas), max_size=len(betas))))
     gains = (1 - betas / np.sqrt(1 - np.cumprod(1 - betas)) * slopes) / np.sqrt(1 - betas)
     return betas, slopes, gains
 
@@ -124,7 +124,7 @@ def test_step_2_is_a_lower_bound(model, x0):
     assert bound_of(betas, slopes, x0) <= log_p + 1e-9 * (1 + abs(log_p))
 
 
-@given(linear_models(most=1), st.floats(-3, 3))
+@given(linear_models(most=1), reals(-3, 3))
 def test_step_2_by_integration(model, x0):
     """With T = 1 both sides are integrals over x_1, log p(x_0) = log of that of p(x_0 | x_1) p(x_1) among them.
 
@@ -229,7 +229,7 @@ def test_step_5_the_first_step_has_no_doubt(schedule):
 
 # ---- step 6: E |x_{t-1} - mu|^2 = |mu~ - mu|^2 + d rho_t over q(x_{t-1} | x_t, x_0) ----------------------------------
 
-@given(schedules_and_times(first=2, most=30), st.floats(-1, 2), vectors(most=2))
+@given(schedules_and_times(first=2, most=30), reals(-1, 2), vectors(most=2))
 @example((Schedule([1e-12, 1e-12]), 2), 0.5, np.array([1.0, -2.0]))
 @settings(max_examples=60)
 def test_step_6_the_mean_square_splits(schedule_and_time, slope, x0):
@@ -251,7 +251,7 @@ def test_step_6_the_mean_square_splits(schedule_and_time, slope, x0):
     assert bound.terms[t].mean() == approx(float(expected), rel=1e-9, abs=1e-8)
 
 
-@given(schedules_and_times(first=2), vectors(), vectors(most=1), st.floats(-3, 3))
+@given(schedules_and_times(first=2), vectors(), vectors(most=1), reals(-3, 3))
 @example((Schedule([1e-12, 1e-12]), 2), np.array([1.0, -2.0]), np.array([0.5]), 0.0)
 @settings(max_examples=60)
 def test_step_6_over_the_posterior(schedule_and_time, x0, xt, away):

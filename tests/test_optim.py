@@ -4,11 +4,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
+from strategies import reals
 
 from npddpm.optim import Adam, clip_norm, learning_rate, update_average
 
 
-@given(st.lists(st.floats(-10, 10), min_size=1, max_size=20), st.floats(1e-4, 1))
+@given(st.lists(reals(-10, 10), min_size=1, max_size=20), st.floats(1e-4, 1))
 def test_adam_is_algorithm_1(gradients, lr):
     """Kingma and Ba's Algorithm 1, line by line."""
     p, (m, v, expected) = np.array([0.5]), (0.0, 0.0, 0.5)
@@ -49,7 +50,7 @@ def test_long_vectors_are_updated_in_blocks_alike():
         assert p[i] == one[0]
 
 
-@given(st.floats(-5, 5), st.integers(1, 60))
+@given(reals(-5, 5), st.integers(1, 60))
 def test_average_of_a_constant_forgets_its_start(start, steps):
     """With decay_t = min(decay, t/(t+9)) the share of the start is prod decay_t."""
     average, left = np.array([start]), 1.0
@@ -59,7 +60,7 @@ def test_average_of_a_constant_forgets_its_start(start, steps):
     assert average[0] == approx(1 + left * (start - 1), rel=1e-9, abs=1e-12)
 
 
-@given(st.lists(st.floats(-100, 100), min_size=1, max_size=5), st.floats(0.1, 10))
+@given(st.lists(reals(-100, 100), min_size=1, max_size=5), st.floats(0.1, 10))
 def test_clip_norm(values, most):
     g = np.array(values)
     before = g.copy()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
+from strategies import reals
 
 from npddpm import GaussianMixture, Schedule, oracle
 
@@ -37,19 +38,19 @@ def gradient_of_the_log(x, t, h=1e-20):
     return np.stack([np.imag(np.log(density(x + 1j * h * e, t))) / h for e in np.eye(2)], axis=-1)
 
 
-@given(st.integers(0, 50), st.floats(-3, 3), st.floats(-3, 3))
+@given(st.integers(0, 50), reals(-3, 3), reals(-3, 3))
 def test_log_density_of_x_t(t, a, b):
     x = np.array([[a, b]])
     assert TWO.log_density(x, S, t) == approx(np.log(density(x, t)), rel=1e-12, abs=1e-12)
 
 
-@given(st.integers(0, 50), st.floats(-3, 3), st.floats(-3, 3))
+@given(st.integers(0, 50), reals(-3, 3), reals(-3, 3))
 def test_score_is_the_gradient_of_the_log_density(t, a, b):
     x = np.array([[a, b]])
     assert TWO.score(x, S, t) == approx(gradient_of_the_log(x, t), rel=1e-11, abs=1e-11)
 
 
-@given(st.integers(1, 50), st.floats(-3, 3), st.floats(-3, 3))
+@given(st.integers(1, 50), reals(-3, 3), reals(-3, 3))
 def test_best_denoiser_is_the_score_scaled(t, a, b):
     """E[eps | x_t] = -sqrt(1 - abar_t) grad log p_t(x_t)."""
     x = np.array([[a, b]])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
-from strategies import Exact, points, schedules, schedules_and_times
+from strategies import Exact, points, reals, schedules, schedules_and_times
 
 from npddpm import Schedule
 from npddpm.schedule import running_sums
@@ -105,7 +105,7 @@ def test_predictions_undo_q_sample():
         assert s.predict_eps(xt, t, x0) == approx(eps, rel=1e-10)
 
 
-@given(st.data(), st.floats(0, 1), points, points)
+@given(st.data(), reals(0, 1), points, points)
 def test_reverse_coefficients_are_song_et_al(data, eta, x, eps):
     """Eq. 12 as it is written, in exact arithmetic: predict x_0, then noise it again as far as r."""
     s = data.draw(schedules(most=50, least=2))
