@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from npddpm import DDPM, data
-from npddpm.diffusion import subsequence
 from npddpm.evaluate import energy_distance
 from npddpm.optim import learning_rate
+from npddpm.samplers import few_times
 
 from . import peers
 from .ours import SCHEDULE, Shape
@@ -47,7 +47,7 @@ def torch_learner(x: np.ndarray, device: str, seed: int) -> Iterator[Sampler]:
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(seed)             # the same noise at each look, as above
             y = torch.randn(n, SHAPE.d, device=net.device)
-            times = subsequence(s.T, steps)
+            times = few_times(s.T, steps)
             for t, after in pairwise([*times, 0]):
                 if steps is None:
                     a, b, sigma = float(s.rsqrt_alphas[t]), float(s.reverse_eps_coefs[t]), float(s.betas[t]) ** 0.5

@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from .diffusion import Bound, loss_and_gradient, sample, trajectory, variational_bound
+from .diffusion import Bound, loss_and_gradient, variational_bound
 from .mlp import MLP
 from .oracle import GaussianMixture
+from .samplers import encode, sample, trajectory
 from .schedule import Schedule
 from .train import DDPM
 
 __version__ = "0.2.0"
-__all__ = ["DDPM", "MLP", "Bound", "GaussianMixture", "Schedule", "loss_and_gradient", "sample",
+__all__ = ["DDPM", "MLP", "Bound", "GaussianMixture", "Schedule", "encode", "loss_and_gradient", "sample",
            "trajectory", "variational_bound"]
 
 

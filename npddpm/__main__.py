@@ -68,8 +68,8 @@ def parser() -> Parser:
 
     sample = commands.add_parser("sample", help="draw samples from a model")
     sample.add_argument("-n", type=int, default=1000, help="number of samples")
-    sample.add_argument("--steps", type=int, help="DDIM in this many steps, instead of all T")
-    sample.add_argument("--eta", type=float, default=1.0, help="DDIM's noise: 0 none, 1 as DDPM")
+    sample.add_argument("--steps", type=int, help="in this many steps, instead of all T: 20 will do")
+    sample.add_argument("--eta", type=float, help="the steps are DDIM's, with this share of noise: 0 none, 1 as DDPM")
     sample.add_argument("--variance", choices=["beta", "posterior"], default="beta")
     sample.add_argument("--out", type=Path, default=Path("samples.npy"))
 
@@ -162,9 +162,9 @@ def sample(args: argparse.Namespace) -> None:
     check_output(args.out, [".npy"], model=args.model, data=Notes.of(model, args.model).data)
     chunks = model.sample_chunks(args.n, args.seed, variance=args.variance, steps=args.steps, eta=args.eta)
     with written(args.out) as file:
-        for _ in progress(write_rows(file, args.n, model.net.dim, chunks), args.n, "sample"):
+        for _ in progress(write_rows(file, args.n, len(model.axes.mean), chunks), args.n, "sample"):
             pass
-    say(f"wrote {args.out}: {args.n} samples of {model.net.dim} numbers")
+    say(f"wrote {args.out}: {args.n} samples of {len(model.axes.mean)} numbers")
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -177,7 +177,7 @@ def evaluate(args: argparse.Namespace) -> None:
         say(f"{t:7.0f}{loss:9.3g}{known}")
 
     n = min(len(real.held), len(real.others), MOST_COMPARED)
-    drawn, held, others = (model.standardize(a) for a in (model.sample(n, args.seed), real.held[:n], real.others[:n]))
+    drawn, held, others = (model.axes.standardize(a) for a in (model.sample(n, args.seed), real.held[:n], real.others[:n]))
     say(f"energy distance to {n} {real.name}, data at unit scale (V- and U-statistic)")
     scores = [[energy_distance(a, held, u) for u in (False, True)] for a in (drawn, others)]
     for name, (v, u) in zip((f"{n} samples", f"{n} {real.name_of_others}"), scores):
@@ -186,7 +186,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if real.rows is None:
         say("distance to the nearest training row: not known, since the training rows are not")
     else:
-        say_nearest(real, drawn, held, model.standardize(real.rows))
+        say_nearest(real, drawn, held, model.axes.standardize(real.rows))
     if "stdout" in LOST:        # here what is printed is the result
         raise LOST["stdout"]
 
@@ -345,8 +345,8 @@ class Reference(NamedTuple):
         if source is None:
             raise ValueError(f"{args.model} does not say what it was trained on: name DATA")
         x = data.load(source, tell=say)
-        if x.shape[1] != model.net.dim:
-            raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {model.net.dim}")
+        if x.shape[1] != len(model.axes.mean):
+            raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {len(model.axes.mean)}")
         if len(x) < 4:
             raise ValueError(f"DATA {source} has {len(x)} rows, and 4 are needed to compare a model with")
         if noted.is_of(source, x):
@@ -384,7 +384,7 @@ def ratio(a: float, b: float) -> float:
 
 def losses(model: DDPM, real: Reference, seed: int) -> np.ndarray:
     """`loss_by_time` of a model on real rows, beside the least possible loss where it is known."""
-    law = data.GAUSSIANS.standardized(model.mean, model.scale) if real.source == "gaussians" else None
+    law = data.GAUSSIANS.standardized(model.axes.mean, model.axes.scale, model.axes.V) if real.source == "gaussians" else None
     return loss_by_time(model.denoiser(), model.schedule, model.to_network(real.held), seed, law)
 
 

@@ -200,6 +200,17 @@ def check_shape(name: str, array: Any, *shape: int | str) -> Any:
     return array
 
 
+def check_variances(variances: Any, dim: int) -> Array:
+    """Return (dim,) float64, or raise ValueError if the variances are no such numbers, or one is negative."""
+    try:
+        out: Array = np.asarray(variances, dtype=float)
+        if out.shape == (dim,) and np.isfinite(out).all() and (out >= 0).all():
+            return out
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"variances must be {dim} finite numbers of at least 0, got {variances!r:.80}")
+
+
 def check_clip(clip: Any, dim: int) -> tuple[Array, Array]:
     """Return low and high as (dim,) arrays on the host, or raise ValueError if `clip` has not low < high."""
     try:

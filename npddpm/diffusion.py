@@ -1,4 +1,4 @@
-"""The loss, the sampler and the variational bound, for any noise prediction ``denoiser(x_t, t)``.
+"""The loss and the variational bound, for any noise prediction ``denoiser(x_t, t)``.
 
 A denoiser is a callable that takes x_t of shape (B, d) with t, an int or (B,) ints, and returns its
 prediction of eps, (B, d): an `MLP`, the exact `GaussianMixture.denoiser`, or a function of yours.
@@ -7,25 +7,20 @@ prediction of eps, (B, d): an `MLP`, the exact `GaussianMixture.denoiser`, or a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import gaussian
-from .backend import axpby, device_module, generator, get_array_module, standard_normal
+from .backend import axpby, generator, get_array_module
 from .checks import (
     Denoiser,
     check_alike,
     check_choice,
-    check_clip,
     check_count,
     check_finite,
-    check_real,
     check_rows,
     check_shape,
-    check_steps,
     check_type,
     predict,
 )
@@ -78,131 +73,6 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     return loss if get_array_module(loss) is not np else loss.item(), gradient
 
 
-# ---------------------------------------------------------------- sampling
-
-def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, *, x_T: Any = None,
-               noise: Any = None, variance: str = "beta", steps: int | Sequence[int] | None = None,
-               eta: float = 1.0, clip: tuple[Any, Any] | None = None) -> Iterator[tuple[int, Any]]:
-    """The reverse process as a generator of (t, x_t), from x_T down to the samples x_0.
-
-    By default Ho et al.'s Algorithm 2, from each t to r = t - 1; else DDIM (Song et al. 2021). Both are
-
-        x_r = a x_t - b eps_hat(x_t, t) + sigma_t z_t,      z_t ~ N(0, I)
-
-    with the a, b and sigma of `Schedule.reverse_coefficients`. No noise is added in the last step.
-
-    Parameters
-    ----------
-    denoiser : callable
-        ``denoiser(x_t, t)`` with x_t of shape (n, dim) and t an int. If it has attributes `dtype` and
-        `device`, as `MLP` has, it is given such arrays; else float64 on the CPU.
-    s : Schedule
-    n, dim : int
-        Number of samples, and their dimension.
-    rng : None, int or Generator
-        Draws x_T and the noise of each step, unless these are given.
-    x_T : (n, dim) array, optional
-    noise : (T+1, n, dim) array, optional
-        Row t is z_t, so that a trajectory can be replayed exactly. Row 0 is not used, nor is that of the last step.
-    variance : {"beta", "posterior"}
-        sigma_t^2 of Algorithm 2: beta_t or rho_t. It has no effect where `steps` is given or eta is below 1.
-    steps : int or sequence of ints, optional
-        DDIM over this many times, evenly spread over 1..T, or over these falling times; x_T is taken for x at the first.
-    eta : float in [0, 1]
-        DDIM's share of noise: 0 is deterministic, 1 has the posterior variance. Below 1 it asks for DDIM.
-    clip : (low, high), optional
-        Range for the predicted x_0, enforced at every step: numbers, or (dim,) arrays.
-
-    Yields
-    ------
-    t : int
-    x_t : (n, dim) array
-
-    Raises
-    ------
-    ValueError
-        At once if an argument is out of range; on the way if the denoiser returns another shape than it is given.
-    TypeError
-        If `s` is no Schedule, or `rng` nothing that a generator is made from; on the way if `denoiser` cannot be called.
-    RuntimeError
-        If the denoiser's device is "gpu" and there is none.
-    """
-    check_type("s", s, Schedule)
-    n, dim = check_count("n", n), check_count("dim", dim)
-    check_choice("variance", variance, "beta", "posterior")
-    check_real("eta", eta, 0, 1, closed=True)
-    times = subsequence(s.T, steps)
-    xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
-    low, high = (None, None) if clip is None else (xp.asarray(v, dtype=dtype) for v in check_clip(clip, dim))
-    z = None if noise is None else check_shape("noise", xp.asarray(noise, dtype=dtype), s.T + 1, n, dim)
-    rng = generator(rng, xp)
-    x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else xp.asarray(x_T, dtype=dtype)
-    check_shape("x_T", x_T, n, dim)
-
-    def reverse(x: Any) -> Iterator[tuple[int, Any]]:
-        yield times[0], x
-        for t, r in pairwise([*times, 0]):
-            a, b, c, sigma = s.reverse_coefficients(t, r, eta)
-            if variance == "beta" and steps is None and eta == 1 and r > 0:
-                sigma = math.sqrt(s.betas[t])
-            eps_hat = predict(denoiser, x.copy(), t)
-            if clip is None:
-                x = axpby(a, x, -b, eps_hat)
-            else:   # clip the predicted x_0, then noise it again as far as r; what is below 1e-30 is no divisor
-                x0 = (axpby(1.0, x, -s.noise(t, x), eps_hat) / max(s.signal(t, x), 1e-30)).clip(low, high)
-                eps_hat = axpby(1.0, x, -s.signal(t, x), x0) / max(s.noise(t, x), 1e-30)
-                x = axpby(s.signal(r, x), x0, c, eps_hat)
-            if sigma > 0:
-                x = axpby(1.0, x, sigma, standard_normal(rng, (n, dim), dtype) if z is None else z[t])
-            yield r, x
-    return reverse(x_T)
-
-
-class SamplerOptions(TypedDict, total=False):
-    """The options of `trajectory`."""
-
-    x_T: Any
-    noise: Any
-    variance: str
-    steps: int | Sequence[int] | None
-    eta: float
-    clip: tuple[Any, Any] | None
-
-
-def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None,
-           **options: Unpack[SamplerOptions]) -> Any:
-    """Draw n samples of x_0: the end of a `trajectory`.
-
-    Parameters
-    ----------
-    denoiser, s, n, dim, rng
-        As in `trajectory`, whose errors are raised.
-    **options
-        x_T=None, noise=None, variance="beta", steps=None, eta=1.0 and clip=None, as in `trajectory`.
-
-    Returns
-    -------
-    (n, dim) array
-
-    Raises
-    ------
-    FloatingPointError
-        If the denoiser makes NaN or infinity of it.
-    """
-    x = None
-    for _, x in trajectory(denoiser, s, n, dim, rng, **options):
-        pass
-    return check_finite(x)
-
-
-def subsequence(T: int, steps: int | Sequence[int] | None) -> list[int]:
-    """Falling times that start at T and, followed by 0, are evenly spread; or `steps` itself, checked."""
-    if steps is None or isinstance(steps, (int, np.integer)):
-        n = T if steps is None else check_count("steps", steps, most=T)
-        return [T - T * i // n for i in range(n)]
-    return check_steps(steps, T)
-
-
 # ---------------------------------------------------------------- the variational bound
 
 class Bound(NamedTuple):
@@ -232,7 +102,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     Parameters
     ----------
     denoiser : callable
-        As in `trajectory`.
+        ``denoiser(x_t, t)`` with x_t of shape (B, d), float64, and t an int.
     s : Schedule
     x0 : (B, d) array
     rng : None, int or Generator
@@ -262,11 +132,11 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     Notes
     -----
     Each E_q is a mean over n draws of x_t, so the result is an unbiased estimate of the bound, which may exceed it and
-    even log p(x_0). For the denoiser e = sqrt(1 - abar_t) x_t, the best for data N(0, I), the expected squared error is
-    known. Its error at the same draw less that expectation has mean 0, so it can be added without moving E_q, and it
-    cancels most of the noise, which the two errors share (a control variate). With n = 1 this leaves a standard deviation
-    of 0 for that denoiser in eight dimensions, 0.2 nats for a Gaussian there with variances from 0.1 to 2, 0.25 for a
-    mixture in the plane and 3 for a network on the digits; without it they are 2.8, 2.8, 1.3 and 7.
+    even log p(x_0). For the best denoiser of N(0, diag lambda), lambda being the denoiser's `variances` if it has them, else
+    1, the expected squared error is known. Its error at the same draw less that expectation has mean 0, so it can be added
+    without moving E_q, and it cancels most of the noise, which the two errors share (a control variate). With n = 1 this
+    leaves a standard deviation of 0 for that denoiser in eight dimensions, 0.2 nats for a Gaussian there with variances
+    from 0.1 to 2, 0.25 for a mixture in the plane and 3 for a network on the digits; without it they are 2.8, 2.8, 1.3 and 7.
 
     The arithmetic is float64. The mean over eps is exact to 1e-13 of itself for `Schedule.linear(1000)`, to 1e-11 at
     beta = 1e-8 and to 2e-9 at beta = 1e-12, where the means mu~ and mu agree in the first six digits.
@@ -276,6 +146,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     x0, = check_alike(x0=x0)
     xp, n = get_array_module(x0), check_count("n", n)
     x0 = check_shape("x0", xp.asarray(x0, dtype=np.float64), "B", "d")
+    lam = xp.asarray(getattr(denoiser, "variances", 1.0))
     rng = generator(rng, xp)
     terms = xp.zeros((s.T + 1, len(x0)))
     terms[0] = -gaussian.kl(*s.q_mean_variance(x0, s.T), 0.0, 1.0)
@@ -289,15 +160,16 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
         else:
             term = -gaussian.kl(*s.q_posterior(x0, xt, t), mu, sigma2)
         weight = float(s.reverse_eps_coefs[t])**2 / (2 * sigma2)    # |mu~ - mu|^2 = reverse_eps_coefs^2 |eps - eps_hat|^2
-        terms[t] += (term + weight * known_error(s, x0, t, eps)) / n
+        terms[t] += (term + weight * known_error(s, x0, t, eps, lam)) / n
     return Bound(check_finite(terms.sum(0)), terms)
 
 
-def known_error(s: Schedule, x0: Any, t: int, eps: Any) -> Any:
-    """|eps - e|^2 - E|eps - e|^2 for the prediction e = sqrt(1 - abar_t) x_t, (B,).
+def known_error(s: Schedule, x0: Any, t: int, eps: Any, lam: Any) -> Any:
+    """|eps - e|^2 - E|eps - e|^2 for the prediction e of a Gaussian N(0, diag lam), (B,); see `MLP` for e and v.
 
-    eps - e = abar_t eps - sqrt(abar_t (1 - abar_t)) x_0, so E|eps - e|^2 = abar_t^2 d + abar_t (1 - abar_t) |x_0|^2.
+    eps - e = abar_t lam / v eps - sqrt(abar_t (1 - abar_t)) / v x_0, and E|eps - e|^2 is the sum of both squared, eps^2 = 1.
     """
     abar, rest = float(s.alpha_bars[t]), float(s.one_minus_alpha_bars[t])
-    error = axpby(abar, eps, -math.sqrt(abar * rest), x0)
-    return (error**2).sum(-1) - (abar**2 * x0.shape[1] + abar * rest * (x0**2).sum(-1))
+    v = abar * lam + rest
+    of_eps, of_x0 = abar * lam / v, math.sqrt(abar * rest) / v * x0
+    return (axpby(of_eps, eps, -1.0, of_x0) ** 2 - (of_eps**2 + of_x0**2)).sum(-1)

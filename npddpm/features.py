@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .checks import Array
 from .schedule import Schedule
 
 TIME_FREQUENCIES = 32
@@ -14,38 +15,44 @@ TIME_FREQUENCIES = 32
 class Features:
     """What the network sees of x_t and t. Nothing in it is learned, so no gradient goes through it.
 
-        A_0 = [ sin(t w), cos(t w),  x_t,  sin(2^k x_t), cos(2^k x_t),  1 ]
+        A_0 = [ sin(t w), cos(t w),  x,  sin(2^k u x), cos(2^k u x),  1 ],      x = E[x_0 | x_t]
 
     The 32 frequencies are w_k = 10000^(-k/32) (Vaswani et al. 2017), and t is first scaled to 0..1000. The octaves
-    k = 0 ... fourier - 1 give a narrow network the sharp edges of low-dimensional data.
+    k = 0 ... fourier - 1, along each direction u, give a narrow network the sharp edges of low-dimensional data.
 
     Attributes
     ----------
     tau : (T+1, 64) array
         Row t is what A_0 has of t.
+    known : (T+1, d) array
+        E[x_0 | x_t] is known[t] * x_t.
     time_columns : int
         Their number, 64.
-    octaves, phase : (2 fourier,) and (2 d fourier,) arrays
-        With the octaves multiplied by each coordinate, sin(octaves x + phase) are the sines and cosines of x.
+    directions : (d, m) array
+        The u, one a column.
+    octaves, phase : (2 fourier,) and (2 m fourier,) arrays
+        With the octaves multiplied by each u x, sin(octaves u x + phase) are the sines and cosines.
     """
 
-    def __init__(self, xp: Any, dtype: Any, schedule: Schedule, dim: int, fourier: int) -> None:
+    def __init__(self, xp: Any, dtype: Any, schedule: Schedule, known: Array, fourier: int,
+                 directions: Array) -> None:
         w = 10000.0 ** (-np.arange(TIME_FREQUENCIES) / TIME_FREQUENCIES)
         angles = np.outer(np.arange(schedule.T + 1) * 1000 / schedule.T, w)
         tau = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
         octaves = np.tile(2.0 ** np.arange(fourier), 2)                         # once for the sine, once for the cosine
-        phase = np.tile(np.repeat([0, np.pi / 2], fourier), dim)                # cos(x) = sin(x + pi/2)
-        self.tau, self.octaves, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, octaves, phase))
-        self.xp, self.dim, self.time_columns = xp, dim, tau.shape[1]
+        phase = np.tile(np.repeat([0, np.pi / 2], fourier), directions.shape[1])     # cos(x) = sin(x + pi/2)
+        self.tau, self.known, self.directions, self.octaves, self.phase = (
+            xp.asarray(a, dtype=dtype) for a in (tau, known, directions, octaves, phase))
+        self.xp, self.dim, self.time_columns = xp, known.shape[1], tau.shape[1]
 
-    def write_x(self, xt: Any, out: Any) -> None:
+    def write_x(self, xt: Any, t: Any, out: Any) -> None:
         """Write what A_0 has of x_t, (B, d), into `out`."""
-        out[:, :self.dim] = xt
+        x = self.xp.multiply(self.known[t], xt, out=out[:, :self.dim])
         if len(self.phase):
-            angles = (xt[:, :, None] * self.octaves).reshape(len(xt), len(self.phase))
+            angles = ((x @ self.directions)[:, :, None] * self.octaves).reshape(len(xt), len(self.phase))
             self.xp.sin(angles + self.phase, out=out[:, self.dim:])
 
 
-def count_features(dim: int, fourier: int) -> int:
+def count_features(dim: int, fourier: int, directions: int) -> int:
     """Columns of A_0, without the ones."""
-    return 2 * TIME_FREQUENCIES + dim * (1 + 2 * fourier)
+    return 2 * TIME_FREQUENCIES + dim + 2 * fourier * directions

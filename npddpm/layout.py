@@ -37,14 +37,14 @@ class Workspace:
         A row for each example.
     rows : slice
         The rows that are examples of the batch.
-    signal : float or (B, 1) array
-        sqrt(abar_t) of the forward pass, for the backward pass.
+    doubt : (d,) or (B, d) array
+        sd[eps | x_t] of the forward pass, for the backward pass.
     """
 
     def __init__(self, xp: Any, dtype: Any, batch: int, shapes: Sequence[tuple[int, int]]) -> None:
         (features, h), (_, dim), L = shapes[0], shapes[-1], len(shapes) - 1
         self.batch, self.rows = batch, slice(batch)
-        self.signal: Any = None
+        self.doubt: Any = None
         self.examples_are_rows = xp is np and batch >= h
         examples = max(batch, h + 1) if self.examples_are_rows else batch
         shape = (examples, h + 8 - h % 8) if self.examples_are_rows else (h, examples)

@@ -5,11 +5,11 @@ short for dL/dX, * goes element by element, and l runs over the hidden layers 1 
 
     forward, from the top down                              backward, from the bottom up
 
-    A_0 = features of x_t and t
+    A_0 = features of E[x_0 | x_t] and t
     Z_l = A_{l-1} W_l                                       dW_l = A_{l-1}^T dZ_l,      dA_{l-1} = dZ_l W_l^T
     A_l = g(Z_l)                                            dZ_l = dA_l * g'(Z_l)
     F = A_L W_{L+1}                                         dW_{L+1} = A_L^T dF,        dA_L = dF W_{L+1}^T
-    eps_hat = sqrt(1 - abar_t) x_t + sqrt(abar_t) F         dF = sqrt(abar_t) d eps_hat
+    eps_hat = E[eps | x_t] + sd[eps | x_t] * F              dF = sd[eps | x_t] * d eps_hat
 
 A product is differentiated by the chain rule: Z = A W is z_bj = sum_i a_bi w_ij, so that dw_ij = sum_b a_bi dz_bj
 and da_bi = sum_j dz_bj w_ij. All W lie one after the other in a single vector, and the gradient has the same layout:
@@ -22,8 +22,20 @@ import math
 import threading
 from typing import Any
 
+import numpy as np
+
 from .backend import axpby, device_module, elementwise, generator
-from .checks import MOST_LAYERS, MOST_OCTAVES, check_count, check_dtype, check_shape, check_type
+from .checks import (
+    MOST_LAYERS,
+    MOST_OCTAVES,
+    Array,
+    check_count,
+    check_dtype,
+    check_shape,
+    check_times,
+    check_type,
+    check_variances,
+)
 from .features import Features, count_features
 from .layout import Workspace, matmul, zeros
 from .schedule import Schedule
@@ -47,10 +59,21 @@ def g_backward(xp: Any, da_then_dz: Any, a: Any, u: Any) -> None:
 
 
 class MLP:
-    """The noise prediction eps_hat = sqrt(1 - abar_t) x_t + sqrt(abar_t) F(x_t, t).
+    """The noise prediction: the exact one for Gaussian data, plus a correction F in units of what that leaves open.
 
-    The first term is the best linear guess for data of mean 0 and covariance I, and F starts as 0, so training starts
-    from it. F is the "v" of Salimans and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
+    If x_0 ~ N(0, diag lambda), x_0 and x_t are jointly Gaussian in each coordinate (`gaussian.joint`), and by Bayes
+    (`gaussian.condition`), with v = Var x_t = abar_t lambda_i + 1 - abar_t,
+
+        E[x_0 | x_t] = sqrt(abar_t) lambda_i / v  x_t           what the network sees of x_t
+        E[eps | x_t] = sqrt(1 - abar_t) / v  x_t
+        Var[eps | x_t] = abar_t lambda_i / v                    sd[eps | x_t] is its root
+
+        eps_hat = E[eps | x_t] + sd[eps | x_t] F( E[x_0 | x_t], t )
+
+    F starts as 0, so training starts from the best Gaussian, and learns only what is not Gaussian. In place of
+    E[x_0 | x_t] the network could see x_t itself, or x_t / sqrt(v): both drown the few axes that carry an image in the
+    hundreds that carry noise, and on 28 x 28 digits it never leaves the Gaussian. For lambda = 1 F is the "v" of Salimans
+    and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
 
     Parameters
     ----------
@@ -59,8 +82,12 @@ class MLP:
     hidden, depth : int
         Width and number of the hidden layers.
     schedule : Schedule
+    variances : (d,) array_like, optional
+        lambda, the variances of the data, 1 by default. Where one is 0, x_0 is predicted as 0.
     fourier : int
-        Octaves of fixed Fourier features of x_t, see `Features`.
+        Octaves of fixed Fourier features, see `Features`.
+    directions : (d, m) array_like, optional
+        What they are features of, linear functions of x; by default its coordinates.
     rng : None, int or Generator
         For the initial weights.
     dtype : {"float32", "float64", "complex128"}
@@ -76,7 +103,7 @@ class MLP:
         W_1 ... W_{L+1}, views of `parameters`, (inputs + 1, outputs) with the bias in the last row.
     shapes : list of (int, int)
         Their shapes.
-    dim, hidden, depth, fourier, schedule, device
+    dim, hidden, depth, fourier, directions, schedule, variances, device
         As given.
     dtype : numpy.dtype
     features : Features
@@ -94,14 +121,24 @@ class MLP:
     """
 
     def __init__(self, dim: int, hidden: int = 128, depth: int = 3, *, schedule: Schedule,
-                 fourier: int = 0, rng: Any = None, dtype: Any = "float32", device: str = "cpu") -> None:
+                 variances: Any = None, fourier: int = 0, directions: Any = None, rng: Any = None,
+                 dtype: Any = "float32", device: str = "cpu") -> None:
         check_type("schedule", schedule, Schedule)
-        self.shapes = layer_shapes(dim, hidden, depth, fourier)
+        self.directions = np.eye(check_count("dim", dim)) if directions is None else check_shape(
+            "directions", np.asarray(directions, dtype=float), dim, "m")
+        self.shapes = layer_shapes(dim, hidden, depth, fourier, self.directions.shape[1])
         self.dim, self.hidden, self.depth, self.fourier = dim, hidden, depth, fourier
         self.dtype = check_dtype(dtype, "float32", "float64", "complex128")
         self.xp = xp = device_module(device)
         self.schedule, self.device = schedule, device
-        self.features = Features(xp, self.dtype, schedule, dim, fourier)
+        self.variances = np.ones(dim) if variances is None else check_variances(variances, dim)
+
+        lam = np.maximum(self.variances, 1e-30)                                     # 0/0 at t = 0
+        abar, rest = schedule.alpha_bars[:, None], schedule.one_minus_alpha_bars[:, None]
+        v = abar * lam + rest                                                       # row t is Var x_t
+        known, guess, doubt = np.sqrt(abar) * lam / v, np.sqrt(rest) / v, np.sqrt(abar * lam / v)
+        self.guess, self.doubt = (xp.asarray(a, dtype=self.dtype) for a in (guess, doubt))
+        self.features = Features(xp, self.dtype, schedule, known, fourier, self.directions)
         self.parameters = zeros(xp, (sum(m * n for m, n in self.shapes),), self.dtype)
         self.weights = self.split(self.parameters)
         rng, k, W_1 = generator(rng), self.features.time_columns, self.weights[0]
@@ -114,8 +151,8 @@ class MLP:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Of a copy the weights are views of its own parameters."""
-        return _copy, (self.dim, self.hidden, self.depth, self.schedule, self.fourier, self.dtype.name, self.device,
-                       self.parameters)
+        return _copy, (self.dim, self.hidden, self.depth, self.schedule, self.variances, self.fourier, self.directions,
+                       self.dtype.name, self.device, self.parameters)
 
     def split(self, vector: Any) -> list[Any]:
         """Return the views of a (P,) vector, of the parameters or their gradient, that are laid out as `weights`."""
@@ -146,19 +183,19 @@ class MLP:
             If t is not made of ints.
         """
         xt = check_shape("xt", self.xp.asarray(xt, dtype=self.dtype), "B", self.dim)
-        noise, signal = self.schedule.noise(t, xt), self.schedule.signal(t, xt)
+        t = check_times(t, xt, self.schedule.T)
         arrays = getattr(self._last, "arrays", None)
         if arrays is None or arrays.batch != len(xt):
             arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(xt), self.shapes)
-        rows, arrays.signal = arrays.rows, signal                       # kept for the backward pass
-        A_0, W_1 = self._first_layer(arrays.A[0], xt, t, one_t=isinstance(signal, float))
+        rows, arrays.doubt = arrays.rows, self.xp.take(self.doubt, t, axis=0)                 # sd[eps | x_t], kept for the backward pass
+        A_0, W_1 = self._first_layer(arrays.A[0], xt, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
 
         for l in range(1, self.depth + 1):
             matmul(A[l - 1], W[l], out=Z[l])                            # Z_l = A_{l-1} W_l
             arrays.apply(g, l)                                          # A_l = g(Z_l), in the memory of Z_l
         F = A[-1] @ W[-1]                                               # F = A_L W_{L+1}
-        return axpby(noise, xt, signal, F[rows])                        # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
+        return axpby(self.guess[t], xt, arrays.doubt, F[rows])          # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
 
     def backward(self, grad_out: Any, out: Any = None) -> Any:
         """The gradient of L for all parameters, from grad_out = dL/d eps_hat of the last forward pass.
@@ -189,7 +226,7 @@ class MLP:
         A, dA, dZ, dF = arrays.A, arrays.dA, arrays.dZ, arrays.dF
         W, dW = [None, *self.weights], [None, *self.split(out)]
 
-        self.xp.multiply(arrays.signal, d_eps_hat, out=dF[rows])        # eps_hat = sqrt(1-abar_t) x_t + sqrt(abar_t) F
+        self.xp.multiply(arrays.doubt, d_eps_hat, out=dF[rows])         # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
         matmul(A[-1].T, dF, out=dW[-1])                                 # F = A_L W_{L+1}
         matmul(dF, W[-1][:-1].T, out=dA[-1])                            #     without the bias, since ones stay ones
         for l in range(self.depth, 0, -1):
@@ -199,30 +236,32 @@ class MLP:
                 matmul(dZ[l], W[l][:-1].T, out=dA[l - 1])
         return out
 
-    def _first_layer(self, A_0: Any, xt: Any, t: Any, one_t: bool) -> tuple[Any, Any]:
+    def _first_layer(self, A_0: Any, xt: Any, t: Any) -> tuple[Any, Any]:
         """A_0, filled in, and W_1. With one t for all rows its share of Z_1 is the same in each, and joins the bias:
 
             [tau, phi, 1] [W_t; W_x; b] = [phi, 1] [W_x; b + tau W_t]
         """
         W_1, tau, k = self.weights[0], self.features.tau, self.features.time_columns
         of_t, of_x = A_0[:len(xt), :k], A_0[:len(xt), k:-1]
-        self.features.write_x(xt, out=of_x)
-        if not one_t:
+        self.features.write_x(xt, t, out=of_x)
+        if not isinstance(t, int):
             self.xp.take(tau, t, axis=0, out=of_t)
             return A_0, W_1
         of_t[:] = tau[t]                                                # needed in dW_1 = A_0^T dZ_1 all the same
         return A_0[:, k:], self.xp.concatenate([W_1[k:-1], W_1[-1:] + tau[t] @ W_1[:k]])
 
 
-def _copy(dim: int, hidden: int, depth: int, schedule: Schedule, fourier: int, dtype: str, device: str, p: Any) -> MLP:
-    net = MLP(dim, hidden, depth, schedule=schedule, fourier=fourier, rng=0, dtype=dtype, device=device)
+def _copy(dim: int, hidden: int, depth: int, schedule: Schedule, variances: Array, fourier: int, directions: Array,
+          dtype: str, device: str, p: Any) -> MLP:
+    net = MLP(dim, hidden, depth, schedule=schedule, variances=variances, fourier=fourier, directions=directions, rng=0,
+              dtype=dtype, device=device)
     net.parameters[...] = p
     return net
 
 
-def layer_shapes(dim: int, hidden: int, depth: int, fourier: int) -> list[tuple[int, int]]:
+def layer_shapes(dim: int, hidden: int, depth: int, fourier: int, directions: int) -> list[tuple[int, int]]:
     """Rows and columns of W_1 ... W_{L+1}: (inputs + 1, outputs)."""
     dim, hidden = check_count("dim", dim), check_count("hidden", hidden)
     depth = check_count("depth", depth, most=MOST_LAYERS)
-    features = count_features(dim, check_count("fourier", fourier, least=0, most=MOST_OCTAVES))
+    features = count_features(dim, check_count("fourier", fourier, least=0, most=MOST_OCTAVES), directions)
     return [(features + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, dim)]

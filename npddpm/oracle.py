@@ -76,11 +76,12 @@ class GaussianMixture:
         x: np.ndarray = self.means[k] + np.einsum("nij,nj->ni", self.axes[k], z)
         return x
 
-    def standardized(self, mean: Any, scale: Any) -> GaussianMixture:
-        """The law of (x - mean) / scale, for numbers or (d,) arrays."""
+    def standardized(self, mean: Any, scale: Any, axes: Any = None) -> GaussianMixture:
+        """The law of (x - mean) / scale, for numbers or (d,) arrays, turned by axes^T, (d, d), where they are given."""
         scale = np.broadcast_to(scale, self.means.shape[1:])
-        return GaussianMixture(self.weights, (self.means - mean) / scale,
-                               self.covariances / np.multiply.outer(scale, scale))
+        axes = np.eye(len(scale)) if axes is None else axes
+        turned = axes.T @ (self.covariances / np.multiply.outer(scale, scale)) @ axes
+        return GaussianMixture(self.weights, (self.means - mean) / scale @ axes, (turned + turned.swapaxes(1, 2)) / 2)
 
     def log_density(self, x: Any, s: Schedule | None = None, t: Any = 0) -> Any:
         """log p_t(x), (B,) nats, for x of shape (B, d): of x_t, or, without a schedule, of the data."""

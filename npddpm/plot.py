@@ -12,9 +12,9 @@ from matplotlib.animation import ArtistAnimation
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from . import diffusion
-from .backend import generator, to_host
+from .backend import generator
 from .data import image_side
+from .samplers import trajectory
 from .train import DDPM, LOSS_EVERY
 
 GRID = 8, 12     # rows and columns of a mosaic of images
@@ -41,10 +41,10 @@ def overview(model: DDPM, x: np.ndarray, by_time: np.ndarray, rng: Any = 0) -> F
     rng = generator(rng, net.xp)
     n = how_many(x)
     moments = [round(share * s.T) for share in MOMENTS]
-    reverse = {t: model.restore(xt) for t, xt in diffusion.trajectory(net, s, n, net.dim, rng) if t in moments}
+    reverse = {t: model.axes.restore(xt) for t, xt in trajectory(net, s, n, net.dim, rng) if t in moments}
     x0 = model.to_network(x[:n])
     eps = rng.standard_normal(x0.shape, dtype=net.dtype)
-    forward = {t: model.restore(s.q_sample(x0, t, eps)) for t in moments}
+    forward = {t: model.axes.restore(s.q_sample(x0, t, eps)) for t in moments}
 
     shape = panel_shape(x)
     small = WIDTH / len(moments) * (1 if images else shape) + 0.6
@@ -82,10 +82,10 @@ def film(model: DDPM, x: np.ndarray, rng: Any = 0) -> bytes:
     figure = Figure(figsize=(5, 5 * panel_shape(x) + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes, frames = figure.subplots(), []
-    for t, xt in diffusion.trajectory(net, s, n, net.dim, rng):
+    for t, xt in trajectory(net, s, n, net.dim, rng):
         if t in moments:
             label = axes.text(0.5, 1.02, f"$t = {t}$", transform=axes.transAxes, ha="center")
-            frames.append([label, *draw(axes, model.restore(xt), x)])
+            frames.append([label, *draw(axes, model.axes.restore(xt), x)])
     frames += frames[-1:] * (FRAMES // 3)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.gif"
@@ -129,10 +129,9 @@ def draw(axes: Any, rows: np.ndarray, x: np.ndarray, grid: tuple[int, int] = GRI
 def draw_field(axes: Any, model: DDPM, net: Any, t: int, x0: Any, eps: Any) -> None:
     """Arrows -eps_hat(x_t, t) on a lattice, over points of x_t, in the units of the data."""
     line = np.linspace(-2.5, 2.5, 18)
-    lattice = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
-    arrows = -model.scale * to_host(net(net.xp.asarray(lattice, dtype=net.dtype), t))
-    points = model.restore(model.schedule.q_sample(x0, t, eps))
-    lattice = model.restore(lattice)
+    lattice = model.axes.mean + model.axes.scale * np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+    arrows = model.axes.mean - model.axes.restore(net(model.to_network(lattice), t))
+    points = model.axes.restore(model.schedule.q_sample(x0, t, eps))
     axes.scatter(*points.T, s=2, linewidths=0, color="0.8")
     axes.quiver(*lattice.T, *arrows.T, np.hypot(*arrows.T), angles="xy", width=0.005, cmap="viridis")
     axes.set(title=f"$t = {t}$", xticks=[], yticks=[], aspect="equal",

@@ -12,7 +12,8 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from . import diffusion
+from . import diffusion, samplers
+from .axes import PrincipalAxes
 from .backend import generator, standard_normal, to_host
 from .checks import (
     MOST_LAYERS,
@@ -24,16 +25,17 @@ from .checks import (
     check_dtype,
     check_json,
     check_real,
+    check_shape,
     check_type,
 )
-from .data import image_side
 from .files import Outputs, load_arrays, open_to_read
 from .layout import zeros
 from .mlp import MLP, layer_shapes
 from .optim import Adam, clip_norm, learning_rate, update_average
+from .samplers import SamplerOptions
 from .schedule import Schedule
 
-FORMAT = 4         # of checkpoints
+FORMAT = 5         # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
 CHUNK = 2500       # samples drawn at a time
 DIVERGED = 10      # times the loss of a guess of 0
@@ -57,8 +59,8 @@ class DDPM:
         The network that is trained.
     average : (P,) array
         The exponential moving average of its parameters, with which `denoiser` samples.
-    mean, scale : (d,) float64
-        The network sees (x - mean) / scale.
+    axes : PrincipalAxes
+        The units of the network: the principal axes of the scaled training rows, and the variances it starts from.
     step : int
         Training steps taken.
     losses : list of float
@@ -80,14 +82,13 @@ class DDPM:
 
     Notes
     -----
-    `net`, `average`, `mean`, `scale` and `optimizer` exist once the model is trained or loaded.
+    `net`, `average`, `axes` and `optimizer` exist once the model is trained or loaded.
     """
 
     net: MLP
     optimizer: Adam
     average: Any
-    mean: np.ndarray
-    scale: np.ndarray
+    axes: PrincipalAxes
     _rng: Any
 
     def __init__(self, schedule: Schedule | None = None, hidden: int = 128, depth: int = 3, *,
@@ -179,7 +180,7 @@ class DDPM:
         Between two steps the model is whole: it can be sampled, saved, or left as it is. Until the first it is what
         it was before the call.
         """
-        x = check_data(x)
+        x = check_data(x) if self.step == 0 or not resume else self._check_width(x)
         steps, batch_size = check_count("steps", steps), check_count("batch_size", batch_size)
         check_choice("weighting", weighting, "simple", "elbo")
         check_real("lr", lr, 0, math.inf)
@@ -188,22 +189,22 @@ class DDPM:
             return self._steps(x, steps, batch_size, lr, weighting, self._fresh(x, rng, device))
         if self.step == 0:
             raise ValueError("resume needs a model that was trained or loaded")
-        if x.shape[1] != self.net.dim:
-            raise ValueError(f"x must have {self.net.dim} columns as before, got {x.shape[1]}")
         return self._steps(x, steps, batch_size, lr, weighting, {})
 
     def _fresh(self, x: np.ndarray, rng: Any, device: str) -> dict[str, Any]:
         """What a new training begins with."""
-        mean, scale = standardization(x)
+        axes = PrincipalAxes.of(x)
         # A generator of our own, whose state is known to fit into a checkpoint.
         rng = np.random.default_rng(generator(rng).integers(2**63))
-        net = self._network(x.shape[1], rng, device)
-        return {"net": net, "mean": mean, "scale": scale, "_rng": rng, "average": net.parameters.copy(),
+        net = self._network(axes, rng, device)
+        return {"net": net, "axes": axes, "_rng": rng, "average": net.parameters.copy(),
                 "optimizer": Adam(net.parameters), "step": 0, "losses": [], "_loss_sum": 0.0, "outputs": Outputs()}
 
-    def _network(self, dim: int, rng: Any, device: str) -> MLP:
-        fourier = self.fourier if self.fourier is not None else 2 if dim <= 3 else 0
-        return MLP(dim, schedule=self.schedule, fourier=fourier, rng=rng, device=device, **self.shape)
+    def _network(self, axes: PrincipalAxes, rng: Any, device: str) -> MLP:
+        dim = len(axes.variances)
+        fourier = self.fourier if self.fourier is not None else 4 if dim <= 3 else 0
+        return MLP(dim, schedule=self.schedule, variances=axes.variances, fourier=fourier,
+                   directions=None if axes.V is None or fourier == 0 else axes.V.T, rng=rng, device=device, **self.shape)
 
     def _steps(self, x: np.ndarray, steps: int, batch_size: int, lr: float, weighting: str,
                fresh: dict[str, Any]) -> Iterator[int]:
@@ -246,26 +247,18 @@ class DDPM:
 
     # ---- use
 
-    def standardize(self, x: Any) -> Any:
-        """(x - mean) / scale; a constant column becomes 0."""
-        return (x - self.mean) / np.where(self.scale > 0, self.scale, 1)
-
-    def restore(self, z: Any) -> Any:
-        """mean + scale z, in host memory and float64: `standardize` undone."""
-        return self.mean + self.scale * to_host(z)
-
     def to_network(self, x: Any) -> Any:
-        """`standardize`, in the precision and on the device of the network."""
-        return self.net.xp.asarray(self.standardize(x), dtype=self.net.dtype)
+        """x in its principal axes, in the precision and on the device of the network."""
+        return self.net.xp.asarray(self.axes.standardize(x), dtype=self.net.dtype)
 
     def denoiser(self) -> MLP:
-        """A network with the averaged parameters, for x_t in the scaled units of `standardize`."""
+        """A network with the averaged parameters, for x_t in the units of `axes`."""
         self._check_trained()
-        net = self._network(self.net.dim, 0, self.net.device)
+        net = self._network(self.axes, 0, self.net.device)
         net.parameters[...] = self.average
         return net
 
-    def sample(self, n: int, rng: Any = None, **options: Unpack[diffusion.SamplerOptions]) -> np.ndarray:
+    def sample(self, n: int, rng: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:
         """Draw n samples in the units of the data, (n, d) float64.
 
         They are drawn in chunks of 2500 from one generator, so the first 2500 of a larger n are those of n = 2500.
@@ -275,7 +268,9 @@ class DDPM:
         n : int
         rng : None, int or Generator
         **options
-            variance="beta", steps=None, eta=1.0 and clip=None, see `npddpm.trajectory`; `clip` is in the units of the data.
+            x_T=None, start=None, noise=None, variance="beta", steps=None, eta=None and clip=None, see `npddpm.trajectory`.
+            `clip` is in the units of the data, x_T and `noise` in those of `axes`: rows x with the noise of time t removed are
+            ``sample(len(x), x_T=schedule.q_sample(axes.standardize(x), t, eps), start=t)``.
 
         Raises
         ------
@@ -288,22 +283,53 @@ class DDPM:
         """
         return np.concatenate([*self.sample_chunks(n, rng, **options)])
 
-    def sample_chunks(self, n: int, rng: Any = None,
-                      **options: Unpack[diffusion.SamplerOptions]) -> Iterator[np.ndarray]:
+    def sample_chunks(self, n: int, rng: Any = None, **options: Unpack[SamplerOptions]) -> Iterator[np.ndarray]:
         """`sample` as a generator of chunks of at most 2500 rows, for any n in bounded memory."""
         net = self.denoiser()
         n, rng = check_count("n", n), generator(rng, net.xp)
-        steps, clip = options.get("steps"), options.get("clip")
+        steps, clip, x_T, noise = (options.get(name) for name in ("steps", "clip", "x_T", "noise"))
         if isinstance(steps, Iterable) and not isinstance(steps, (str, bytes)):
             options["steps"] = list(steps)      # each chunk goes through them
         if clip is not None:
-            low, high = (self.standardize(v) for v in check_clip(clip, net.dim))
-            options["clip"] = low, high
-        return (self.restore(diffusion.sample(net, self.schedule, min(CHUNK, n - start), net.dim, rng, **options))
-                for start in range(0, n, CHUNK))
+            low, high = check_clip(clip, len(self.axes.mean))
+            options["clip"] = lambda z: self.to_network(self.axes.restore(z).clip(low, high))
+        if x_T is not None:
+            x_T = check_shape("x_T", net.xp.asarray(x_T), n, net.dim)
+        if noise is not None:
+            noise = check_shape("noise", net.xp.asarray(noise), self.schedule.T + 1, n, net.dim)
+
+        def chunk(rows: slice) -> np.ndarray:
+            if x_T is not None:
+                options["x_T"] = x_T[rows]
+            if noise is not None:
+                options["noise"] = noise[:, rows]
+            z = samplers.sample(net, self.schedule, rows.stop - rows.start, net.dim, rng, **options)
+            return self.axes.restore(z)
+
+        return (chunk(slice(start, min(start + CHUNK, n))) for start in range(0, n, CHUNK))
+
+    def encode(self, x: Any, steps: int | None = None) -> np.ndarray:
+        """The x_T, (B, r) in the units of `axes`, from which ``sample(B, x_T=x_T, steps=steps)`` comes back to rows x.
+
+        Parameters
+        ----------
+        x : (B, d) array_like
+        steps : int, optional
+            See `npddpm.encode`. By default T, all of them.
+
+        Raises
+        ------
+        ValueError
+            If the model is not trained, x is not (B, d) finite numbers, or `steps` is out of range.
+        """
+        x_T: np.ndarray = to_host(samplers.encode(self.denoiser(), self.schedule, self.to_network(self._check_width(x)), steps))
+        return x_T
 
     def bound(self, x: Any, rng: Any = None, variance: str = "beta", n: int = 1) -> np.ndarray:
         """Estimate a lower bound of log p(x) for each row of x, (B,) nats, in the units of the data.
+
+        If the training rows lie in a plane, because a column is constant or a linear function of others, the model's
+        density lives on it, and is that for the plane's own volume; the bound of a row that is off the plane is -inf.
 
         Parameters
         ----------
@@ -314,20 +340,20 @@ class DDPM:
         Raises
         ------
         ValueError
-            If the model is not trained, x is not (B, d) finite numbers, an argument is out of range, or a column of the
-            training data was constant, so that there is no density.
+            If the model is not trained, x is not (B, d) finite numbers, or an argument is out of range.
         TypeError
             If `rng` is nothing that a generator is made from.
         """
-        net, x = self.denoiser(), check_data(x, least=1)
-        if x.shape[1] != net.dim:
-            raise ValueError(f"x must have {net.dim} columns, got {x.shape[1]}")
-        if not (self.scale > 0).all():
-            raise ValueError(f"column {np.argmin(self.scale)} of the training data was constant, "
-                             "so that the model has no density")
+        net, x = self.denoiser(), self._check_width(x)
         of_z = diffusion.variational_bound(net, self.schedule, self.to_network(x), rng, variance, n)
-        nats: np.ndarray = to_host(of_z.nats) - np.log(self.scale).sum()      # p(x) = p(z) |dz/dx|
-        return nats
+        nats: np.ndarray = to_host(of_z.nats) - self.axes.log_volume()        # p(x) = p(z) |dz/dx|
+        return np.where(self.axes.contain(x), nats, -np.inf)
+
+    def _check_width(self, x: Any) -> np.ndarray:
+        rows: np.ndarray = check_data(x, least=1)
+        if rows.shape[1] != len(self.axes.mean):
+            raise ValueError(f"x must have {len(self.axes.mean)} columns as the training rows, got {rows.shape[1]}")
+        return rows
 
     def _check_trained(self) -> None:
         if self.step == 0:
@@ -357,14 +383,14 @@ class DDPM:
         """
         self._check_trained()
         check_json("about", self.about)
-        config = {"format": FORMAT, "dim": self.net.dim, **self.shape, "fourier": self.net.fourier, "step": self.step,
+        config = {"format": FORMAT, **self.shape, "fourier": self.net.fourier, "step": self.step,
                   "optimizer_t": self.optimizer.t, "loss_sum": float(self._loss_sum),
                   "rng": self._rng.bit_generator.state, "about": self.about}
         on_device = {"parameters": self.net.parameters, "average": self.average,
                      "m": self.optimizer.m, "v": self.optimizer.v}
         arrays: dict[str, Any] = {name: to_host(array) for name, array in on_device.items()}
-        arrays |= {"betas": self.schedule.betas[1:], "mean": self.mean, "scale": self.scale,
-                   "losses": np.asarray(self.losses, dtype=float)}
+        arrays |= {"betas": self.schedule.betas[1:], "losses": np.asarray(self.losses, dtype=float)}
+        arrays |= {name: array for name, array in self.axes._asdict().items() if array is not None}
         whole = io.BytesIO()    # of a file on a full disk the zip writer would complain once more when it is collected
         np.savez(whole, config=np.asarray(json.dumps(config)), **arrays)
         with self.outputs.write(path) as file:
@@ -405,22 +431,26 @@ class DDPM:
                     fourier=check_count("its fourier", config["fourier"], least=0), dtype=config["dtype"])
         model._rng = np.random.Generator(np.random.PCG64())
         model._rng.bit_generator.state = config["rng"]
-        d = config["dim"]
-        P = sum(m * n for m, n in layer_shapes(d, config["hidden"], config["depth"], config["fourier"]))
-        wanted = dict.fromkeys(("parameters", "average", "m", "v"), (P, config["dtype"]))
-        wanted |= {"mean": (d, "float64"), "scale": (d, "float64"), "losses": (arrays["losses"].size, "float64")}
-        for name, (n, dtype) in wanted.items():
+        d, r = arrays["scale"].size, arrays["variances"].size
+        P = sum(m * n for m, n in layer_shapes(r, config["hidden"], config["depth"], config["fourier"],
+                                            d if config["fourier"] else r))
+        wanted: dict[str, tuple[tuple[int, ...], str]] = dict.fromkeys(("mean", "scale"), ((d,), "float64"))
+        wanted |= dict.fromkeys(("parameters", "average", "m", "v"), ((P,), config["dtype"]))
+        wanted |= {"variances": ((r,), "float64"), "losses": ((arrays["losses"].size,), "float64")}
+        if "V" in arrays or r != d:
+            wanted["V"] = (d, r), "float64"
+        for name, (shape, dtype) in wanted.items():
             array = arrays[name]
-            if array.shape != (n,) or array.dtype != dtype or not np.isfinite(array).all():
-                raise ValueError(f"its {name} must be {n} finite numbers of {dtype}, "
+            if array.shape != shape or array.dtype != dtype or not np.isfinite(array).all():
+                raise ValueError(f"its {name} must be finite numbers of {dtype}, of shape {shape}, "
                                  f"and are {array.dtype} of shape {array.shape}")
-        for name in ("scale", "v"):
+        for name in ("scale", "variances", "v"):
             if (arrays[name] < 0).any():
                 raise ValueError(f"its {name} must not be negative")
         if unknown := arrays.keys() - wanted.keys() - {"betas"}:
             raise ValueError(f"it holds {', '.join(unknown):.80}, which no checkpoint has")
         check_count("its optimizer_t", config["optimizer_t"])
-        model.mean, model.scale = arrays["mean"], arrays["scale"]
+        model.axes = PrincipalAxes(arrays["mean"], arrays["scale"], arrays.get("V"), arrays["variances"])
         model.step = check_count("its step", config["step"])
         model.losses = arrays["losses"].tolist()
         model._loss_sum = check_real("its loss_sum", config["loss_sum"], -math.inf, math.inf)
@@ -428,23 +458,10 @@ class DDPM:
         return model
 
     def _place(self, config: dict[str, Any], arrays: dict[str, Any], device: str) -> None:
-        self.net = self._network(config["dim"], 0, device)
+        self.net = self._network(self.axes, 0, device)
         self.optimizer = Adam(self.net.parameters)
         self.optimizer.t = config["optimizer_t"]
         xp, dtype = self.net.xp, self.net.dtype
         self.average = xp.asarray(arrays["average"], dtype=dtype)
         for name, home in (("parameters", self.net.parameters), ("m", self.optimizer.m), ("v", self.optimizer.v)):
             home[...] = xp.asarray(arrays[name], dtype=dtype)
-
-
-def standardization(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale of the columns; images have one scale for all pixels, the root mean variance."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean = x.mean(0)
-        scale = (x - mean).std(0)
-        scale[np.ptp(x, axis=0) == 0] = 0  # where the rounding of the mean would pass for a spread
-    if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
-        raise ValueError(f"x is too large to be scaled in float64: it reaches {np.abs(x).max():.3g}")
-    if not (scale > 0).any():
-        raise ValueError("x must vary: all its rows are equal, or too near to each other for float64")
-    return mean, np.full_like(scale, math.sqrt(np.mean(scale**2))) if image_side(x) else scale

@@ -87,7 +87,7 @@ def test_trajectory_yields_every_time_and_ends_in_the_sample():
     steps = list(trajectory(shrink, S, 3, 2, rng=0))
     assert [t for t, _ in steps] == list(range(20, -1, -1))
     assert (steps[-1][1] == sample(shrink, S, 3, 2, rng=0)).all()
-    assert [t for t, _ in trajectory(shrink, S, 3, 2, rng=0, steps=4)] == [20, 15, 10, 5, 0]
+    assert [t for t, _ in trajectory(shrink, S, 3, 2, rng=0, steps=4, eta=0.5)] == [20, 15, 10, 5, 0]
     assert [t for t, _ in trajectory(shrink, S, 3, 2, rng=0, steps=[19, 4, 1])] == [19, 4, 1, 0]
 
 
@@ -213,7 +213,7 @@ def test_defaults_of_the_bound_and_of_the_loss():
 
 def test_times_of_ddim():
     """Evenly spread, rounded up: T - floor(T i / n)."""
-    times = lambda steps: [t for t, _ in trajectory(shrink, S, 1, 1, rng=0, steps=steps)]
+    times = lambda steps: [t for t, _ in trajectory(shrink, S, 1, 1, rng=0, steps=steps, eta=0.0)]
     assert times(3) == [20, 14, 7, 0] and times(1) == [20, 0] and times(20) == times(None) == list(range(20, -1, -1))
     assert times(np.int64(3)) == times(3) and times((np.int64(9), 4)) == [9, 4, 0]
 

@@ -19,12 +19,13 @@ H = 1e-30
 SCHEDULE = Schedule.linear(20)
 shapes = st.fixed_dictionaries({"dim": st.integers(1, 4), "hidden": st.integers(1, 6), "depth": st.integers(1, 4),
                                 "fourier": st.integers(0, 2)})
+VARIANCES = np.array([0.0, 1.0, 0.3, 7.0])
 
 
 def problem(shape, batch, seed, dtype, one_t=False):
     """A network with no weight at zero, and a batch."""
     rng = np.random.default_rng(seed)
-    net = MLP(**shape, schedule=SCHEDULE, rng=rng, dtype=dtype)
+    net = MLP(**shape, schedule=SCHEDULE, variances=VARIANCES[-shape["dim"]:], rng=rng, dtype=dtype)
     net.parameters[...] = 0.5 * rng.standard_normal(net.parameters.shape)
     x0, eps = rng.standard_normal((2, batch, shape["dim"]))
     t = int(rng.integers(1, 21)) if one_t else rng.integers(1, 21, batch)
@@ -74,7 +75,7 @@ def test_float32_gradient_is_the_float64_one_rounded(shape, batch, seed, one_t):
     the absolute values.
     """
     net64, x0, t, eps = problem(shape, batch, seed, "float64", one_t)
-    net32 = MLP(**shape, schedule=SCHEDULE, rng=0, dtype="float32")
+    net32 = MLP(**shape, schedule=SCHEDULE, variances=net.variances, rng=0, dtype="float32")
     net32.parameters[...] = net64.parameters
     net64.parameters[...] = net32.parameters
     x0, eps = x0.astype("float32"), eps.astype("float32")
@@ -162,17 +163,21 @@ def test_seed_decides_the_weights():
 def test_the_network_by_hand(fourier, one_t):
     """Features, layers and output as their equations have them, with plain arrays."""
     rng = np.random.default_rng(fourier)
-    net = MLP(2, 5, 3, schedule=SCHEDULE, fourier=fourier, rng=0, dtype="float64")
+    lam = np.array([0.3, 2.0])
+    net = MLP(2, 5, 3, schedule=SCHEDULE, variances=lam, fourier=fourier, rng=0, dtype="float64")
     net.parameters[...] = 0.3 * rng.standard_normal(net.parameters.shape)
     x, t = rng.standard_normal((4, 2)), np.full(4, 7) if one_t else np.array([1, 7, 12, 20])
+    abar = SCHEDULE.alpha_bars[t][:, None]
+    v = abar * lam + 1 - abar
+    x0 = np.sqrt(abar) * lam / v * x
     angles = np.outer(t * 50.0, [10_000 ** (-i / 32) for i in range(32)])           # t in thousandths of T = 20
-    octaves = [f(2.0**k * x[:, i]) for i in range(2) for f in (np.sin, np.cos) for k in range(fourier)]
-    a = np.column_stack([np.sin(angles), np.cos(angles), x, *octaves])
+    octaves = [f(2.0**k * x0[:, i]) for i in range(2) for f in (np.sin, np.cos) for k in range(fourier)]
+    a = np.column_stack([np.sin(angles), np.cos(angles), x0, *octaves])
     for W in net.weights[:-1]:
         z = a @ W[:-1] + W[-1]
         a = 2 * z / (1 + np.exp(-2 * z))                                            # the SiLU of 2z
-    F, abar = a @ net.weights[-1][:-1] + net.weights[-1][-1], SCHEDULE.alpha_bars[t][:, None]
-    expected = np.sqrt(1 - abar) * x + np.sqrt(abar) * F
+    F = a @ net.weights[-1][:-1] + net.weights[-1][-1]
+    expected = np.sqrt(1 - abar) / v * x + np.sqrt(abar * lam / v) * F
     assert net(x, 7 if one_t else t) == approx(expected, rel=1e-11, abs=1e-13)
     assert net.shapes == [(64 + 2 * (1 + 2 * fourier) + 1, 5), (6, 5), (6, 5), (6, 2)]
 
@@ -196,7 +201,7 @@ def test_usual_sizes():
 def test_a_used_network_is_as_good_as_new():
     """Batches of other sizes, and one t after many, leave nothing behind; an old result stays as it was."""
     net, x, t, eps = problem({"dim": 2, "hidden": 6, "depth": 2, "fourier": 1}, 9, 0, "float64")
-    fresh = MLP(2, 6, 2, schedule=SCHEDULE, fourier=1, rng=0, dtype="float64")
+    fresh = MLP(2, 6, 2, schedule=SCHEDULE, variances=VARIANCES[-2:], fourier=1, rng=0, dtype="float64")
     fresh.parameters[...] = net.parameters
     first = net(x, t)
     kept = first.copy()

@@ -1,0 +1,114 @@
+"""The units of the network: rows of a table, scaled and turned into their principal axes.
+
+    z = V^T (x - mean) / scale,     x = mean + scale V z
+
+V has orthonormal columns, so that noise N(0, I) is N(0, I) in z too. Each axis of z has a variance lambda_i of its own,
+and no correlation with another: of the Gaussian from which an `MLP` starts, nothing more has to be known.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .backend import to_host
+from .checks import Array
+from .data import image_side
+
+MOST_TURNED = 3072      # columns, 32 x 32 pixels of three colours: their decomposition takes half a minute and 0.3 GB
+
+
+class PrincipalAxes(NamedTuple):
+    """The principal axes of a table, as `PrincipalAxes.of` finds them.
+
+    Attributes
+    ----------
+    mean, scale : (d,) float64
+        Of the columns. Images have one scale for all pixels, the root mean variance.
+    V : (d, r) float64, or None
+        The axes, largest variance first. They are fewer than columns where the rows lie in a plane, because a column is
+        constant or a linear function of others: samples lie in that plane too. None stands for the columns themselves,
+        which are left as they are if they are more than 3072.
+    variances : (r,) float64
+        lambda, of z.
+    """
+
+    mean: Array
+    scale: Array
+    V: Array | None
+    variances: Array
+
+    @classmethod
+    def of(cls, x: Array) -> PrincipalAxes:
+        """Find the axes of the rows of x, (n, d) float64.
+
+        As many columns as rows, or more, leave directions in which the rows only seem not to vary. So their covariance S
+        is shrunk towards its mean variance m (Ledoit and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4),
+
+            (1 - delta) S + delta m I,      delta = min(1, sum_k |z_k z_k^T - S|^2 / n^2 / |S - m I|^2)
+
+        The first large number of each axis is positive. Axes of equal variances are not unique: there, machines with
+        different linear algebra find different ones, and a training is another one.
+
+        Raises
+        ------
+        ValueError
+            If all rows are equal, or too large to be scaled.
+        """
+        mean, scale = standardization(x)
+        n, d = x.shape
+        z = (x - mean) / np.where(scale > 0, scale, 1)
+        if d > MOST_TURNED:
+            return cls(mean, scale, None, z.var(0))
+        columns = np.flatnonzero(scale)
+        p = len(columns)
+        z = z[:, columns]
+        variances, V = (a[..., ::-1] for a in np.linalg.eigh(z.T @ z / n))
+        if n <= p:
+            m, square = variances.mean(), (variances**2).sum()                          # |S|^2
+            delta = (((z**2).sum(1) ** 2).sum() - n * square) / n**2 / max(square - p * m**2, 1e-300)
+            variances = variances + min(1.0, delta) * (m - variances)
+        vary = variances > variances[0] * max(n, p) * np.finfo(float).eps               # else they are rounding
+        large = np.abs(V) >= np.abs(V).max(0) / 2
+        V = V[:, vary] * np.sign(V[large.argmax(0), np.arange(p)])[vary]
+        whole = np.zeros((d, V.shape[1]))
+        whole[columns] = V
+        return cls(mean, scale, whole, variances[vary])
+
+    def standardize(self, x: Any) -> Any:
+        """z of x, (n, d) to (n, r)."""
+        z = (x - self.mean) / np.where(self.scale > 0, self.scale, 1)
+        return z if self.V is None else z @ self.V
+
+    def restore(self, z: Any) -> Array:
+        """x of z, (n, r) to (n, d), in host memory and float64."""
+        z = to_host(z).astype(float)
+        x: Array = self.mean + self.scale * (z if self.V is None else z @ self.V.T)
+        return x
+
+    def log_volume(self) -> float:
+        """log |dx/dz|, of a unit of volume in the axes: half the logarithm of det(V^T diag(scale^2) V)."""
+        if self.V is None:
+            return float(np.log(self.scale[self.scale > 0]).sum())
+        return float(np.linalg.slogdet((self.V * self.scale[:, None]).T @ (self.V * self.scale[:, None]))[1] / 2)
+
+    def contain(self, x: Any) -> Any:
+        """Whether rows lie where those of the table did, up to rounding, (n, d) to (n,)."""
+        tolerance = 1e-5 * self.scale + 1e-9 * np.abs(self.mean)
+        return (np.abs(self.restore(self.standardize(x)) - x) <= tolerance).all(1)
+
+
+def standardization(x: Array) -> tuple[Array, Array]:
+    """Mean and scale of the columns; 0 for a constant one."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = x.mean(0)
+        scale = (x - mean).std(0)
+        constant = np.ptp(x, axis=0) == 0
+        mean[constant], scale[constant] = x[0, constant], 0     # where the rounding of the mean would pass for a spread
+    if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
+        raise ValueError(f"x is too large to be scaled in float64: it reaches {np.abs(x).max():.3g}")
+    if not (scale > 0).any():
+        raise ValueError("x must vary: all its rows are equal, or too near to each other for float64")
+    return mean, np.where(scale > 0, math.sqrt(np.mean(scale**2)), 0.0) if image_side(x) else scale

@@ -1,0 +1,231 @@
+"""Samplers, for any noise prediction ``denoiser(x_t, t)``: from x_T to x_0, in T steps or in twenty, and back up.
+
+A sampler is a generator of (t, x_t), so that a film or a progress bar needs nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+
+from .backend import axpby, device_module, generator, standard_normal
+from .checks import (
+    Denoiser,
+    check_alike,
+    check_choice,
+    check_clip,
+    check_count,
+    check_finite,
+    check_real,
+    check_shape,
+    check_steps,
+    check_type,
+    predict,
+)
+from .schedule import Schedule
+
+
+def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, *, x_T: Any = None,
+               start: int | None = None, noise: Any = None, variance: str = "beta",
+               steps: int | Sequence[int] | None = None, eta: float | None = None,
+               clip: tuple[Any, Any] | Callable[[Any], Any] | None = None) -> Iterator[tuple[int, Any]]:
+    """The reverse process as a generator of (t, x_t), from x_T down to the samples x_0.
+
+    By default Ho et al.'s Algorithm 2, from each t to r = t - 1; with `steps` and `eta` DDIM (Song et al. 2021). Both are
+
+        x_r = a x_t - b eps_hat(x_t, t) + sigma_t z_t,      z_t ~ N(0, I)
+
+    with the a, b and sigma of `Schedule.reverse_coefficients`. No noise is added in the last step. With `steps` alone
+    it is DDIM without noise, with eps_hat extrapolated to the middle of the step, see `middle`.
+
+    Parameters
+    ----------
+    denoiser : callable
+        ``denoiser(x_t, t)`` with x_t of shape (n, dim) and t an int. If it has attributes `dtype` and
+        `device`, as `MLP` has, it is given such arrays; else float64 on the CPU.
+    s : Schedule
+    n, dim : int
+        Number of samples, and their dimension.
+    rng : None, int or Generator
+        Draws x_T and the noise of each step, unless these are given.
+    x_T : (n, dim) array, optional
+    start : int, optional
+        The time of x_T, by default T. With a noised input x_t for x_T and its t for `start`, the input is denoised.
+    noise : (T+1, n, dim) array, optional
+        Row t is z_t, so that a trajectory can be replayed exactly. Row 0 is not used, nor is that of the last step.
+    variance : {"beta", "posterior"}
+        sigma_t^2 of Algorithm 2: beta_t or rho_t. It has no effect on other samplers.
+    steps : int or sequence of ints, optional
+        The number of steps, see `few_times`, or the falling times themselves, the first of which is that of x_T.
+    eta : float in [0, 1], optional
+        DDIM's share of noise: 0 is deterministic, 1 has the posterior variance. DDIM goes over evenly spread times.
+        Without `steps` 1 is Algorithm 2.
+    clip : (low, high) or callable, optional
+        Range for the predicted x_0, enforced at every step: numbers, or (dim,) arrays; or a function of it.
+
+    Yields
+    ------
+    t : int
+    x_t : (n, dim) array
+
+    Raises
+    ------
+    ValueError
+        At once if an argument is out of range; on the way if the denoiser returns another shape than it is given.
+    TypeError
+        If `s` is no Schedule, or `rng` nothing that a generator is made from; on the way if `denoiser` cannot be called.
+    RuntimeError
+        If the denoiser's device is "gpu" and there is none.
+    """
+    check_type("s", s, Schedule)
+    n, dim = check_count("n", n), check_count("dim", dim)
+    check_choice("variance", variance, "beta", "posterior")
+    start = s.T if start is None else check_count("start", start, most=s.T)
+    ancestral, second_order = steps is None and eta in (None, 1), steps is not None and eta is None
+    eta = check_real("eta", (0.0 if second_order else 1.0) if eta is None else eta, 0, 1, closed=True)
+    times = few_times(start, steps, 1.5 if second_order else 1.0)
+    xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
+    if clip is not None and not callable(clip):
+        low, high = (xp.asarray(v, dtype=dtype) for v in check_clip(clip, dim))
+    z = None if noise is None else check_shape("noise", xp.asarray(noise, dtype=dtype), s.T + 1, n, dim)
+    rng = generator(rng, xp)
+    x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else xp.asarray(x_T, dtype=dtype)
+    check_shape("x_T", x_T, n, dim)
+
+    def reverse(x: Any) -> Iterator[tuple[int, Any]]:
+        yield times[0], x
+        before = None                                               # the time and the prediction of the step before
+        for t, r in pairwise([*times, 0]):
+            a, b, c, sigma = s.reverse_coefficients(t, r, eta)
+            if ancestral and variance == "beta" and r > 0:
+                sigma = math.sqrt(s.betas[t])
+            eps_hat = predict(denoiser, x.copy(), t)
+            if second_order:
+                eps_hat, before = middle(s, t, r, eps_hat, before), (t, eps_hat)
+            if clip is None:
+                x = axpby(a, x, -b, eps_hat)
+            else:   # clip the predicted x_0, then noise it again as far as r; what is below 1e-30 is no divisor
+                x0 = axpby(1.0, x, -s.noise(t, x), eps_hat) / max(s.signal(t, x), 1e-30)
+                x0 = clip(x0) if callable(clip) else x0.clip(low, high)
+                eps_hat = axpby(1.0, x, -s.signal(t, x), x0) / max(s.noise(t, x), 1e-30)
+                x = axpby(s.signal(r, x), x0, c, eps_hat)
+            if sigma > 0:
+                x = axpby(1.0, x, sigma, standard_normal(rng, (n, dim), dtype) if z is None else z[t])
+            yield r, x
+    return reverse(x_T)
+
+
+class SamplerOptions(TypedDict, total=False):
+    """The options of `trajectory`."""
+
+    x_T: Any
+    start: int | None
+    noise: Any
+    variance: str
+    steps: int | Sequence[int] | None
+    eta: float | None
+    clip: tuple[Any, Any] | Callable[[Any], Any] | None
+
+
+def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None,
+           **options: Unpack[SamplerOptions]) -> Any:
+    """Draw n samples of x_0: the end of a `trajectory`.
+
+    Parameters
+    ----------
+    denoiser, s, n, dim, rng
+        As in `trajectory`, whose errors are raised.
+    **options
+        x_T=None, start=None, noise=None, variance="beta", steps=None, eta=None and clip=None, as in `trajectory`.
+
+    Returns
+    -------
+    (n, dim) array
+
+    Raises
+    ------
+    FloatingPointError
+        If the denoiser makes NaN or infinity of it.
+    """
+    x = None
+    for _, x in trajectory(denoiser, s, n, dim, rng, **options):
+        pass
+    return check_finite(x)
+
+
+def few_times(start: int, steps: int | Sequence[int] | None, power: float = 1.0) -> list[int]:
+    """n falling times, the i-th from below near start (i/n)^power; or all from `start` down; or `steps` itself, checked.
+
+    With the power 1 they are evenly spread. With 1.5 they lie closer together near 0, where x_t gets its detail.
+    """
+    if steps is None or isinstance(steps, (int, np.integer)):
+        n = start if steps is None else check_count("steps", steps, most=start)
+        return [max(i, math.ceil(round(start * (i / n) ** power, 9))) for i in range(n, 0, -1)]
+    return check_steps(steps, start)
+
+
+def middle(s: Schedule, t: int, r: int, eps_hat: Any, before: tuple[int, Any] | None) -> Any:
+    """The predicted noise in the middle of a step from t to r, on a line through those at t and at the step before.
+
+    Without noise the reverse process is an ODE (Song et al. 2021, arXiv:2010.02502, eq. 14): with
+    y = x_t / sqrt(abar_t) and tan(phi_t) = sqrt((1 - abar_t) / abar_t), it is
+
+        dy = eps_hat d tan(phi)
+
+    since x_t = sqrt(abar_t) (x_0 + tan(phi_t) eps). DDIM takes eps_hat for constant in a step, an error of first
+    order. Its value in the middle leaves one of second order, and for it the line through the last two is enough
+    (a two-step method of Adams and Bashforth; Lu et al. 2022, arXiv:2211.01095, extrapolate the predicted x_0 in log tan
+    phi). The angle is the abscissa: it is finite from clean data, 0, to noise, pi/2.
+    """
+    if before is None:
+        return eps_hat
+    q, last = before
+    phi_q, phi_t, phi_r = np.arctan2(s.sqrt_one_minus_alpha_bars, s.sqrt_alpha_bars)[[q, t, r]].tolist()
+    half = (phi_r - phi_t) / (2 * (phi_t - phi_q)) if phi_t != phi_q else 0.0
+    return axpby(1 + half, eps_hat, -half, last)
+
+
+def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -> Any:
+    """Go up from data to the x_T from which ``sample(..., x_T=x_T, steps=steps)`` comes down to them again.
+
+    The same ODE over the same times as there. What comes back differs from x0 by an error of second order in the
+    step, and by the denoiser's own where x0 is no data. At t = 0 the noise cannot be told from x_0: E[eps | x_0] = 0, and
+    it rises like tan(phi), so that the first step goes with half of the prediction at its end.
+
+    Parameters
+    ----------
+    denoiser : callable
+        As in `trajectory`.
+    s : Schedule
+    x0 : (B, d) array
+    steps : int, optional
+        T by default.
+
+    Returns
+    -------
+    (B, d) array
+
+    Raises
+    ------
+    ValueError, TypeError, RuntimeError
+        As in `trajectory`.
+    FloatingPointError
+        If the denoiser makes NaN or infinity of it.
+    """
+    check_type("s", s, Schedule)
+    x0, = check_alike(x0=x0)
+    xp = device_module(getattr(denoiser, "device", "cpu"))
+    x = check_shape("x0", xp.asarray(x0, dtype=getattr(denoiser, "dtype", np.dtype(float))), "B", "d")
+    before, times = (0, 0 * x), few_times(s.T, s.T if steps is None else steps, 1.5)[::-1]
+    x = s.signal(times[0], x) * x
+    x = axpby(1.0, x, s.noise(times[0], x) / 2, predict(denoiser, x.copy(), times[0]))
+    for t, r in pairwise(times):
+        eps_hat = predict(denoiser, x.copy(), t)
+        eps_mid, before = middle(s, t, r, eps_hat, before), (t, eps_hat)
+        scale, _ = s.q_transition(t, r)
+        x = axpby(scale, x, s.noise(r, x) - scale * s.noise(t, x), eps_mid)
+    return check_finite(x)

@@ -1,0 +1,120 @@
+"""The principal axes: the rows turned, and what does not vary left out."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytest import approx
+
+from npddpm import DDPM, MLP, GaussianMixture, Schedule, axes, data
+from npddpm.axes import PrincipalAxes, standardization
+
+S = Schedule.linear(50)
+
+
+@st.composite
+def tables(draw):
+    """Rows with correlations, more of them than columns, and columns that do not vary or are sums of others."""
+    d, n = draw(st.integers(1, 5)), draw(st.integers(10, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    x = rng.standard_normal((n, d)) @ rng.standard_normal((d, d)) * 10.0 ** rng.integers(-3, 4, d) + rng.normal(size=d)
+    extra = [np.full(n, 0.1)] if draw(st.booleans()) else []
+    extra += [x[:, 0] - 3 * x[:, -1]] if draw(st.booleans()) else []
+    return np.column_stack([x, *extra])
+
+
+def test_standardization_by_column_and_by_image():
+    x = np.array([[1.0, 5, 7], [3, 5, 9], [5, 5, 2]])
+    mean, scale = standardization(x)
+    assert mean == approx([3, 5, 6]) and scale == approx([np.sqrt(8 / 3), 0, np.sqrt(26 / 3)]) and scale[1] == 0
+    tenths = np.column_stack([np.arange(3.0), np.full(3, 0.1)])
+    assert tenths[:, 1].mean() != 0.1 and standardization(tenths)[1][1] == 0        # a mean is rounded
+    with pytest.raises(ValueError, match="x must vary"):
+        standardization(np.full((3, 2), 0.1))
+    pixels = np.random.default_rng(0).integers(0, 17, (20, 64)).astype(float)
+    pixels[:, 5] = 3
+    expected = np.full(64, np.sqrt(pixels.var(0).mean()))
+    expected[5] = 0
+    assert standardization(pixels)[1] == approx(expected, rel=1e-14)
+
+
+@given(tables())
+@settings(max_examples=60)
+def test_turned_rows_have_the_variances_and_no_correlation(x):
+    a = PrincipalAxes.of(x)
+    z = a.standardize(x)
+    top = a.variances[0]
+    assert z.T @ z / len(z) == approx(np.diag(a.variances), abs=1e-12 * top)
+    assert a.V.T @ a.V == approx(np.eye(a.V.shape[1]), abs=1e-13)
+    assert (np.diff(a.variances) <= 0).all() and all(v[np.abs(v) >= np.abs(v).max() / 2][0] > 0 for v in a.V.T)
+    assert np.abs(a.restore(z) - x).max(0) == approx(0, abs=1e-6 * np.abs(x).max())
+
+
+@given(tables(), st.integers(1, 50), st.integers(0, 2**32))
+@settings(max_examples=60)
+def test_the_untrained_network_is_the_exact_denoiser_of_the_gaussian(x, t, seed):
+    """Of N(mean, C) with the covariance C of the rows: by the mixture oracle, in the units of the data and their noise."""
+    a = PrincipalAxes.of(x)
+    d = int((a.scale > 0).sum())
+    scaled = ((x - a.mean) / np.where(a.scale > 0, a.scale, 1))[:, a.scale > 0]
+    law = GaussianMixture([1], [np.zeros(d)], [scaled.T @ scaled / len(x) + 1e-13 * np.eye(d)])
+    net = MLP(len(a.variances), 3, 1, schedule=S, variances=a.variances, rng=0, dtype="float64")
+    xt, V = np.random.default_rng(seed).standard_normal((4, d)), a.V[a.scale > 0]
+    inside = xt @ V @ V.T                       # off the plane all is noise, and the network does not see it
+    assert net(xt @ V, t) @ V.T == approx(law.denoiser(S)(inside, t), abs=1e-8)
+
+
+def test_a_singular_covariance_leaves_no_doubt_on_its_axis():
+    """lambda = 0: x_0 is 0 there, so all of x_t is noise, whatever the weights are."""
+    net = MLP(2, 8, 2, schedule=S, variances=[1.0, 0.0], rng=0, dtype="float64")
+    net.parameters[...] = np.random.default_rng(0).standard_normal(len(net.parameters))
+    xt = np.random.default_rng(1).standard_normal((5, 2))
+    for t in (1, 7, 50):
+        assert net(xt, t)[:, 1] == approx(xt[:, 1] / S.sqrt_one_minus_alpha_bars[t], rel=1e-13)
+    assert np.isfinite(net(xt, 0)).all()
+
+
+def test_constant_and_collinear_columns_come_out_exactly():
+    x = np.random.default_rng(0).standard_normal((200, 2))
+    x = np.column_stack([x, np.full(200, 0.1), 3 * x[:, 0] - x[:, 1] + 5])
+    model = DDPM(S, 16, 2).fit(x, steps=30, rng=0)
+    y = model.sample(500, rng=0)
+    assert model.net.dim == 2 and (y[:, 2] == 0.1).all()
+    assert y[:, 3] == approx(3 * y[:, 0] - y[:, 1] + 5, abs=1e-12)
+
+
+def test_the_bound_lives_on_the_plane_of_the_rows():
+    """Near a Gaussian's own density there, per unit of the plane's volume; -inf off the plane."""
+    rng = np.random.default_rng(0)
+    u = rng.standard_normal((4000, 2)) @ np.array([[2.0, 0], [0.5, 0.3]])
+    plane = np.array([[1.0, 0, 2, 0], [0, 0, 1, 1]])             # x = u plane, with a constant column
+    x = u @ plane
+    model = DDPM(Schedule.linear(1000), 8, 1).fit(x, steps=1, lr=1e-9, rng=0)
+    C, mean = np.cov(u.T, bias=True), u.mean(0)
+    law = GaussianMixture([1], [mean], [C])
+    volume = np.log(np.linalg.det(plane @ plane.T)) / 2
+    assert model.bound(x[:5], rng=0, n=20) == approx(law.log_density(u[:5]) - volume, abs=0.1)
+    assert (model.bound(x[:5] + [0, 1e-3, 0, 0], rng=0) == -np.inf).all()
+    assert (model.bound(x[:5] + [0, 0, 0, 1e-2], rng=0) == -np.inf).all()
+
+
+def test_fewer_rows_than_columns_leave_doubt_everywhere():
+    """Ledoit and Wolf's shrinkage, from their sums over the rows; scikit-learn's `ledoit_wolf` has the same numbers."""
+    x = np.random.default_rng(0).standard_normal((20, 30)) * np.linspace(0.1, 2, 30)
+    a = PrincipalAxes.of(x)
+    z = (x - x.mean(0)) / x.std(0)
+    S_, n = z.T @ z / 20, 20
+    m = np.trace(S_) / 30
+    error = sum(((np.outer(row, row) - S_) ** 2).sum() for row in z) / n**2
+    delta = min(1, error / ((S_ - m * np.eye(30)) ** 2).sum())
+    assert a.V @ np.diag(a.variances) @ a.V.T == approx((1 - delta) * S_ + delta * m * np.eye(30), abs=1e-12)
+    assert 0 < delta < 1 and a.variances.min() > 0.1 * delta and len(a.variances) == 30
+
+
+def test_too_many_columns_are_not_turned(monkeypatch):
+    monkeypatch.setattr(axes, "MOST_TURNED", 3)
+    x = np.column_stack([data.load("moons", 300), np.full(300, 2.0), np.arange(300.0)])
+    a = PrincipalAxes.of(x)
+    assert a.V is None and a.variances == approx([1, 1, 0, 1]) and a.restore(a.standardize(x)) == approx(x)
+    model = DDPM(S, 8, 1).fit(x, steps=20, rng=0)
+    assert (model.sample(9, rng=0)[:, 2] == 2).all()
