@@ -258,6 +258,16 @@ def test_a_checkpoint_holds_the_settings(tmp_path):
     assert config["loss_sum"] == model._loss_sum and config["format"] == 4      # which later versions must know
 
 
+@pytest.mark.parametrize("note", [float("nan"), (1, 2), {1: 2}])
+def test_notes_are_checked_again_when_they_are_saved(tmp_path, note):
+    """They may have been changed in place, to what JSON would write and not give back as it was."""
+    model = small(steps=1)
+    model.about["note"] = note
+    with pytest.raises(TypeError, match="about must be a dict of what JSON can hold"):
+        model.save(tmp_path / "m.npz")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_untrained_model_says_so(tmp_path):
     model = DDPM(S, 4, 1)
     save = lambda: model.save(tmp_path / "m.npz")
