@@ -4,8 +4,6 @@ Points and means are (..., d) arrays, whose last axis is that of the vectors; va
 arrays that broadcast against the means. Logarithms are natural: densities and divergences are (...,) arrays of nats.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

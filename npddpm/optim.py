@@ -3,8 +3,6 @@
 Parameters, gradients and averages are (P,) arrays, on one device and of one floating-point dtype.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

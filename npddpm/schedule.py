@@ -150,7 +150,7 @@ class Schedule:
         t = check_count("t", t, most=self.T)
         v, after = self.one_minus_alpha_bars[t - 1:t + 1]
         cross = math.sqrt(self.alphas[t]) * v
-        means = [float(signal) * x0 for signal in self.sqrt_alpha_bars[t - 1:t + 1]]
+        means = [signal * x0 for signal in self.sqrt_alpha_bars[t - 1:t + 1].tolist()]
         return get_array_module(x0).stack(means), np.array([[v, cross], [cross, after]])
 
     # ---- step 5: q(x_{t-1} | x_t, x_0)
@@ -209,11 +209,11 @@ class Schedule:
 
     # ---- step 8
     def weight(self, t: Any, x: Any) -> Any:
-        """beta_t / (2 alpha_t (1 - abar_t))."""
+        """beta_t / (2 alpha_t (1 - abar_t)), the weight of |eps - eps_hat|^2."""
         return self._at(t, x, self.loss_weights)[0]
 
     def _at(self, t: Any, x: Any, *tables: Array, first: int = 0) -> list[Any]:
-        """Their values at t in `first` ... T: floats, or arrays that multiply the rows of x, like x in all else."""
+        """The tables at t: floats for an int t, else arrays to multiply the rows of x, in its precision, on its device."""
         if not hasattr(x, "dtype") or x.dtype.kind not in "fc":
             x, = check_alike(x=x)
         t = check_times(t, x, self.T, first)
