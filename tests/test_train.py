@@ -176,6 +176,14 @@ def test_fit_and_training_have_the_same_defaults():
     assert (model.step, model.losses, model.about) == (0, [], {})
 
 
+@pytest.mark.parametrize("name, value, message", [
+    ("hidden", 0, "of at least 1, got 0"), ("depth", 1001, "at most 1000, got 1001"), ("fourier", 65, "at most 64, got 65"),
+    ("fourier", -1, "of at least 0, got -1"), ("dtype", "complex128", "float32 or float64, got 'complex128'")])
+def test_settings_out_of_range_are_refused_at_once(name, value, message):
+    with pytest.raises(ValueError, match=f"^{name} must be .*{message}"):
+        DDPM(S, **{name: value})
+
+
 @pytest.mark.parametrize("d, fourier", [(1, 2), (3, 2), (4, 0)])
 def test_fourier_features_are_for_few_dimensions(d, fourier):
     x = np.random.default_rng(0).standard_normal((9, d))
@@ -344,9 +352,10 @@ def test_usual_arguments_of_the_bound():
 
 
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_copy_goes_on_as_the_original(twin):
+@pytest.mark.parametrize("steps", [1, 60])
+def test_a_copy_goes_on_as_the_original(twin, steps):
     """And by itself: what happens to one does not happen to the other."""
-    model = small()
+    model = small(steps=steps)
     other = twin(model)
     assert (other.sample(3, 0) == model.sample(3, 0)).all() and other.losses == model.losses
     before = model.net.parameters.copy()
