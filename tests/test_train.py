@@ -341,6 +341,16 @@ def test_divergence_is_measured_by_the_weights_of_the_loss(monkeypatch):
     assert losses_of(monkeypatch, [10.1 * guess] * 4, "elbo")[1] == "stopped"
 
 
+def test_a_loss_that_stays_on_the_device_is_looked_at_every_hundred_steps(monkeypatch):
+    """A 0-d array, as on the GPU, which is not waited for at each step."""
+    monkeypatch.setattr(diffusion, "loss_and_gradient", lambda *args, out: (np.asarray(np.nan), out))
+    model = DDPM(S, 4, 1)
+    model.fit(MOONS, 99, 2, rng=0)
+    with pytest.raises(FloatingPointError, match="the loss became nan"):
+        model.fit(MOONS, 200, 2, resume=True)
+    assert model.step == 100
+
+
 def test_times_that_can_be_read_once_serve_every_chunk():
     model = small()
     assert (model.sample(2501, 0, steps=iter((50, 7))) == model.sample(2501, 0, steps=[50, 7])).all()
