@@ -30,9 +30,9 @@ def test_energy_distance_of_points():
     assert energy_distance(X, X, unbiased=False) == approx(0, abs=1e-7)
 
 
-@pytest.mark.parametrize("x, y", [(X[:1], Y), (X, Y[:1]), (X, Y[:, :2]), (X, Y[0])])
-def test_energy_distance_needs_tables_of_two_rows(x, y):
-    with pytest.raises(ValueError, match="must have 2 or more rows, and x and y as many columns, got"):
+@pytest.mark.parametrize("name, x, y", [("x", X[:1], Y), ("y", X, Y[:1]), ("y", X, Y[:, :2]), ("y", X, Y[0])])
+def test_energy_distance_needs_tables_of_two_rows(name, x, y):
+    with pytest.raises(ValueError, match=f"^{name} must have 2 or more rows, and x and y as many columns, got"):
         energy_distance(x, y)
 
 
@@ -85,3 +85,10 @@ def test_the_least_loss_stands_beside_the_loss():
     found = loss_by_time(law.denoiser(s), s, law.sample(5, 0), law=law)
     assert found[:, 2].tolist() == [law.least_loss(s, t) for t in (1, 2, 3, 4)]
     assert (found[:, :2] == loss_by_time(law.denoiser(s), s, law.sample(5, 0), 0)[:, :2]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_loss_is_taken_in_the_precision_of_the_rows(dtype):
+    s, seen = Schedule.linear(4), []
+    loss_at(lambda xt, t: seen.append(xt.dtype) or xt, s, X.astype(dtype), 2, rng=0)
+    assert seen == [dtype]
