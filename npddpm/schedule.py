@@ -87,10 +87,10 @@ class Schedule:
         """beta_t rises linearly from `beta_start` at t = 1 to `beta_end` at t = T, both in (0, 1).
 
         By default they are Ho et al.'s 1e-4 and 0.02 for T = 1000, scaled by 1000/T for other T, so that abar_T stays
-        near 4e-5 if T is some hundreds or more; a scaled beta stops at 0.999.
+        near 4e-5 if T is some hundreds or more; a scaled `beta_end` stops at 0.999.
         """
         T = check_count("T", T, most=MOST_STEPS)
-        start = min(0.1 / T, 0.999) if beta_start is None else check_real("beta_start", beta_start, 0, 1)
+        start = 0.1 / T if beta_start is None else check_real("beta_start", beta_start, 0, 1)
         end = min(20 / T, 0.999) if beta_end is None else check_real("beta_end", beta_end, 0, 1)
         return cls(np.linspace(start, end, T))
 
