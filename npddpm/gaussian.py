@@ -1,10 +1,8 @@
 """The algebra of isotropic Gaussians N(mean, variance I), on which every identity of diffusion rests.
 
-Variances are scalars, or arrays that broadcast against the mean; vectors lie along the last axis;
-all logarithms are natural, so densities and divergences are in nats.
+Points and means are (..., d) arrays, whose last axis is that of the vectors; variances and scales are scalars, or
+arrays that broadcast against the means. Logarithms are natural: densities and divergences are (...,) arrays of nats.
 """
-
-from __future__ import annotations
 
 import math
 from typing import Any
@@ -13,29 +11,21 @@ from .backend import get_array_module
 
 
 def log_density(x: Any, mean: Any, variance: Any) -> Any:
-    """log N(x; mean, variance I) = -1/2 sum_i [ (x_i - mean_i)^2 / variance + log(2 pi variance) ].
+    """log N(x; mean, variance I) = -1/2 sum_i [ (x_i - mean_i)^2 / variance + log(2 pi variance) ], in nats.
 
-    The sum runs over the last axis of x, so the normaliser is (2 pi variance)^(-d/2).
-
-    Returns
-    -------
-    (...,) array, nats
+    The sum runs over the d coordinates, so the normaliser is (2 pi variance)^(-d/2).
     """
     xp = get_array_module(x, mean, variance)
     return -0.5 * ((x - mean) ** 2 / variance + xp.log(2 * math.pi * xp.asarray(variance))).sum(-1)
 
 
 def kl(mean_q: Any, variance_q: Any, mean_p: Any, variance_p: Any) -> Any:
-    """KL( N(mean_q, variance_q I) || N(mean_p, variance_p I) ) = E_q[ log q - log p ].
+    """KL( N(mean_q, variance_q I) || N(mean_p, variance_p I) ) = E_q[ log q - log p ], in nats.
 
     = 1/2 sum_i [ (mean_q - mean_p)_i^2 / variance_p + e - log(1 + e) ],   1 + e = variance_q / variance_p
 
-    The sum runs over the last axis of the means. For nearly equal variances e - log(1 + e), about e^2/2, has a relative
-    error of 2e-16 / |e| at most, 13 digits at e = 1e-3: their difference is exact, and log1p keeps the digits of e.
-
-    Returns
-    -------
-    (...,) array, nats
+    For nearly equal variances e - log(1 + e), about e^2/2, has a relative error of 2e-16 / |e| at most, 13 digits at
+    e = 1e-3: their difference is exact, and log1p keeps the digits of e.
     """
     xp = get_array_module(mean_q, mean_p, variance_q, variance_p)
     ratio, e = xp.asarray(variance_q / variance_p), xp.asarray((variance_q - variance_p) / variance_p)
@@ -44,26 +34,19 @@ def kl(mean_q: Any, variance_q: Any, mean_p: Any, variance_p: Any) -> Any:
 
 
 def compose(scale_1: Any, variance_1: Any, scale_2: Any, variance_2: Any) -> tuple[Any, Any]:
-    """Chain y | x ~ N(scale_1 x, variance_1 I) and z | y ~ N(scale_2 y, variance_2 I).
+    """Scale and variance of z | x ~ N(scale x, variance I), by way of y.
 
-    Returns
-    -------
-    scale, variance
-        of z | x ~ N(scale x, variance I): scale_1 scale_2 and scale_2^2 variance_1 + variance_2.
+    If y | x ~ N(scale_1 x, variance_1 I) and z | y ~ N(scale_2 y, variance_2 I), they are scale_1 scale_2 and
+    scale_2^2 variance_1 + variance_2.
     """
     return scale_1 * scale_2, scale_2**2 * variance_1 + variance_2
 
 
 def joint(mean: Any, variance: float, scale: float, variance_y: float) -> tuple[Any, Any]:
-    """Joint law of x ~ N(mean, variance I) and y | x ~ N(scale x, variance_y I).
+    """Means, (2, ..., d), and covariance, (2, 2), of x ~ N(mean, variance I) and y | x ~ N(scale x, variance_y I).
 
-    Returns
-    -------
-    means : (2, ..., d) array
-        of x and of y.
-    covariance : (2, 2) array
-        [[v, a v], [a v, a^2 v + variance_y]] with v = variance and a = scale: each coordinate of (x, y)
-        has it, and different coordinates are independent.
+    The means are mean and scale mean. With v = variance and a = scale the covariance is
+    [[v, a v], [a v, a^2 v + variance_y]] in every coordinate; coordinates are independent.
     """
     xp = get_array_module(mean)
     cross = scale * variance
@@ -72,13 +55,10 @@ def joint(mean: Any, variance: float, scale: float, variance_y: float) -> tuple[
 
 
 def condition(mean: Any, variance: Any, scale: Any, variance_y: Any, y: Any) -> tuple[Any, Any]:
-    """Bayes' rule: the law of x given y, when x ~ N(mean, variance I) and y | x ~ N(scale x, variance_y I).
+    """Mean and variance of x given y by Bayes' rule, for the x and y of `joint`.
 
-    Returns
-    -------
-    mean, variance
-        (variance_y * mean + scale * variance * y) / total and variance * variance_y / total, where
-        total = scale^2 * variance + variance_y is the variance of y.
+    They are (variance_y mean + scale variance y) / total and variance variance_y / total, where
+    total = scale^2 variance + variance_y is the variance of y.
     """
     total = scale**2 * variance + variance_y
     return (variance_y * mean + scale * variance * y) / total, variance * variance_y / total

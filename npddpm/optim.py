@@ -1,6 +1,7 @@
-"""Updates of one flat parameter vector: Adam, its learning rate, gradient clipping and averaging."""
+"""Updates of one flat vector of parameters: Adam, its learning rate, gradient clipping and averaging.
 
-from __future__ import annotations
+Parameters, gradients and averages are (P,) arrays, on one device and of one floating-point dtype.
+"""
 
 import math
 from typing import Any
@@ -33,22 +34,16 @@ class Adam:
     With sums M and V in place of the paper's averages m = (1 - beta1) M and v = (1 - beta2) V,
 
         m_hat = M / N1,   v_hat = V / N2,   N = (1 - beta^t) / (1 - beta)
-        p <- p - lr m_hat / (sqrt(v_hat) + eps)
-           = p - lr sqrt(N2)/N1  M / (sqrt(V) + sqrt(N2) eps)
+        p <- p - lr m_hat / (sqrt(v_hat) + eps)  =  p - lr sqrt(N2)/N1  M / (sqrt(V) + sqrt(N2) eps)
 
     so both bias corrections are two scalars, and two multiplications per parameter fall away.
 
-    Parameters
-    ----------
-    parameters : (P,) array
-        Changed in place by `step`.
-    beta1, beta2, eps : float
-        As in the paper.
-
     Attributes
     ----------
-    m, v : (P,) arrays
-        The sums M and V.
+    parameters, m, v : (P,) arrays
+        What `step` changes in place, and the sums M and V.
+    beta1, beta2, eps : float
+        As in the paper: 0 <= beta < 1 and eps > 0.
     t : int
         Steps taken.
     """
@@ -60,7 +55,7 @@ class Adam:
         self.beta1, self.beta2, self.eps, self.t = beta1, beta2, eps, 0
 
     def step(self, gradient: Any, lr: float) -> None:
-        """Update the parameters in place, by a (P,) gradient and the learning rate `lr`."""
+        """Update the parameters by a gradient and the learning rate `lr`."""
         self.t += 1
         n1, n2 = ((1 - beta**self.t) / (1 - beta) for beta in (self.beta1, self.beta2))
         adam_step(self.parameters, self.m, self.v, gradient, lr * math.sqrt(n2) / n1,

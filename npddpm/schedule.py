@@ -20,7 +20,7 @@ from .checks import MOST_STEPS, Array, check_alike, check_betas, check_count, ch
 
 
 class Schedule:
-    """A noise schedule: an immutable value, made of beta_1 ... beta_T, or by `linear` or `cosine`.
+    """A noise schedule (Ho et al. 2020, arXiv:2006.11239): a value made of beta_1 ... beta_T, or by `linear` or `cosine`.
 
     Parameters
     ----------
@@ -35,10 +35,10 @@ class Schedule:
         beta_t, alpha_t = 1 - beta_t, its logarithm, and abar_t = prod_{i<=t} alpha_i.
     one_minus_alpha_bars, sqrt_alpha_bars, sqrt_one_minus_alpha_bars : arrays
         The variance of q(x_t | x_0), the share of the signal and the share of the noise in x_t.
-    posterior_variances : array
-        rho_t, the variance of q(x_{t-1} | x_t, x_0); rho_1 = 0.
-    posterior_x0_coefs, posterior_xt_coefs, rsqrt_alphas, reverse_eps_coefs : arrays
-        The coefficients of the means of steps 5 and 7.
+    posterior_variances, posterior_x0_coefs, posterior_xt_coefs : arrays
+        rho_t, the variance of q(x_{t-1} | x_t, x_0), with rho_1 = 0, and the coefficients of its mean in step 5.
+    rsqrt_alphas, reverse_eps_coefs : arrays
+        The coefficients of the same mean in step 7.
     loss_weights : array
         The weight of |eps - eps_hat|^2 in the bound, step 8; 0 at t = 0.
 
@@ -48,14 +48,11 @@ class Schedule:
     it would have four digits where beta = 1e-12.
 
     In the methods x, x0, xt and eps are (B, ...) arrays, and t is an int, or (B,) ints, one for each row of x. What is
-    returned has the shape of x, its precision and its device; a variance is a float for an int t, else of shape
-    (B, 1, ...). Every method raises TypeError for a t that is not made of ints or an x that holds no numbers, and
-    ValueError for a time out of range or shapes that do not match. A t that lies on the GPU is not compared with T,
-    since looking at it would stall the GPU. Setting an attribute raises AttributeError.
-
-    References
-    ----------
-    J. Ho, A. Jain, P. Abbeel, "Denoising diffusion probabilistic models", 2020, arXiv:2006.11239.
+    returned has the shape of x, its precision and its device; a variance or a coefficient is a float for an int t, else
+    of shape (B, 1, ...). Every method raises TypeError for a t that is not made of ints or an x that holds no numbers,
+    and ValueError for a number or time out of range or shapes that do not match; a method that takes one int alone
+    raises ValueError for anything else. A t that lies on the GPU is not compared with T, since looking at it would
+    stall the GPU. Setting an attribute raises AttributeError.
     """
 
     def __init__(self, betas: Any) -> None:
@@ -87,23 +84,13 @@ class Schedule:
 
     @classmethod
     def linear(cls, T: int = 1000, beta_start: float | None = None, beta_end: float | None = None) -> Schedule:
-        """beta_t rises linearly from `beta_start` at t = 1 to `beta_end` at t = T.
+        """beta_t rises linearly from `beta_start` at t = 1 to `beta_end` at t = T, both in (0, 1).
 
-        Parameters
-        ----------
-        T : int
-            Number of steps.
-        beta_start, beta_end : float in (0, 1), optional
-            By default Ho et al.'s 1e-4 and 0.02 for T = 1000, scaled by 1000/T for other T, so that abar_T stays
-            near 4e-5 if T is some hundreds or more; a scaled beta stops at 0.999.
-
-        Raises
-        ------
-        ValueError
-            If T is no int of at least 1, or an end does not lie in (0, 1).
+        By default they are Ho et al.'s 1e-4 and 0.02 for T = 1000, scaled by 1000/T for other T, so that abar_T stays
+        near 4e-5 if T is some hundreds or more; a scaled `beta_end` stops at 0.999.
         """
         T = check_count("T", T, most=MOST_STEPS)
-        start = min(0.1 / T, 0.999) if beta_start is None else check_real("beta_start", beta_start, 0, 1)
+        start = 0.1 / T if beta_start is None else check_real("beta_start", beta_start, 0, 1)
         end = min(20 / T, 0.999) if beta_end is None else check_real("beta_end", beta_end, 0, 1)
         return cls(np.linspace(start, end, T))
 
@@ -113,11 +100,6 @@ class Schedule:
 
         Nichol and Dhariwal (2021, arXiv:2102.09672), eq. 17. With a, b for the angles of t-1 and t, beta_t is
         1 - f(t)/f(t-1) = sin(b - a) sin(b + a) / cos^2(a): the same number with no cancellation.
-
-        Raises
-        ------
-        ValueError
-            If T is no int of at least 1.
         """
         T = check_count("T", T, most=MOST_STEPS)
         angle = (np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2
@@ -126,32 +108,31 @@ class Schedule:
         return cls(np.minimum(betas, 0.999))
 
     # ---- step 1: q(x_t | x_0), and q(x_t | x_r) from any r < t
-
     def signal(self, t: Any, x: Any) -> Any:
-        """sqrt(abar_t), the share of x_0 in x_t: a float for an int t, else shaped to multiply the rows of x."""
-        return self._checked(self.sqrt_alpha_bars, t, x)
+        """sqrt(abar_t), the share of x_0 in x_t."""
+        return self._at(t, x, self.sqrt_alpha_bars)[0]
 
     def noise(self, t: Any, x: Any) -> Any:
-        """sqrt(1 - abar_t), the share of eps in x_t: a float for an int t, else shaped to multiply the rows of x."""
-        return self._checked(self.sqrt_one_minus_alpha_bars, t, x)
+        """sqrt(1 - abar_t), the share of eps in x_t."""
+        return self._at(t, x, self.sqrt_one_minus_alpha_bars)[0]
 
     def q_sample(self, x0: Any, t: Any, eps: Any) -> Any:
         """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, with eps ~ N(0, I) given by the caller; t = 0 is x_0."""
         x0, eps = check_alike(x0=x0, eps=eps)
-        t = check_times(t, x0, self.T)
-        return axpby(self._at(self.sqrt_alpha_bars, t, x0), x0, self._at(self.sqrt_one_minus_alpha_bars, t, x0), eps)
+        signal, noise = self._at(t, x0, self.sqrt_alpha_bars, self.sqrt_one_minus_alpha_bars)
+        return axpby(signal, x0, noise, eps)
 
     def q_mean_variance(self, x0: Any, t: Any) -> tuple[Any, Any]:
         """Mean and variance of q(x_t | x_0) = N( sqrt(abar_t) x_0, (1 - abar_t) I )."""
         x0, = check_alike(x0=x0)
-        t = check_times(t, x0, self.T)
-        return self._at(self.sqrt_alpha_bars, t, x0) * x0, self._at(self.one_minus_alpha_bars, t, x0)
+        signal, variance = self._at(t, x0, self.sqrt_alpha_bars, self.one_minus_alpha_bars)
+        return signal * x0, variance
 
     def q_transition(self, r: int, t: int) -> tuple[float, float]:
         """Scale and variance of q(x_t | x_r) = N( scale x_r, variance I ), for ints 0 <= r <= t <= T.
 
-        scale^2 = abar_t / abar_r = prod_{r<i<=t} alpha_i and variance = 1 - scale^2. Summed over the
-        steps from r to t alone: as a quotient of two abar it would lose digits.
+        scale^2 = abar_t / abar_r = prod_{r<i<=t} alpha_i and variance = 1 - scale^2. The logarithms of these alpha_i are
+        summed, since the quotient of two abar would lose digits.
         """
         t = check_count("t", t, least=0, most=self.T)
         r = check_count("r", r, least=0, most=t)
@@ -159,29 +140,20 @@ class Schedule:
         return math.exp(0.5 * log_ratio), 0 - math.expm1(log_ratio)
 
     # ---- step 4: q(x_{t-1}, x_t | x_0)
-
     def q_joint(self, x0: Any, t: int) -> tuple[Any, Array]:
-        """Joint law of x_{t-1} and x_t given x_0, for an int t >= 1.
+        """Means, (2, B, ...), and covariance, (2, 2), of x_{t-1} and x_t given x_0, for an int t >= 1.
 
-        Returns
-        -------
-        means : (2, B, ...) array
-            sqrt(abar_{t-1}) x_0 and sqrt(abar_t) x_0.
-        covariance : (2, 2) float64
-            [[v, sqrt(alpha_t) v], [sqrt(alpha_t) v, 1 - abar_t]] with v = 1 - abar_{t-1}; the same for
-            every coordinate, and different coordinates are independent.
+        The means are sqrt(abar_{t-1}) x_0 and sqrt(abar_t) x_0. With v = 1 - abar_{t-1} the covariance is
+        [[v, sqrt(alpha_t) v], [sqrt(alpha_t) v, 1 - abar_t]] in every coordinate; coordinates are independent.
         """
         x0, = check_alike(x0=x0)
-        t = check_times(t, x0, self.T, first=1)
-        if not isinstance(t, int):
-            raise TypeError("t must be one int: the covariance of a joint law depends on it")
+        t = check_count("t", t, most=self.T)
         v, after = self.one_minus_alpha_bars[t - 1:t + 1]
         cross = math.sqrt(self.alphas[t]) * v
-        means = [float(signal) * x0 for signal in self.sqrt_alpha_bars[t - 1:t + 1]]
+        means = [signal * x0 for signal in self.sqrt_alpha_bars[t - 1:t + 1].tolist()]
         return get_array_module(x0).stack(means), np.array([[v, cross], [cross, after]])
 
     # ---- step 5: q(x_{t-1} | x_t, x_0)
-
     def q_posterior(self, x0: Any, xt: Any, t: Any) -> tuple[Any, Any]:
         """Mean mu~_t and variance rho_t of q(x_{t-1} | x_t, x_0), by Bayes, for t >= 1.
 
@@ -189,12 +161,10 @@ class Schedule:
         rho_t = beta_t (1 - abar_{t-1}) / (1 - abar_t)
         """
         x0, xt = check_alike(x0=x0, xt=xt)
-        t = check_times(t, x0, self.T, first=1)
-        mean = axpby(self._at(self.posterior_x0_coefs, t, x0), x0, self._at(self.posterior_xt_coefs, t, x0), xt)
-        return mean, self._at(self.posterior_variances, t, x0)
+        a, b, rho = self._at(t, x0, self.posterior_x0_coefs, self.posterior_xt_coefs, self.posterior_variances, first=1)
+        return axpby(a, x0, b, xt), rho
 
     # ---- step 7: the same mean in terms of the noise
-
     def predict_x0(self, xt: Any, t: Any, eps: Any) -> Any:
         """x_0 = (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t): `q_sample` solved for x_0."""
         xt, eps = check_alike(xt=xt, eps=eps)
@@ -203,19 +173,20 @@ class Schedule:
     def predict_eps(self, xt: Any, t: Any, x0: Any) -> Any:
         """eps = (x_t - sqrt(abar_t) x_0) / sqrt(1 - abar_t): `q_sample` solved for eps, for t >= 1."""
         xt, x0 = check_alike(xt=xt, x0=x0)
-        t = check_times(t, xt, self.T, first=1)
-        return (xt - self.signal(t, xt) * x0) / self.noise(t, xt)
+        signal, noise = self._at(t, xt, self.sqrt_alpha_bars, self.sqrt_one_minus_alpha_bars, first=1)
+        return (xt - signal * x0) / noise
 
     def reverse_mean(self, xt: Any, t: Any, eps: Any) -> Any:
         """mu~_t = (x_t - beta_t / sqrt(1 - abar_t) eps) / sqrt(alpha_t), for t >= 1."""
         xt, eps = check_alike(xt=xt, eps=eps)
-        t = check_times(t, xt, self.T, first=1)
-        return axpby(self._at(self.rsqrt_alphas, t, xt), xt, -self._at(self.reverse_eps_coefs, t, xt), eps)
+        a, b = self._at(t, xt, self.rsqrt_alphas, self.reverse_eps_coefs, first=1)
+        return axpby(a, xt, -b, eps)
 
     def reverse_coefficients(self, t: int, r: int, eta: float = 1.0) -> tuple[float, float, float, float]:
-        """The step from x_t back to x_r by the predicted noise e: x_r = a x_t - b e + sigma z, z ~ N(0, I).
+        """a, b, c and sigma of the step from x_t back to x_r by the predicted noise e: x_r = a x_t - b e + sigma z.
 
-        Song et al. (2021, arXiv:2010.02502, eq. 12 and 16) predict x_0 and noise it again as far as r,
+        Here 0 <= r < t <= T are ints, z ~ N(0, I), and eta in [0, 1] is the share of noise. Song et al. (2021,
+        arXiv:2010.02502, eq. 12 and 16) predict x_0 and noise it again as far as r,
 
             x_r = sqrt(abar_r) x_0 + c e + sigma z,                    c = sqrt(1 - abar_r - sigma^2)
             sigma^2 = eta^2 v (1 - abar_r) / (1 - abar_t),             v = 1 - abar_t / abar_r
@@ -224,24 +195,8 @@ class Schedule:
         b = a sqrt(1 - abar_t) - c of near equals. It is (a^2 (1 - abar_t) - c^2) / (a sqrt(1 - abar_t) + c), with
         a^2 v + sigma^2, a sum of positive terms, for the numerator.
         r = t - 1 and eta = 1 give step 7: a = 1/sqrt(alpha_t), b = beta_t/sqrt(alpha_t (1 - abar_t)), sigma^2 = rho_t.
-
-        Parameters
-        ----------
-        t, r : int
-            0 <= r < t <= T.
-        eta : float in [0, 1]
-            The share of noise.
-
-        Returns
-        -------
-        a, b, c, sigma : float
-
-        Raises
-        ------
-        ValueError
-            If t, r or eta is out of range.
         """
-        t = check_count("t", t, least=1, most=self.T)
+        t = check_count("t", t, most=self.T)
         r = check_count("r", r, least=0, most=t - 1)
         eta = check_real("eta", eta, 0, 1, closed=True)
         scale, v = self.q_transition(r, t)
@@ -253,28 +208,26 @@ class Schedule:
         return a, b, c, math.sqrt(sigma2)
 
     # ---- step 8
-
     def weight(self, t: Any, x: Any) -> Any:
-        """beta_t / (2 alpha_t (1 - abar_t)): a float for an int t, else shaped to multiply the rows of x."""
-        return self._checked(self.loss_weights, t, x)
+        """beta_t / (2 alpha_t (1 - abar_t)), the weight of |eps - eps_hat|^2."""
+        return self._at(t, x, self.loss_weights)[0]
 
-    # ---- a value
-
-    def _checked(self, values: Array, t: Any, x: Any) -> Any:
+    def _at(self, t: Any, x: Any, *tables: Array, first: int = 0) -> list[Any]:
+        """The tables at t: floats for an int t, else arrays to multiply the rows of x, in its precision, on its device."""
         if not hasattr(x, "dtype") or x.dtype.kind not in "fc":
             x, = check_alike(x=x)
-        return self._at(values, check_times(t, x, self.T), x)
-
-    def _at(self, values: Array, t: Any, x: Any) -> Any:
-        """values[t]: a float for an int t, else shaped to multiply the rows of x, in its precision, on its device."""
+        t = check_times(t, x, self.T, first)
         if isinstance(t, int):
-            return float(values[t])
-        xp, dtype = get_array_module(x), x.real.dtype
-        key = id(values), xp, dtype
-        if key not in self._copies:
-            self._copies[key] = xp.asarray(values, dtype=dtype)
-        return self._copies[key][t].reshape(t.shape + (1,) * (x.ndim - 1))
+            return [float(table[t]) for table in tables]
+        xp, dtype, out = get_array_module(x), x.real.dtype, []
+        for table in tables:
+            key = id(table), xp, dtype
+            if key not in self._copies:
+                self._copies[key] = xp.asarray(table, dtype=dtype)
+            out.append(self._copies[key][t].reshape(t.shape + (1,) * (x.ndim - 1)))
+        return out
 
+    # ---- a value
     def __setattr__(self, name: str, value: Any) -> None:
         if hasattr(self, "T"):      # the last to be set
             raise AttributeError(f"a Schedule cannot be changed: make another one, instead of setting {name}")
@@ -295,14 +248,12 @@ class Schedule:
 
 
 def running_sums(values: Array) -> Array:
-    """Running sums as if in twice the precision: the rounding error of each addition is a double, and is added back.
+    """Running sums as if in twice the precision: each addition's rounding error, by Knuth's TwoSum, is added back.
 
-    Knuth's TwoSum gives it (Ogita, Rump and Oishi 2005, "Accurate sum and dot product", algorithm 4.4). Long double
-    would do on x86-64 with Linux, but is no longer than a double on Windows and on Apple's Arm.
+    Ogita, Rump and Oishi 2005, algorithm 4.4. (Long double is no longer than a double on Windows and on Apple's Arm.)
     """
     sums = np.cumsum(values)
     before = np.append(0.0, sums[:-1])
     added = sums - before
     lost = (before - (sums - added)) + (values - added)
-    total: Array = sums + np.cumsum(lost)
-    return total
+    return np.asarray(sums + np.cumsum(lost))

@@ -28,7 +28,7 @@ diffusion.py | return Bound(check_finite(terms.sum(0)), terms) | return Bound(-t
 diffusion.py | term = -gaussian.kl(*s.q_posterior(x0, xt, t), mu, sigma2) | m, rho = s.q_posterior(x0, xt, t); term = -(((m - mu)**2).sum(-1) + rho) / (2 * sigma2) + x0.shape[1] / 2 * (1 + math.log(rho / sigma2)) | slip 2: rho_t for d rho_t, in the bound | test_step_6_the_mean_square_splits
 gaussian.py | / variance_p + (e - log_ratio)).sum(-1) | / variance_p - log_ratio).sum(-1) + 0.5 * e | slip 2: rho_t for d rho_t, in KL | test_step_6_the_mean_square_splits
 gaussian.py | return -0.5 * ((x - mean) ** 2 / variance + xp.log(2 * math.pi * xp.asarray(variance))).sum(-1) | return -0.5 * (((x - mean) ** 2 / variance).sum(-1) + xp.log(2 * math.pi * xp.asarray(variance))) | slip 3: 1/sqrt(2 pi rho) for (2 pi rho)^(-d/2) | test_step_6_the_normaliser_has_a_power_of_d
-schedule.py | return axpby(self._at(self.rsqrt_alphas, t, xt), xt, -self._at(self.reverse_eps_coefs, t, xt), eps) | return (xt - self._at(self.betas, t, xt) / self.noise(t, xt) * eps) / self.signal(t, xt) | slip 4: 1/sqrt(abar) for 1/sqrt(alpha) | test_step_7_the_mean_in_terms_of_the_noise
+schedule.py | return axpby(a, xt, -b, eps) | return (xt - b / a * eps) / self.signal(t, xt) | slip 4: 1/sqrt(abar) for 1/sqrt(alpha) | test_step_7_the_mean_in_terms_of_the_noise
 gaussian.py | return 0.5 * ((mean_q - mean_p) ** 2 / variance_p + (e - log_ratio)).sum(-1) | return 0.5 * (((mean_q - mean_p) ** 2 / variance_p).sum(-1) + (e - log_ratio)) | d dropped in KL's constant | test_step_2 or test_step_3 or test_step_6
 gaussian.py | + xp.log(2 * math.pi * xp.asarray(variance))).sum(-1) | ).sum(-1) - 0.5 * xp.log(2 * math.pi * xp.asarray(variance)) | d dropped in the normaliser | test_step_2 or test_step_3 or test_step_6
 diffusion.py | terms[0] = -gaussian.kl(*s.q_mean_variance(x0, s.T), 0.0, 1.0) | m, v = s.q_mean_variance(x0, s.T); terms[0] = -0.5 * ((m**2).sum(-1) + v - 1 - math.log(v)) | d dropped in the prior | test_step_2 or test_step_3 or test_step_6
@@ -52,11 +52,11 @@ schedule.py | self.betas / np.sqrt(self.alphas * after) | self.betas / np.sqrt(s
 schedule.py | rsqrt_alphas = 1 / np.sqrt(self.alphas) | rsqrt_alphas = 1 / self.sqrt_alpha_bars | 1/sqrt(abar) for 1/sqrt(alpha) in step 7
 schedule.py | self.betas / (2 * self.alphas * after) | self.betas / (2 * self.alpha_bars * after) | abar for alpha in step 8
 schedule.py | self.betas / (2 * self.alphas * after) | self.betas / (self.alphas * after) | the 2 of step 8
-schedule.py | x0, self._at(self.sqrt_one_minus_alpha_bars, t, x0), eps) | x0, self._at(self.one_minus_alpha_bars, t, x0), eps) | a variance for a deviation in q_sample
+schedule.py | return axpby(signal, x0, noise, eps) | return axpby(signal, x0, noise**2, eps) | a variance for a deviation in q_sample
 schedule.py | self.log_alphas[r + 1:t + 1] | self.log_alphas[r:t + 1] | a step too many from r to t
 schedule.py | cross = math.sqrt(self.alphas[t]) * v | cross = self.alphas[t] * v | alpha for sqrt(alpha) in step 4
 schedule.py | (xt - self.noise(t, xt) * eps) / self.signal(t, xt) | (xt - self.noise(t, xt) * eps) / self.signal(t, xt)**2 | abar for sqrt(abar) in the predicted x_0
-schedule.py | -self._at(self.reverse_eps_coefs, t, xt), eps) | self._at(self.reverse_eps_coefs, t, xt), eps) | a sign in step 7
+schedule.py | axpby(a, xt, -b, eps) | axpby(a, xt, b, eps) | a sign in step 7
 schedule.py | sigma2 = eta**2 * v * before / after | sigma2 = eta * v * before / after | eta for eta^2
 schedule.py | sigma2 = eta**2 * v * before / after | sigma2 = eta**2 * v | beta_t for rho_t in DDIM
 schedule.py | (v + scale**2 * sigma2) | (v + scale * sigma2) | a scale not squared in DDIM

@@ -31,6 +31,9 @@ def test_standardization_by_column_and_by_image():
     assert tenths[:, 1].mean() != 0.1 and standardization(tenths)[1][1] == 0        # a mean is rounded
     with pytest.raises(ValueError, match="x must vary"):
         standardization(np.full((3, 2), 0.1))
+    for large in ([[1e308], [1e308], [-1e308]], [[1e300], [-1e300], [0.0]]):      # whose sum or square overflows
+        with pytest.raises(ValueError, match=r"x is too large to be scaled in float64: it reaches 1e\+30"):
+            standardization(np.array(large))
     pixels = np.random.default_rng(0).integers(0, 17, (20, 64)).astype(float)
     pixels[:, 5] = 3
     expected = np.full(64, np.sqrt(pixels.var(0).mean()))

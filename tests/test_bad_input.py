@@ -78,7 +78,7 @@ LIBRARY = [
     (lambda: S.reverse_coefficients(0, 0), "t must be an int of at least 1, got 0"),
     (lambda: S.reverse_coefficients(3, 2, eta=2), r"eta must lie in \[0, 1\], got 2"),
     (lambda: S.signal([1, 2, 3], ["a", "b", "c"]), "x must be an array of numbers", TypeError),
-    (lambda: S.q_joint(ONES, [1, 2, 3]), "t must be one int", TypeError),
+    (lambda: S.q_joint(ONES, [1, 2, 3]), r"t must be an int of at least 1, got \[1, 2, 3\]"),
     # arrays
     (lambda: S.q_sample(ONES, 1, TALL), r"eps must have the shape of x0, \(3, 2\), got \(2, 3\)"),
     (lambda: S.q_posterior(ONES, TALL, 1), r"xt must have the shape of x0, \(3, 2\), got \(2, 3\)"),

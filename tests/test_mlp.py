@@ -75,7 +75,7 @@ def test_float32_gradient_is_the_float64_one_rounded(shape, batch, seed, one_t):
     the absolute values.
     """
     net64, x0, t, eps = problem(shape, batch, seed, "float64", one_t)
-    net32 = MLP(**shape, schedule=SCHEDULE, variances=net.variances, rng=0, dtype="float32")
+    net32 = MLP(**shape, schedule=SCHEDULE, variances=net64.variances, rng=0, dtype="float32")
     net32.parameters[...] = net64.parameters
     net64.parameters[...] = net32.parameters
     x0, eps = x0.astype("float32"), eps.astype("float32")

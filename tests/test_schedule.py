@@ -204,13 +204,12 @@ def test_running_sums_are_exact_to_the_last_digit():
 
 @pytest.mark.parametrize("method, least", [("signal", 0), ("noise", 0), ("weight", 0), ("q_sample", 0),
                                            ("q_mean_variance", 0), ("predict_x0", 0), ("q_posterior", 1),
-                                           ("predict_eps", 1), ("reverse_mean", 1), ("q_joint", 1)])
+                                           ("predict_eps", 1), ("reverse_mean", 1)])
 def test_times_of_every_method(method, least):
     """The first and the last time are taken, those beyond refused."""
     s, x = Schedule.linear(9), np.ones((2, 3))
     call = {"signal": lambda t: s.signal(t, x), "noise": lambda t: s.noise(t, x), "weight": lambda t: s.weight(t, x),
-            "q_mean_variance": lambda t: s.q_mean_variance(x, t), "q_joint": lambda t: s.q_joint(x, t),
-            "q_posterior": lambda t: s.q_posterior(x, x, t)}.get(method, lambda t: getattr(s, method)(x, t, x))
+            "q_mean_variance": lambda t: s.q_mean_variance(x, t), "q_posterior": lambda t: s.q_posterior(x, x, t)}.get(method, lambda t: getattr(s, method)(x, t, x))
     call(least), call(9)
     for t in (least - 1, 10):
         with pytest.raises(ValueError, match=f"t must lie in {least}..9, got {t}"):
@@ -259,6 +258,10 @@ def test_steps_out_of_range_are_named():
     for t, r, name in ((0, 0, "t"), (6, 0, "t"), (3, 3, "r"), (3, 4, "r"), (3, -1, "r")):
         with pytest.raises(ValueError, match=f"^{name} must be"):
             s.reverse_coefficients(t, r)
+    s.q_joint([1.0], 1), s.q_joint([1.0], 5)
+    for t in (0, 6):
+        with pytest.raises(ValueError, match=f"^t must be .*, got {t}"):
+            s.q_joint([1.0], t)
     for make in (Schedule.linear, Schedule.cosine):
         with pytest.raises(ValueError, match="T must be at most 100000, got 100001"):
             make(100_001)

@@ -176,6 +176,14 @@ def test_fit_and_training_have_the_same_defaults():
     assert (model.step, model.losses, model.about) == (0, [], {})
 
 
+@pytest.mark.parametrize("name, value, message", [
+    ("hidden", 0, "of at least 1, got 0"), ("depth", 1001, "at most 1000, got 1001"), ("fourier", 65, "at most 64, got 65"),
+    ("fourier", -1, "of at least 0, got -1"), ("dtype", "complex128", "float32 or float64, got 'complex128'")])
+def test_settings_out_of_range_are_refused_at_once(name, value, message):
+    with pytest.raises(ValueError, match=f"^{name} must be .*{message}"):
+        DDPM(S, **{name: value})
+
+
 @pytest.mark.parametrize("d, fourier", [(1, 4), (3, 4), (4, 0)])
 def test_fourier_features_are_for_few_dimensions(d, fourier):
     x = np.random.default_rng(0).standard_normal((9, d))
@@ -246,6 +254,16 @@ def test_a_checkpoint_holds_the_settings(tmp_path):
     assert config["loss_sum"] == model._loss_sum and config["format"] == 5      # which later versions must know
 
 
+@pytest.mark.parametrize("note", [float("nan"), (1, 2), {1: 2}])
+def test_notes_are_checked_again_when_they_are_saved(tmp_path, note):
+    """They may have been changed in place, to what JSON would write and not give back as it was."""
+    model = small(steps=1)
+    model.about["note"] = note
+    with pytest.raises(TypeError, match="about must be a dict of what JSON can hold"):
+        model.save(tmp_path / "m.npz")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_untrained_model_says_so(tmp_path):
     model = DDPM(S, 4, 1)
     save = lambda: model.save(tmp_path / "m.npz")
@@ -311,6 +329,16 @@ def test_divergence_is_measured_by_the_weights_of_the_loss(monkeypatch):
     assert losses_of(monkeypatch, [10.1 * guess] * 4, "elbo")[1] == "stopped"
 
 
+def test_a_loss_that_stays_on_the_device_is_looked_at_every_hundred_steps(monkeypatch):
+    """A 0-d array, as on the GPU, which is not waited for at each step."""
+    monkeypatch.setattr(diffusion, "loss_and_gradient", lambda *args, out: (np.asarray(np.nan), out))
+    model = DDPM(S, 4, 1)
+    model.fit(MOONS, 99, 2, rng=0)
+    with pytest.raises(FloatingPointError, match="the loss became nan"):
+        model.fit(MOONS, 200, 2, resume=True)
+    assert model.step == 100
+
+
 def test_times_that_can_be_read_once_serve_every_chunk():
     model = small()
     assert (model.sample(2501, 0, steps=iter((50, 7))) == model.sample(2501, 0, steps=[50, 7])).all()
@@ -322,9 +350,10 @@ def test_usual_arguments_of_the_bound():
 
 
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_copy_goes_on_as_the_original(twin):
+@pytest.mark.parametrize("steps", [1, 60])
+def test_a_copy_goes_on_as_the_original(twin, steps):
     """And by itself: what happens to one does not happen to the other."""
-    model = small()
+    model = small(steps=steps)
     other = twin(model)
     assert (other.sample(3, 0) == model.sample(3, 0)).all() and other.losses == model.losses
     before = model.net.parameters.copy()
