@@ -22,9 +22,9 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
 
-from . import __version__, data
+from . import __version__, data, rules
 from .checks import check_count, check_real, did_you_mean
-from .evaluate import energy_distance, loss_by_time, nearest
+from .evaluate import energy_distance, loss_by_time, nearest, one_nearest_neighbour, precision_recall
 from .files import Outputs, check_output, follow, free_names
 from .optim import learning_rate
 from .schedule import Schedule
@@ -35,8 +35,6 @@ MOST_COMPARED = 2000  # rows in an energy distance
 DEFAULTS: dict[str, Any] = {"batch_size": 256, "T": 1000, "schedule": "linear", "lr": 1e-3, "seed": 0, "holdout": 0.2}
 LOST: dict[str, Exception] = {}     # standard streams that took no more, and why
 PICTURES = (".png", ".svg", ".pdf")
-FOR_IMAGES = {"hidden": 256, "depth": 5, "steps": 6000}
-FOR_OTHERS = {"hidden": 128, "depth": 3, "steps": 10_000}
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,10 +51,10 @@ def parser() -> Parser:
 
     train = commands.add_parser("train", help="train a model and write a checkpoint")
     train.add_argument("data", metavar="DATA", help=f"digits, {', '.join(data.PLANAR)}, or a .npy, .npz, .csv, .tsv, .txt file")
-    train.add_argument("--steps", type=int, help="training steps (10000; images 6000; ten a row for small tables)")
+    train.add_argument("--steps", type=int, help="training steps (four a row, from 1000 to 10000)")
     train.add_argument("--batch-size", type=int, help="rows in a batch (256)")
-    train.add_argument("--hidden", type=int, help="width of the hidden layers (128; images 256)")
-    train.add_argument("--depth", type=int, help="number of hidden layers (3; images 5)")
+    train.add_argument("--hidden", type=int, help="width of the hidden layers (from 128 for few columns to 512 for many)")
+    train.add_argument("--depth", type=int, help="number of hidden layers (3; 5 for more than 32 columns)")
     train.add_argument("--T", type=int, help="diffusion steps (1000)")
     train.add_argument("--schedule", choices=["linear", "cosine"])
     train.add_argument("--lr", type=float, help="peak learning rate (0.001)")
@@ -96,7 +94,7 @@ def train(args: argparse.Namespace) -> int:
     out = args.out or Path(Path(args.data).stem + ".npz")
     x = data.load(args.data, tell=say)
     check_output(out, data=args.data)
-    given = {name: value for name in (*FOR_OTHERS, *DEFAULTS) if (value := getattr(args, name)) is not None}
+    given = {name: value for name in ("hidden", "depth", "steps", *DEFAULTS) if (value := getattr(args, name)) is not None}
     if args.resume:
         model = DDPM.load(out, args.device)
         noted = Notes.of(model, out)
@@ -115,17 +113,16 @@ def train(args: argparse.Namespace) -> int:
                 f"step {model.step}, and falls to 0 at step {given['steps']}")
             settings["steps"] = given["steps"]
     else:
-        usual = FOR_IMAGES if data.image_side(x) else FOR_OTHERS
-        steps = min(usual["steps"], max(1000, 10 * len(x)))     # a small table is soon known by heart
-        settings = {**usual, "steps": steps, **DEFAULTS, **given}
+        settings = DEFAULTS | given
         schedule = {"linear": Schedule.linear, "cosine": Schedule.cosine}[settings["schedule"]](settings["T"])
-        model = DDPM(schedule, settings["hidden"], settings["depth"])
+        model = DDPM(schedule, settings.get("hidden"), settings.get("depth"))
     if not 0 <= settings["holdout"] < 1:
         raise ValueError(f"--holdout must lie in [0, 1), got {settings['holdout']}")
     rows, held = data.split(x, settings["holdout"])
     if len(rows) < 2:
         raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, "
                          "and 2 are needed")
+    settings.setdefault("steps", rules.steps(len(rows)))
     run = model.training(rows, settings["steps"], settings["batch_size"], settings["lr"], rng=settings.get("seed"),
                          device=args.device, resume=args.resume)
     model.about = {**model.about, "data": args.data, "sha256": digest(x), "settings": settings}
@@ -178,11 +175,18 @@ def evaluate(args: argparse.Namespace) -> None:
 
     n = min(len(real.held), len(real.others), MOST_COMPARED)
     drawn, held, others = (model.axes.standardize(a) for a in (model.sample(n, args.seed), real.held[:n], real.others[:n]))
-    say(f"energy distance to {n} {real.name}, data at unit scale (V- and U-statistic)")
-    scores = [[energy_distance(a, held, u) for u in (False, True)] for a in (drawn, others)]
-    for name, (v, u) in zip((f"{n} samples", f"{n} {real.name_of_others}"), scores):
+    compared = {f"{n} samples": drawn, f"{n} {real.name_of_others}": others}
+    say(f"energy distance to {n} {real.name}, data at unit scale (V- and U-statistic; sees the large shapes, no fine ones)")
+    scores = [[energy_distance(a, held, u) for u in (False, True)] for a in compared.values()]
+    for name, (v, u) in zip(compared, scores):
         say(f"  {name:22s}{v:10.5f}{u:10.5f}")
     say(f"  ratio                 {ratio(scores[0][0], scores[1][0]):10.3f}")
+    say(f"told apart from {n} {real.name} by the nearest other row (0.5: not at all; sees blur and fine shapes)")
+    for name, a in compared.items():
+        say(f"  {name:22s}{one_nearest_neighbour(a, held):10.3f} +- {0.5 / math.sqrt(2 * n):.3f}")
+    say(f"precision and recall: share near {real.name}, share of {real.name} near (see strays, and what is missing)")
+    for name, a in compared.items():
+        say(f"  {name:22s}{{:10.3f}}{{:10.3f}}".format(*precision_recall(a, held, min(3, n - 1))))
     if real.rows is None:
         say("distance to the nearest training row: not known, since the training rows are not")
     else:
@@ -193,7 +197,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def say_nearest(real: Reference, drawn: np.ndarray, held: np.ndarray, rows: np.ndarray) -> None:
     near = nearest(drawn, rows)
-    say(f"median distance to the nearest training row\n  samples               {near:10.5f}")
+    say(f"median distance to the nearest training row (sees copies, and blur)\n  samples               {near:10.5f}")
     if real.apart:
         usual = nearest(held, rows)
         say(f"  {real.name:22s}{usual:10.5f}\n  ratio                 {ratio(near, usual):10.3f}")

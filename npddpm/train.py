@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import math
@@ -12,7 +13,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from . import diffusion, samplers
+from . import diffusion, rules, samplers
 from .axes import PrincipalAxes
 from .backend import generator, standard_normal, to_host
 from .checks import (
@@ -48,10 +49,9 @@ class DDPM:
     ----------
     schedule : Schedule, optional
         By default `Schedule.linear()`, 1000 steps.
-    hidden, depth, dtype
-        Of the network, see `MLP`; dtype is "float32" or "float64".
-    fourier : int, optional
-        Octaves of Fourier features, see `MLP`. By default 2 for data of up to three dimensions, else 0.
+    hidden, depth, fourier : int, optional
+        Of the network, see `MLP`. By default `fit` chooses them by the rules of `npddpm.rules`.
+    dtype : {"float32", "float64"}
 
     Attributes
     ----------
@@ -69,8 +69,8 @@ class DDPM:
         Notes that travel with the checkpoint, such as where the data came from: what JSON can hold.
     outputs : Outputs
         The checkpoints that `save` replaces, since they are this model's own.
-    schedule, fourier
-        As given; `shape` holds hidden, depth and dtype.
+    schedule
+        As given; `shape` holds hidden, depth, fourier and dtype.
     optimizer : Adam
 
     Raises
@@ -91,14 +91,15 @@ class DDPM:
     axes: PrincipalAxes
     _rng: Any
 
-    def __init__(self, schedule: Schedule | None = None, hidden: int = 128, depth: int = 3, *,
+    def __init__(self, schedule: Schedule | None = None, hidden: int | None = None, depth: int | None = None, *,
                  fourier: int | None = None, dtype: str = "float32") -> None:
         self.schedule = Schedule.linear() if schedule is None else schedule
         check_type("schedule", self.schedule, Schedule)
-        self.shape: dict[str, Any] = {"hidden": check_count("hidden", hidden),
-                                      "depth": check_count("depth", depth, most=MOST_LAYERS),
-                                      "dtype": check_dtype(dtype, "float32", "float64").name}
-        self.fourier = None if fourier is None else check_count("fourier", fourier, least=0, most=MOST_OCTAVES)
+        self.shape: dict[str, Any] = {
+            "hidden": None if hidden is None else check_count("hidden", hidden),
+            "depth": None if depth is None else check_count("depth", depth, most=MOST_LAYERS),
+            "fourier": None if fourier is None else check_count("fourier", fourier, least=0, most=MOST_OCTAVES),
+            "dtype": check_dtype(dtype, "float32", "float64").name}
         self.step = 0
         self.losses: list[float] = []
         self.about = {}
@@ -122,7 +123,7 @@ class DDPM:
 
     # ---- training
 
-    def fit(self, x: Any, steps: int = 10_000, batch_size: int = 256, lr: float = 1e-3, *, rng: Any = None,
+    def fit(self, x: Any, steps: int | None = None, batch_size: int = 256, lr: float = 1e-3, *, rng: Any = None,
             device: str = "cpu", weighting: str = "simple", resume: bool = False) -> DDPM:
         """Train on the rows of x, and return the model.
 
@@ -134,10 +135,11 @@ class DDPM:
         Parameters
         ----------
         x : (n, d) array_like
-            Finite numbers. Columns are brought to zero mean and unit variance. If x looks like square images (see
-            `npddpm.data.image_side`: 16, 25, ... columns, values in 0..1 or whole numbers in 0..255), all share one scale.
-        steps : int
-            Training steps, from the first one on, also with `resume`.
+            Finite numbers. Columns are brought to zero mean and unit variance, and turned into principal axes. If x looks
+            like square images (see `npddpm.data.image_side`: 16, 25, ... columns, values in 0..1 or whole numbers in 0..255),
+            all share one scale.
+        steps : int, optional
+            Training steps, from the first one on, also with `resume`; by default `npddpm.rules.steps`, 1,000 to 10,000.
         batch_size : int
             Rows in a batch, drawn with replacement.
         lr : float
@@ -172,7 +174,7 @@ class DDPM:
             pass
         return self
 
-    def training(self, x: Any, steps: int = 10_000, batch_size: int = 256, lr: float = 1e-3, *,
+    def training(self, x: Any, steps: int | None = None, batch_size: int = 256, lr: float = 1e-3, *,
                  rng: Any = None, device: str = "cpu", weighting: str = "simple",
                  resume: bool = False) -> Iterator[int]:
         """`fit` as a generator that yields the number of steps taken, after each step; parameters and errors are those of `fit`.
@@ -181,7 +183,8 @@ class DDPM:
         it was before the call.
         """
         x = check_data(x) if self.step == 0 or not resume else self._check_width(x)
-        steps, batch_size = check_count("steps", steps), check_count("batch_size", batch_size)
+        steps = rules.steps(len(x)) if steps is None else check_count("steps", steps)
+        batch_size = check_count("batch_size", batch_size)
         check_choice("weighting", weighting, "simple", "elbo")
         check_real("lr", lr, 0, math.inf)
         check_json("about", self.about)
@@ -196,15 +199,17 @@ class DDPM:
         axes = PrincipalAxes.of(x)
         # A generator of our own, whose state is known to fit into a checkpoint.
         rng = np.random.default_rng(generator(rng).integers(2**63))
-        net = self._network(axes, rng, device)
+        r = len(axes.variances)
+        chosen = {"hidden": rules.hidden(r), "depth": rules.depth(r), "fourier": rules.fourier(r)}
+        shape = {name: chosen[name] if value is None else value for name, value in self.shape.items()}
+        net = self._network(axes, shape, rng, device)
         return {"net": net, "axes": axes, "_rng": rng, "average": net.parameters.copy(),
                 "optimizer": Adam(net.parameters), "step": 0, "losses": [], "_loss_sum": 0.0, "outputs": Outputs()}
 
-    def _network(self, axes: PrincipalAxes, rng: Any, device: str) -> MLP:
-        dim = len(axes.variances)
-        fourier = self.fourier if self.fourier is not None else 4 if dim <= 3 else 0
-        return MLP(dim, schedule=self.schedule, variances=axes.variances, fourier=fourier,
-                   directions=None if axes.V is None or fourier == 0 else axes.V.T, rng=rng, device=device, **self.shape)
+    def _network(self, axes: PrincipalAxes, shape: dict[str, Any], rng: Any, device: str) -> MLP:
+        directions = None if axes.V is None or shape["fourier"] == 0 else axes.V.T       # edges often follow the columns
+        return MLP(len(axes.variances), schedule=self.schedule, variances=axes.variances, directions=directions, rng=rng,
+                   device=device, **shape)
 
     def _steps(self, x: np.ndarray, steps: int, batch_size: int, lr: float, weighting: str,
                fresh: dict[str, Any]) -> Iterator[int]:
@@ -254,7 +259,7 @@ class DDPM:
     def denoiser(self) -> MLP:
         """A network with the averaged parameters, for x_t in the units of `axes`."""
         self._check_trained()
-        net = self._network(self.axes, 0, self.net.device)
+        net = copy.deepcopy(self.net)
         net.parameters[...] = self.average
         return net
 
@@ -383,7 +388,8 @@ class DDPM:
         """
         self._check_trained()
         check_json("about", self.about)
-        config = {"format": FORMAT, **self.shape, "fourier": self.net.fourier, "step": self.step,
+        net = self.net
+        config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier, "dtype": net.dtype.name, "step": self.step,
                   "optimizer_t": self.optimizer.t, "loss_sum": float(self._loss_sum),
                   "rng": self._rng.bit_generator.state, "about": self.about}
         on_device = {"parameters": self.net.parameters, "average": self.average,
@@ -458,7 +464,7 @@ class DDPM:
         return model
 
     def _place(self, config: dict[str, Any], arrays: dict[str, Any], device: str) -> None:
-        self.net = self._network(self.axes, 0, device)
+        self.net = self._network(self.axes, self.shape, 0, device)
         self.optimizer = Adam(self.net.parameters)
         self.optimizer.t = config["optimizer_t"]
         xp, dtype = self.net.xp, self.net.dtype

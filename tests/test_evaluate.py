@@ -5,7 +5,15 @@ import pytest
 from pytest import approx
 
 from npddpm import GaussianMixture, Schedule, evaluate
-from npddpm.evaluate import distances, energy_distance, loss_at, loss_by_time, nearest
+from npddpm.evaluate import (
+    distances,
+    energy_distance,
+    loss_at,
+    loss_by_time,
+    nearest,
+    one_nearest_neighbour,
+    precision_recall,
+)
 
 X, Y = np.random.default_rng(0).standard_normal((40, 3)), 5 + np.random.default_rng(1).standard_normal((25, 3))
 
@@ -92,3 +100,48 @@ def test_the_loss_is_taken_in_the_precision_of_the_rows(dtype):
     s, seen = Schedule.linear(4), []
     loss_at(lambda xt, t: seen.append(xt.dtype) or xt, s, X.astype(dtype), 2, rng=0)
     assert seen == [dtype]
+
+
+# ---- two-sample tests by neighbours
+
+def brute_force(x, y, k):
+    """Distances of x to the k-th nearest row of y, by sorting."""
+    return np.sort(np.linalg.norm(x[:, None] - y, axis=-1), axis=1)[:, k - 1]
+
+
+def test_one_nearest_neighbour_by_hand(monkeypatch):
+    """Leave one out: the label of the nearest other row of both sets together."""
+    monkeypatch.setattr(evaluate, "BLOCK", 7)
+    x, y = X[:25], X[15:] + 0.3 * Y
+    both, label = np.concatenate([x, y]), np.repeat([0, 1], 25)
+    d = np.linalg.norm(both[:, None] - both, axis=-1)
+    np.fill_diagonal(d, np.inf)
+    assert one_nearest_neighbour(x, y) == approx((label[d.argmin(1)] == label).mean())
+
+
+def test_what_one_nearest_neighbour_sees():
+    """Equal laws 1/2, others more, copies less."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 1000, 2))
+    assert one_nearest_neighbour(x, y) == approx(0.5, abs=0.04)
+    assert one_nearest_neighbour(x, 0.5 * y) > 0.54 and one_nearest_neighbour(x, x + 1e-6) == 0
+
+
+def test_precision_and_recall_by_hand(monkeypatch):
+    monkeypatch.setattr(evaluate, "BLOCK", 7)
+    drawn, real = X[:30], X[10:] * 1.3
+    within = np.linalg.norm(drawn[:, None] - real, axis=-1)
+    precision = (within <= brute_force(real, real, 4)).any(1).mean()
+    recall = (within.T <= brute_force(drawn, drawn, 4)).any(1).mean()
+    assert precision_recall(drawn, real) == approx((precision, recall))
+
+
+def test_what_precision_and_recall_see():
+    """Samples of one cluster of two are precise, and miss half; strays are not precise."""
+    rng = np.random.default_rng(0)
+    two = rng.standard_normal((400, 2)) + 20 * rng.integers(0, 2, (400, 1))
+    one = rng.standard_normal((200, 2))
+    precision, recall = precision_recall(one, two)
+    assert precision > 0.9 and recall == approx(0.5, abs=0.1)
+    precision, recall = precision_recall(np.concatenate([two[:200], rng.uniform(40, 90, (50, 2))]), two[200:])
+    assert precision == approx(0.8, abs=0.08)

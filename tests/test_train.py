@@ -166,13 +166,13 @@ def test_the_average_forgets_a_thousandth_in_a_late_step():
 
 
 def test_fit_and_training_have_the_same_defaults():
-    wanted = {"steps": 10_000, "batch_size": 256, "lr": 1e-3, "rng": None, "device": "cpu", "weighting": "simple",
+    wanted = {"steps": None, "batch_size": 256, "lr": 1e-3, "rng": None, "device": "cpu", "weighting": "simple",
               "resume": False}
     for method in (DDPM.fit, DDPM.training):
         found = inspect.signature(method).parameters
         assert {name: p.default for name, p in found.items() if p.default is not p.empty} == wanted
     model = DDPM()
-    assert model.schedule == Schedule.linear(1000) and model.shape == {"hidden": 128, "depth": 3, "dtype": "float32"}
+    assert model.schedule == Schedule.linear(1000) and model.shape == {"hidden": None, "depth": None, "fourier": None, "dtype": "float32"}
     assert (model.step, model.losses, model.about) == (0, [], {})
 
 
@@ -245,8 +245,8 @@ def test_a_checkpoint_holds_the_settings(tmp_path):
     model = DDPM(Schedule.cosine(7), 5, 3, fourier=1, dtype="float64").fit(MOONS, 3, 4, rng=0)
     model.save(tmp_path / "m.npz")
     again = DDPM.load(tmp_path / "m.npz")
-    assert again.shape == model.shape == {"hidden": 5, "depth": 3, "dtype": "float64"}
-    assert again.net.fourier == again.fourier == 1 and again.schedule == model.schedule and again.optimizer.t == 3
+    assert again.shape == model.shape == {"hidden": 5, "depth": 3, "fourier": 1, "dtype": "float64"}
+    assert again.net.fourier == 1 and again.schedule == model.schedule and again.optimizer.t == 3
     for name in ("m", "v"):
         assert (getattr(again.optimizer, name) == getattr(model.optimizer, name)).all()
     with np.load(tmp_path / "m.npz") as file:
