@@ -47,7 +47,7 @@ class Features:
 
     def write_x(self, xt: Any, t: Any, out: Any) -> None:
         """Write what A_0 has of x_t, (B, d), into `out`."""
-        x = self.xp.multiply(self.known[t], xt, out=out[:, :self.dim])
+        x = self.xp.multiply(self.xp.take(self.known, t, axis=0), xt, out=out[:, :self.dim])
         if len(self.phase):
             angles = ((x @ self.directions)[:, :, None] * self.octaves).reshape(len(xt), len(self.phase))
             self.xp.sin(angles + self.phase, out=out[:, self.dim:])

@@ -132,12 +132,8 @@ class MLP:
         self.xp = xp = device_module(device)
         self.schedule, self.device = schedule, device
         self.variances = np.ones(dim) if variances is None else check_variances(variances, dim)
-
-        lam = np.maximum(self.variances, 1e-30)                                     # 0/0 at t = 0
-        abar, rest = schedule.alpha_bars[:, None], schedule.one_minus_alpha_bars[:, None]
-        v = abar * lam + rest                                                       # row t is Var x_t
-        known, guess, doubt = np.sqrt(abar) * lam / v, np.sqrt(rest) / v, np.sqrt(abar * lam / v)
-        self.guess, self.doubt = (xp.asarray(a, dtype=self.dtype) for a in (guess, doubt))
+        known, guess, doubt = gaussian_answer(schedule, self.variances)
+        self.guess, self.doubt = (xp.asarray(table, dtype=self.dtype) for table in (guess, doubt))
         self.features = Features(xp, self.dtype, schedule, known, fourier, self.directions)
         self.parameters = zeros(xp, (sum(m * n for m, n in self.shapes),), self.dtype)
         self.weights = self.split(self.parameters)
@@ -187,7 +183,8 @@ class MLP:
         arrays = getattr(self._last, "arrays", None)
         if arrays is None or arrays.batch != len(xt):
             arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(xt), self.shapes)
-        rows, arrays.doubt = arrays.rows, self.xp.take(self.doubt, t, axis=0)                 # sd[eps | x_t], kept for the backward pass
+        rows, guess = arrays.rows, self.xp.take(self.guess, t, axis=0)
+        arrays.doubt = doubt = self.xp.take(self.doubt, t, axis=0)      # kept for the backward pass
         A_0, W_1 = self._first_layer(arrays.A[0], xt, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
 
@@ -195,7 +192,7 @@ class MLP:
             matmul(A[l - 1], W[l], out=Z[l])                            # Z_l = A_{l-1} W_l
             arrays.apply(g, l)                                          # A_l = g(Z_l), in the memory of Z_l
         F = A[-1] @ W[-1]                                               # F = A_L W_{L+1}
-        return axpby(self.guess[t], xt, arrays.doubt, F[rows])          # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
+        return axpby(guess, xt, doubt, F[rows])                         # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
 
     def backward(self, grad_out: Any, out: Any = None) -> Any:
         """The gradient of L for all parameters, from grad_out = dL/d eps_hat of the last forward pass.
@@ -257,6 +254,17 @@ def _copy(dim: int, hidden: int, depth: int, schedule: Schedule, variances: Arra
               dtype=dtype, device=device)
     net.parameters[...] = p
     return net
+
+
+def gaussian_answer(s: Schedule, variances: Array) -> tuple[Array, Array, Array]:
+    """What x_t is multiplied by in E[x_0 | x_t] and E[eps | x_t], and sd[eps | x_t], for x_0 ~ N(0, diag lambda).
+
+    Three (T+1, d) tables, with the row t for x_t.
+    """
+    lam = np.maximum(variances, 1e-30)                                  # 0/0 at t = 0
+    abar, rest = s.alpha_bars[:, None], s.one_minus_alpha_bars[:, None]
+    v = abar * lam + rest                                               # Var x_t
+    return np.sqrt(abar) * lam / v, np.sqrt(rest) / v, np.sqrt(abar * lam / v)
 
 
 def layer_shapes(dim: int, hidden: int, depth: int, fourier: int, directions: int) -> list[tuple[int, int]]:

@@ -106,12 +106,13 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
             eps_hat = predict(denoiser, x.copy(), t)
             if second_order:
                 eps_hat, before = middle(s, t, r, eps_hat, before), (t, eps_hat)
-            if clip is None:
+            if clip is None and a < 1e3:
                 x = axpby(a, x, -b, eps_hat)
-            else:   # clip the predicted x_0, then noise it again as far as r; what is below 1e-30 is no divisor
+            else:   # predict x_0, clip it, and noise it again as far as r; beside a large a, b would have no digits of c
                 x0 = axpby(1.0, x, -s.noise(t, x), eps_hat) / max(s.signal(t, x), 1e-30)
-                x0 = clip(x0) if callable(clip) else x0.clip(low, high)
-                eps_hat = axpby(1.0, x, -s.signal(t, x), x0) / max(s.noise(t, x), 1e-30)
+                if clip is not None:
+                    x0 = clip(x0) if callable(clip) else x0.clip(low, high)
+                    eps_hat = axpby(1.0, x, -s.signal(t, x), x0) / max(s.noise(t, x), 1e-30)
                 x = axpby(s.signal(r, x), x0, c, eps_hat)
             if sigma > 0:
                 x = axpby(1.0, x, sigma, standard_normal(rng, (n, dim), dtype) if z is None else z[t])

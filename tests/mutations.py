@@ -32,7 +32,7 @@ schedule.py | return axpby(a, xt, -b, eps) | return (xt - b / a * eps) / self.si
 gaussian.py | return 0.5 * ((mean_q - mean_p) ** 2 / variance_p + (e - log_ratio)).sum(-1) | return 0.5 * (((mean_q - mean_p) ** 2 / variance_p).sum(-1) + (e - log_ratio)) | d dropped in KL's constant | test_step_2 or test_step_3 or test_step_6
 gaussian.py | + xp.log(2 * math.pi * xp.asarray(variance))).sum(-1) | ).sum(-1) - 0.5 * xp.log(2 * math.pi * xp.asarray(variance)) | d dropped in the normaliser | test_step_2 or test_step_3 or test_step_6
 diffusion.py | terms[0] = -gaussian.kl(*s.q_mean_variance(x0, s.T), 0.0, 1.0) | m, v = s.q_mean_variance(x0, s.T); terms[0] = -0.5 * ((m**2).sum(-1) + v - 1 - math.log(v)) | d dropped in the prior | test_step_2 or test_step_3 or test_step_6
-diffusion.py | (abar**2 * x0.shape[1] + abar * rest | (abar**2 + abar * rest | d dropped in the control variate's mean | test_step_2 or test_step_3 or test_step_6
+diffusion.py | - (of_eps**2 + of_x0**2)).sum(-1) | ).sum(-1) - (of_eps**2 + of_x0**2)[..., 0] | d dropped in the control variate's mean | test_step_2 or test_step_3 or test_step_6
 gaussian.py | ((x - mean) ** 2 / variance + xp.log | ((x - mean) ** 2 / variance - xp.log | the sign of the normaliser
 gaussian.py | 0.5 * ((mean_q - mean_p) ** 2 / variance_p | 0.5 * ((mean_q - mean_p) ** 2 / variance_q | KL the other way round
 gaussian.py | (e - log_ratio)).sum(-1) | (e + log_ratio)).sum(-1) | a sign in KL
@@ -64,8 +64,11 @@ schedule.py | np.sin(a + b) / np.cos(a) ** 2 | np.sin(a + b) / np.cos(b) ** 2 | 
 schedule.py | (values - added)\n | 0\n | sums without compensation
 mlp.py | slope = 2 - u | slope = 1 - u | tanh for its square in g'
 mlp.py | slope += u | slope += 1 | 1 for 1 + tanh in g'
-mlp.py | multiply(arrays.signal, d_eps_hat, | multiply(1.0, d_eps_hat, | the factor of F forgotten backwards
-mlp.py | axpby(noise, xt, signal, F[rows]) | axpby(signal, xt, noise, F[rows]) | signal and noise exchanged
+mlp.py | multiply(arrays.doubt, d_eps_hat, | multiply(1.0, d_eps_hat, | the factor of F forgotten backwards
+mlp.py | axpby(guess, xt, doubt, F[rows]) | axpby(doubt, xt, guess, F[rows]) | the first term's factor and F's exchanged
+mlp.py | np.sqrt(abar) * lam / v, np.sqrt(rest) / v | np.sqrt(abar) / v, np.sqrt(rest) / v | lambda forgotten in E[x_0]
+mlp.py | np.sqrt(abar * lam / v) | abar * lam / v | a variance for a deviation in F's factor
+mlp.py | v = abar * lam + rest | v = abar * lam**2 + rest | a deviation taken for a variance
 mlp.py | W_1[-1:] + tau[t] @ W_1[:k] | W_1[-1:] | the time features forgotten
 mlp.py | math.sqrt(2 / len(block)) / 2 | math.sqrt(2 / len(block)) | He's deviation not halved
 optim.py | v += g * g | v += g | g for g^2
@@ -77,13 +80,16 @@ backend.py | u *= -2 | u *= -1 | the 2 of Box and Muller
 diffusion.py | residual = predict(net, xt, t) - eps | residual = predict(net, xt, t) - x0 | x_0 for eps in the loss
 diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (1 / residual.size) * weighted | the 2 of the derivative
 diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (2 / residual.size) * residual | the weight left out of the gradient
-diffusion.py | sigma = math.sqrt(s.betas[t]) | sigma = s.betas[t] | a variance for a deviation in the sampler
-diffusion.py | and eta == 1 and r > 0: | and eta == 1: | noise in the last step
+samplers.py | sigma = math.sqrt(s.betas[t]) | sigma = s.betas[t] | a variance for a deviation in the sampler
+samplers.py | variance == "beta" and r > 0: | variance == "beta": | noise in the last step
+samplers.py | half = (phi_r - phi_t) / (2 * (phi_t - phi_q)) | half = (phi_r - phi_t) / (phi_t - phi_q) | the end of the step for its middle
+samplers.py | [[q, t, r]].tolist() | [[t, q, r]].tolist() | two times exchanged
+samplers.py | s.noise(times[0], x) / 2 | s.noise(times[0], x) | all of the noise in the first step up
 diffusion.py | s.q_mean_variance(x0, s.T), 0.0 | s.q_mean_variance(x0, s.T - 1), 0.0 | T-1 for T in the prior
 diffusion.py | float(s.reverse_eps_coefs[t])**2 / (2 * sigma2) | float(s.loss_weights[t]) | the weight of beta_t for that of rho_t
-diffusion.py | axpby(abar, eps, -math.sqrt(abar * rest), x0) | axpby(abar, eps, math.sqrt(abar * rest), x0) | a sign in the control variate
-diffusion.py | weight * known_error(s, x0, t, eps) | -weight * known_error(s, x0, t, eps) | the control variate added twice
-diffusion.py | known_error(s, x0, t, eps)) / n | known_error(s, x0, t, eps)) | n draws summed
+diffusion.py | axpby(of_eps, eps, -1.0, of_x0) | axpby(of_eps, eps, 1.0, of_x0) | a sign in the control variate
+diffusion.py | weight * known_error(s, x0, t, eps, lam) | -weight * known_error(s, x0, t, eps, lam) | the control variate added twice
+diffusion.py | known_error(s, x0, t, eps, lam)) / n | known_error(s, x0, t, eps, lam)) | n draws summed
 oracle.py | total = signal**2 * lam + noise**2 | total = lam + noise**2 | C_k without abar
 oracle.py | x - signal * m, axes) | x - signal**2 * m, axes) | abar for sqrt(abar) in a mean
 oracle.py | xp.log(w) - 0.5 * (y**2 / total + | xp.log(w) - 0.5 * (y**2 / total - | the sign of the normaliser

@@ -1,0 +1,110 @@
+"""Few steps, from anywhere, and both ways."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest import approx
+
+from npddpm import DDPM, GaussianMixture, Schedule, data, encode, sample, trajectory
+from npddpm.evaluate import energy_distance
+from npddpm.samplers import few_times
+
+S = Schedule.linear(1000)
+WIDE = GaussianMixture([1, 2, 1], [[-1.5, 0], [1, 0.5], [0, -1]], [[0.3, 0.1], [0.2, 0.2], [0.1, 0.1]])
+
+
+def test_twenty_steps_are_as_good_as_a_thousand():
+    """Eight Gaussians with the exact denoiser: no farther from fresh points than real ones are; DDIM is with a few more."""
+    law = data.GAUSSIANS
+    fresh, real = law.sample(4000, 1), law.sample(2000, 2)
+    x_T = np.random.default_rng(0).standard_normal((2000, 2))
+    drawn = [sample(law.denoiser(S), S, 2000, 2, x_T=x_T, **options) for options in ({"steps": 20}, {"steps": 20, "eta": 0.0})]
+    usual, (few, ddim) = energy_distance(real, fresh), (energy_distance(x, fresh) for x in drawn)
+    assert few < usual + 0.002 and few < ddim - 0.0002
+
+
+@pytest.mark.parametrize("schedule", [S, Schedule.cosine(1000)])
+def test_the_error_is_of_second_order(schedule):
+    """Fourfold and more from 10 to 20 to 40 steps, beside the whole flow; DDIM's error halves."""
+    x_T = np.random.default_rng(0).standard_normal((300, 2))
+    best = WIDE.denoiser(schedule)
+    flow = sample(best, schedule, 300, 2, x_T=x_T, steps=1000)
+    errors = [np.sqrt(((sample(best, schedule, 300, 2, x_T=x_T, steps=n) - flow) ** 2).mean()) for n in (20, 40, 80)]
+    ddim = [np.sqrt(((sample(best, schedule, 300, 2, x_T=x_T, steps=few_times(1000, n, 1.5), eta=0.0) - flow) ** 2).mean())
+            for n in (20, 40, 80)]
+    assert errors[0] > 3.2 * errors[1] > 3.2**2 * errors[2]
+    assert ddim[0] < 2.5 * ddim[1] < 2.5**2 * ddim[2] and errors[2] < 0.1 * ddim[2]
+
+
+@pytest.mark.parametrize("schedule", [S, Schedule.cosine(1000)])
+def test_encoding_is_undone_by_sampling(schedule):
+    """The way up and down again, whose error falls fourfold and more when the steps double."""
+    x, best = WIDE.sample(200, 0), WIDE.denoiser(schedule)
+    errors = []
+    for n in (20, 40, 80):
+        x_T = encode(best, schedule, x, steps=n)
+        errors.append(np.sqrt(((sample(best, schedule, 200, 2, x_T=x_T, steps=n) - x) ** 2).mean()))
+    assert errors[0] > 3.2 * errors[1] > 3.2**2 * errors[2] and errors[2] < 2e-3
+    assert energy_distance(encode(best, schedule, WIDE.sample(2000, 1), 50), np.random.default_rng(0).standard_normal((2000, 2))) < 0.003
+
+
+def test_a_gaussian_by_hand():
+    """For N(0, v) the flow keeps x_t in proportion to the deviation of x_t, up and down."""
+    v, law = 0.3, GaussianMixture([1], [[0.0]], [0.3])
+    x_T = np.array([[1.3], [-0.4]])
+    deviation = np.sqrt(S.alpha_bars * v + S.one_minus_alpha_bars)
+    for t, x in trajectory(law.denoiser(S), S, 2, 1, x_T=x_T, steps=100):
+        assert x == approx(x_T * deviation[t] / deviation[1000], rel=2e-3)
+    assert encode(law.denoiser(S), S, x, 100) == approx(x_T, rel=1e-3)
+
+
+@given(st.integers(1, 3000), st.data())
+def test_times_fall_from_the_start_to_one(start, draw):
+    n = draw.draw(st.integers(1, start))
+    power = draw.draw(st.sampled_from([1.0, 1.5]))
+    times = few_times(start, n, power)
+    assert len(times) == n and times[0] == start and times[-1] >= 1 and (np.diff(times) < 0).all()
+    if n == start:
+        assert times == list(range(start, 0, -1))
+
+
+def test_a_noised_input_is_denoised():
+    """From x_t at t, with Algorithm 2 and with few steps: the samples are draws of x_0 given x_t."""
+    law = GaussianMixture([1], [[0.0]], [1.0])
+    xt = np.full((4000, 1), 0.8)
+    for options in ({}, {"eta": 1.0, "steps": 200}):
+        x0 = sample(law.denoiser(S), S, 4000, 1, 0, x_T=xt, start=300, **options)
+        assert x0.mean() == approx(S.sqrt_alpha_bars[300] * 0.8, abs=0.05)
+        assert x0.var() == approx(S.one_minus_alpha_bars[300], rel=0.1)
+    assert [t for t, _ in trajectory(law.denoiser(S), S, 4000, 1, 0, x_T=xt, start=300, steps=3)] == [300, 164, 58, 0]
+    for start in (0, 1001, 2.5):
+        with pytest.raises(ValueError, match="start must be"):
+            trajectory(law.denoiser(S), S, 1, 1, start=start)
+
+
+def test_clip_with_few_steps_and_by_a_function():
+    x = sample(WIDE.denoiser(S), S, 500, 2, 0, steps=10, clip=(-0.5, 0.75))
+    assert x.min() == approx(-0.5) and x.max() == approx(0.75)
+    assert (sample(WIDE.denoiser(S), S, 500, 2, 0, steps=10, clip=lambda x0: x0.clip(-0.5, 0.75)) == x).all()
+
+
+def test_schedules_whose_signal_is_lost():
+    """sqrt(abar_T) is 0, so that phi_T is pi/2, twice: no NaN, in either precision."""
+    s = Schedule(np.full(1000, 0.9))
+    x = sample(lambda x, t: s.sqrt_one_minus_alpha_bars[t] * x, s, 500, 1, 0, steps=30)
+    assert s.alpha_bars[-1] == 0 and x.std() == approx(1, abs=0.1)
+
+
+def test_a_model_encodes_and_continues():
+    x = data.load("moons", 600)
+    model = DDPM(Schedule.linear(100), 64, 2).fit(x, steps=800, rng=0)
+    z = model.encode(x, steps=50)
+    assert z.shape == (600, 2) and model.sample(600, x_T=z, steps=50) == approx(x, abs=0.1)
+    many = np.tile(z, (5, 1))                   # in chunks of 2500
+    assert model.sample(3000, x_T=many, steps=50)[2500:2600] == approx(x[100:200], abs=0.1)
+    noisy = model.schedule.q_sample(model.axes.standardize(x), 20, np.random.default_rng(0).standard_normal((600, 2)))
+    cleaned = model.sample(600, rng=0, x_T=noisy, start=20)
+    assert energy_distance(cleaned, x) < 0.3 * energy_distance(model.axes.restore(noisy), x)
+    with pytest.raises(ValueError, match=r"x_T must have shape \(5, 2\), got \(600, 2\)"):
+        model.sample(5, x_T=z)
