@@ -240,23 +240,28 @@ q_posterior | return betas[t - 1] * (1 - previous(betas, t)) | return betas[t - 
 q_posterior | math.sqrt(before) * beta | math.sqrt(abar) * beta | t where t-1 belongs, in sqrt(abar_{t-1})
 q_posterior | math.sqrt(1 - beta) * (1 - before) | (1 - beta) * (1 - before) | alpha_t where sqrt(alpha_t)
 q_posterior | if t > 1 else 1.0 | if t > 0 else 1.0 | the last entry where abar_0 = 1
+q_posterior | if t > 1 else 1.0 | if t > 1 else 0.0 | 0 where abar_0 = 1 belongs
 q_posterior | mean, posterior_variance(betas, t) | mean, math.sqrt(posterior_variance(betas, t)) | a deviation where the variance
 predict_x0 | eps) / math.sqrt(abar) | eps) / math.sqrt(1 - betas[t - 1]) | alpha_t where abar_t
 predict_x0 | (xt - math.sqrt(1 - abar) | (xt + math.sqrt(1 - abar) | a sign
+predict_x0 | (xt - math.sqrt(1 - abar) * eps) / math.sqrt(abar) | xt / math.sqrt(abar) - (1 / abar - 1) * eps | 1 / abar_t - 1 where sqrt(1 / abar_t - 1)
 reverse_mean | / math.sqrt(1 - beta)\n | / math.sqrt(abar)\n | 1/sqrt(abar_t) where 1/sqrt(alpha_t)
 reverse_mean | beta / math.sqrt(1 - abar) * eps | beta / (1 - abar) * eps | 1 - abar_t where sqrt(1 - abar_t)
 reverse_mean | beta / math.sqrt(1 - abar) * eps | math.sqrt(beta) * eps | alpha_t where the product abar_t
 reverse_step | z if t > 1 else mean | z | noise added in the last step
+reverse_step | z if t > 1 else mean | z * (1 if t > 1 else 0.5) | the weight of z alone is wrong, at t = 1 alone
 reverse_step | math.sqrt(sigma2) * z | sigma2 * z | sigma^2 where sqrt(sigma^2)
 reverse_step | denoiser(xt, t))\n    sigma2 | denoiser(xt, t - 1))\n    sigma2 | the denoiser asked at t-1
 reverse_step | else posterior_variance(betas, t)\n | else betas[t - 1]\n | beta_t where rho_t
 ddim_step | sigma = eta * | sigma = np.sqrt(eta) * | eta where eta^2
 ddim_step | abars[s] - sigma**2 | abars[s] | sigma^2 not taken off
+ddim_step | abars[s] - sigma**2 | abars[t] - sigma**2 | t where s belongs, in 1 - abar_s
 ddim_step | (1 - abars[t] / abars[s])) | betas[t - 1]) | right for s = t-1 alone
 times | T - i * T // n | T - 1 - i * T // n | counted from 0
 sample | noise[t], variance) | noise[t - 1], variance) | row t-1 of noise
 sample | reversed(range(1, | reversed(range(2, | the last step
 loss_weights | (2 * (1 - betas) | ((1 - betas) | 2 left out
+loss_weights | (1 - alpha_bars(betas))) | (1 - alpha_bars(betas)) ** 2) | (1 - abar_t)^2 where 1 - abar_t
 loss_weights | (2 * (1 - betas) * (1 | (2 * alpha_bars(betas) * (1 | abar_t where alpha_t
 variational_bound | return -total | return total | an upper bound
 variational_bound | + d / 2 * math.log(2 * math.pi | + 1 / 2 * math.log(2 * math.pi | the slip of step 6
@@ -285,6 +290,18 @@ def test_a_slip_is_caught_and_named(function, old, new, words):
     wrong = failures(small_with(old, new), function)
     assert wrong, "not caught"
     assert any(words in (r.looks_like or "") for r in wrong), [str(r) for r in wrong]
+
+
+def test_what_calls_a_wrong_function_is_said_to_share_its_slip():
+    """Where 1/abar_t - 1 lacks its root, the step to x_{t-1} could as well have abar_t for 1 - abar_t in its mean."""
+    slip = next(s for s in MADE if s[3].startswith("1 / abar_t - 1 where"))
+    wrong = small_with(*slip[1:3])
+
+    def reverse_step(betas, denoiser, xt, t, z, variance):
+        return small_ddpm.q_posterior(betas, wrong.predict_x0(betas, xt, t, denoiser(xt, t)), xt, t)[0] + (
+            (t > 1) * math.sqrt(betas[t - 1]) * z)
+    found = failures(SimpleNamespace(predict_x0=wrong.predict_x0, reverse_step=reverse_step), "predict_x0", "reverse_step")
+    assert found[1].looks_like == found[0].looks_like + ", in predict_x0"
 
 
 def test_the_smallest_example_has_round_numbers():
@@ -384,7 +401,9 @@ def test_the_section_check_your_own(name, slip, right, tmp_path, capsys):
     shown = [line for i, line in enumerate(lines) if "FAIL" in line or (i and "FAIL" in lines[i - 1])]
     assert status == 1 and shown == answer.splitlines()
     assert code.count(slip) == 1
-    assert run(tmp_path, capsys, code.replace(slip, right))[0] == 0
+    (tmp_path / name).write_text(code.replace(slip, right), encoding="utf-8")
+    wrong = {line.split()[2 if line.startswith("step") else 1] for line in answer.splitlines() if "FAIL" in line}
+    assert failures(testing.load(tmp_path / name), *wrong) == []
 
 
 def test_the_table_of_other_implementations_is_the_one_measured():
