@@ -173,7 +173,6 @@ def edits(text: str) -> list[tuple[str, str]]:
 
 
 INDICES = {"t": ["t - 1", "t - 1 or -1", "t + 1", "s"], "t - 1": ["t", "t - 1 or -1", "t - 1 or 1"], "s": ["t", "t - 1"], "T": ["T - 1"]}
-
 AT_1 = {"t - 1 or -1": "t-1 (at t = 1 the last entry)", "t - 1 or 1": "t-1 (at t = 1 the first entry)"}
 
 

@@ -61,8 +61,8 @@ class Result:
     """What one check found.
 
     `verdict` is "pass", "fail" or "skipped"; `digits` the decimal digits that are right in the worst of the examples
-    that count; `example`, `got` and `exact` describe a failure, `looks_like` the slip that explains it; `note` what is
-    reported and fails nobody.
+    that count; `example`, `got` and `exact` describe a failure, `looks_like` the slip that explains it, or else where to
+    look; `note` what is reported and fails nobody.
     """
 
     step: str

@@ -100,6 +100,7 @@ def test_other_ways_to_write_a_formula_agree():
         form = slips.made(**{function: slips.text_of(function).replace(old, new)})
         for t, s in ((4, 2), (1, 0)):
             fixed = {"t": t, "s": s, "eta": 0.5, "denoiser": testing.GaussianDenoiser(betas, 1.0, 0.5), "betas": betas}
+            fixed["noise"] = rng.standard_normal((5, 2, 2))
             args = [testing.exact(fixed.get(name, rng.standard_normal((2, 2)))) if name != "betas" else betas
                     for name in testing.signature(function)]
             with testing.localcontext(reference.CONTEXT):
