@@ -3,16 +3,15 @@
 import decimal
 import math
 from decimal import Decimal
-from itertools import accumulate, product
-from operator import mul
+from itertools import product
 
 import numpy as np
 from hypothesis import strategies as st
 
 from npddpm import Schedule
+from npddpm.reference import DIGITS, PI, exact, tables  # noqa: F401
 
-decimal.getcontext().prec = 60
-PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494")
+decimal.getcontext().prec = DIGITS
 
 
 def reals(low, high):
@@ -80,20 +79,12 @@ def log_normal(x, mean, variance):
 
 # ---- exact values
 
-@np.vectorize(otypes=[object])
-def exact(x):
-    """The numbers of an array as they are: every double is a decimal."""
-    return Decimal(float(x))
-
-
 class Exact:
-    """The numbers of a schedule to 60 digits: abar_t is multiplied out, 1 - abar_t a mere difference."""
+    """The numbers of a schedule to 60 digits, from `reference.tables`; what follows from them is by another way there."""
 
     def __init__(self, schedule):
         self.T = schedule.T
-        self.beta = [Decimal(float(beta)) for beta in schedule.betas]
-        self.alpha = [1 - beta for beta in self.beta]
-        self.abar = list(accumulate(self.alpha, mul))
+        self.beta, self.alpha, self.abar = tables(schedule.betas[1:])
 
     def forward(self, t):
         """Scale and variance of q(x_t | x_0)."""
