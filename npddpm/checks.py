@@ -227,7 +227,8 @@ def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
     if x.dtype.kind in "iu" and x.size and max(int(x.max()), -int(x.min())) > 2**53:
         raise ValueError(f"{name} must hold integers of at most 2^53, which float64 does not round, "
                          f"got {max(x.max(), x.min(), key=lambda i: abs(int(i)))}")
-    out: Array = x.astype(np.float64)
+    with np.errstate(over="ignore"):        # a long double becomes infinite
+        out: Array = x.astype(np.float64)
     bad = np.argwhere(~np.isfinite(out))
     if len(bad):
         row, column = bad[0]
