@@ -256,6 +256,8 @@ COMMANDS = {
     "sample good.npz -n 0": "n must be",
     "sample good.npz --steps 21": "steps must be at most 20, got 21",
     "sample good.npz --eta 2": "eta must lie in [0, 1]",
+    "sample good.npz --steps 5 --variance posterior": "--variance has no effect with --steps, or --eta below 1: leave it out",
+    "sample good.npz --eta 0.5 --variance beta": "--variance has no effect with --steps, or --eta below 1: leave it out",
     "sample good.npz --out none/x.npy": "cannot write none/x.npy",
     "sample good.npz --out x.csv": "cannot write x.csv: name a .npy file",
     "sample text.csv": "cannot read text.csv: it is no NumPy file (.npy or .npz)",
