@@ -17,10 +17,12 @@ from . import gaussian
 from .backend import axpby, device_module, generator, get_array_module, standard_normal
 from .checks import (
     Denoiser,
-    check_alike,
+    check_array,
+    check_backward,
     check_choice,
     check_clip,
     check_count,
+    check_entries,
     check_finite,
     check_real,
     check_rows,
@@ -64,9 +66,11 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     ValueError
         If shapes disagree, the batch is empty, a time lies outside 0..T, or `weighting` is unknown.
     TypeError
-        If `s` is no Schedule, t not made of ints, an array not of numbers, or `net` cannot be called.
+        If `s` is no Schedule, t not made of ints, an array not of numbers, or `net` cannot be called or has no
+        backward pass.
     """
     check_type("s", s, Schedule)
+    check_backward(net)
     check_choice("weighting", weighting, "simple", "elbo")
     xt = s.q_sample(x0, t, eps)
     check_rows("x0", xt)
@@ -121,9 +125,10 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     Raises
     ------
     ValueError
-        At once if an argument is out of range; on the way if the denoiser returns another shape than it is given.
+        At once if an argument is out of range, or x_T or noise that is used NaN or infinite; on the way if the denoiser returns another shape than it is given.
     TypeError
-        If `s` is no Schedule, or `rng` nothing that a generator is made from; on the way if `denoiser` cannot be called.
+        If `s` is no Schedule, x_T or noise no real numbers, or `rng` nothing that a generator is made from; on the way if
+        `denoiser` cannot be called.
     RuntimeError
         If the denoiser's device is "gpu" and there is none.
     """
@@ -134,9 +139,11 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     times = subsequence(s.T, steps)
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
     low, high = (None, None) if clip is None else (xp.asarray(v, dtype=dtype) for v in check_clip(clip, dim))
-    z = None if noise is None else check_shape("noise", xp.asarray(noise, dtype=dtype), s.T + 1, n, dim)
+    z: Any = None if noise is None else check_shape("noise", check_array("noise", noise, xp, dtype), s.T + 1, n, dim)
+    for t in times[:-1] if noise is not None else []:
+        check_entries(f"noise[{t}]", z[t])
     rng = generator(rng, xp)
-    x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else xp.asarray(x_T, dtype=dtype)
+    x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else check_entries("x_T", check_array("x_T", x_T, xp, dtype))
     check_shape("x_T", x_T, n, dim)
 
     def reverse(x: Any) -> Iterator[tuple[int, Any]]:
@@ -187,12 +194,12 @@ def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None,
     Raises
     ------
     FloatingPointError
-        If the denoiser makes NaN or infinity of it.
+        If the denoiser makes NaN or infinity of it, or x_T is too large.
     """
     x = None
     for _, x in trajectory(denoiser, s, n, dim, rng, **options):
         pass
-    return check_finite(x)
+    return check_finite(x, x_T=options.get("x_T"))
 
 
 def subsequence(T: int, steps: int | Sequence[int] | None) -> list[int]:
@@ -253,11 +260,11 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     Raises
     ------
     ValueError
-        If x0 is not (B, d), `variance` is unknown, n is no int of at least 1, or the denoiser returns another shape.
+        If x0 is not (B, d) finite numbers, `variance` is unknown, n is no int of at least 1, or the denoiser returns another shape.
     TypeError
-        If `s` is no Schedule, x0 holds no numbers, `denoiser` cannot be called, or `rng` makes no generator.
+        If `s` is no Schedule, x0 holds no real numbers, `denoiser` cannot be called, or `rng` makes no generator.
     FloatingPointError
-        If the denoiser returns NaN or infinity.
+        If the denoiser returns NaN or infinity, or x0 is too large.
 
     Notes
     -----
@@ -273,9 +280,8 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     """
     check_type("s", s, Schedule)
     check_choice("variance", variance, "beta", "posterior")
-    x0, = check_alike(x0=x0)
     xp, n = get_array_module(x0), check_count("n", n)
-    x0 = check_shape("x0", xp.asarray(x0, dtype=np.float64), "B", "d")
+    x0 = check_entries("x0", check_shape("x0", check_array("x0", x0, xp, np.float64), "B", "d"))
     rng = generator(rng, xp)
     terms = xp.zeros((s.T + 1, len(x0)))
     terms[0] = -gaussian.kl(*s.q_mean_variance(x0, s.T), 0.0, 1.0)
@@ -290,7 +296,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
             term = -gaussian.kl(*s.q_posterior(x0, xt, t), mu, sigma2)
         weight = float(s.reverse_eps_coefs[t])**2 / (2 * sigma2)    # |mu~ - mu|^2 = reverse_eps_coefs^2 |eps - eps_hat|^2
         terms[t] += (term + weight * known_error(s, x0, t, eps)) / n
-    return Bound(check_finite(terms.sum(0)), terms)
+    return Bound(check_finite(terms.sum(0), x0=x0), terms)
 
 
 def known_error(s: Schedule, x0: Any, t: int, eps: Any) -> Any:

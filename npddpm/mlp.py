@@ -23,7 +23,7 @@ import threading
 from typing import Any
 
 from .backend import axpby, device_module, elementwise, generator
-from .checks import MOST_LAYERS, MOST_OCTAVES, check_count, check_dtype, check_shape, check_type
+from .checks import MOST_LAYERS, MOST_OCTAVES, check_array, check_count, check_dtype, check_shape, check_type
 from .features import Features, count_features
 from .layout import Workspace, matmul, zeros
 from .schedule import Schedule
@@ -143,9 +143,9 @@ class MLP:
         ValueError
             If xt is not (B, d), t not one time for each row, or a time out of 0..T.
         TypeError
-            If t is not made of ints.
+            If t is not made of ints, or xt not of numbers, or of complex ones where the network is real.
         """
-        xt = check_shape("xt", self.xp.asarray(xt, dtype=self.dtype), "B", self.dim)
+        xt = check_shape("xt", check_array("xt", xt, self.xp, self.dtype), "B", self.dim)
         noise, signal = self.schedule.noise(t, xt), self.schedule.signal(t, xt)
         arrays = getattr(self._last, "arrays", None)
         if arrays is None or arrays.batch != len(xt):
