@@ -90,7 +90,7 @@ oracle.py | xp.log(w) - 0.5 * (y**2 / total + | xp.log(w) - 0.5 * (y**2 / total 
 oracle.py | return -(_softmax(log_joint) | return (_softmax(log_joint) | the sign of the score
 oracle.py | * np.sqrt(self.variances[k])\n | * self.variances[k]\n | a variance for a deviation in sampling
 oracle.py | self.weights @ (signal**2 * self.variances / (signal | self.weights @ (noise**2 / (signal | the other share in the least loss
-oracle.py | found = float(known + self.weights @ mean) | found = float(known) | what is lost by not knowing k, forgotten
+oracle.py | found = float(known + mean.mean()) | found = float(known) | what is lost by not knowing k, forgotten
 oracle.py | or error > tolerance * found: | or False: | a tolerance that is not kept
 """.strip().splitlines()]
 
