@@ -124,13 +124,13 @@ def test_the_quadrature_is_that_of_another():
 
 
 def test_a_rare_wide_component_takes_few_draws(monkeypatch):
-    """Draws from the components alone hardly ever come where the two are mistaken for each other, and stop too early."""
+    """The first ten thousand are enough for a hundredth. Without the weights p / q it takes five times as many."""
     monkeypatch.setattr(oracle, "BATCH", 20_000)
-    law, drawn = MIXTURES["the same in the plane"][0], []
+    law, drawn = GaussianMixture([1e-4, 1], [[0, 0], [0, 0]], [1, 1e-6]), []
     components = law._components
     monkeypatch.setattr(law, "_components", lambda x, *at: drawn.append(len(x)) or components(x, *at), raising=False)
     found = np.array([law.least_loss(LINEAR, 300, seed, 0.01) for seed in range(10)])
-    assert np.sqrt(((found / least_loss_by_quadrature(law, LINEAR, 300) - 1) ** 2).mean()) < 0.015 and sum(drawn) < 10 * 50_000
+    assert np.sqrt(((found / least_loss_by_quadrature(law, LINEAR, 300) - 1) ** 2).mean()) < 0.01 and sum(drawn) < 120_000
 
 
 @pytest.mark.parametrize("tolerance", [3e-3, 1e-3])
