@@ -40,8 +40,8 @@ def write_whole(path: str | os.PathLike[str], place: Callable[[Path, Path], None
     OSError
         If the file cannot be written, or what is there is no regular file.
     """
-    target = follow(path)
     with explained(path):
+        target = follow(path)
         before = regular(target)
         temporary, file = temporary_beside(target)
         try:
@@ -102,8 +102,9 @@ class Outputs:
 
     def lost(self, path: str | os.PathLike[str]) -> bool:
         """Whether another file stands where one's own was."""
-        target = follow(path)
-        return target in self._own and target.exists() and self._own[target] != stamp(target.stat())
+        with explained(path):
+            target = follow(path)
+            return target in self._own and target.exists() and self._own[target] != stamp(target.stat())
 
 
 def check_output(path: Path, suffixes: Sequence[str] = (), size: int = 0, **inputs: Any) -> None:
@@ -234,7 +235,8 @@ def open_to_read(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             try:
                 yield file
             except Exception as error:  # noqa: BLE001, one wrong bit leads the zip and npy readers to any class
-                reason = f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+                reason = f"it has no {error}" if isinstance(error, KeyError) else \
+                    getattr(error, "strerror", None) or str(error) or type(error).__name__
                 raise ValueError(f"cannot read {path}: {reason}") from None
     except OSError as error:
         raise OSError(f"cannot read {path}: {error.strerror or error}") from None

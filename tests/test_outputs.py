@@ -147,6 +147,22 @@ def test_what_the_disk_has_no_room_for_is_not_begun(monkeypatch, capsys):
 
 
 @posix
+@pytest.mark.parametrize("command", ["train moons --out m.npz", "sample ../m.npz -n 3", "plot ../m.npz"])
+def test_a_folder_that_has_gone(command, tmp_path, monkeypatch, request, capsys):
+    if command.startswith("plot"):
+        request.getfixturevalue("small_pictures")
+    assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
+    Path("gone").mkdir()
+    monkeypatch.chdir("gone")
+    Path("../gone").rmdir()
+    with pytest.MonkeyPatch.context() as patch:     # at the first save, say
+        patch.setattr("npddpm.__main__.check_output", lambda *_, **__: None)
+        assert main([*command.split(), *(SMALL if "train" in command else [])]) == 2
+    assert re.search(r"\nnpddpm: cannot (write|read) .*m.(npz|png|npy): No such file or directory\n$", "\n" + capsys.readouterr().err)
+    monkeypatch.chdir(tmp_path)
+
+
+@posix
 def test_links_stay_links(capsys):
     Path("far").mkdir()
     Path("far/real.npy").write_bytes(b"mine")
