@@ -213,7 +213,7 @@ def _cells(line: str, separator: str | None) -> list[str]:
 
 def _header(first: list[str], second: Sequence[str] = ()) -> list[str]:
     """The cells of the first line if they are names of columns, else none."""
-    like_numbers = re.compile(r"[-+.,_\d\s]*\d[-+.,_\d\seE%]*|inf|infinity|nan", re.IGNORECASE)
+    like_numbers = re.compile(r"[-+.,_\s]*\d[-+.,_\d\seE%]*|inf|infinity|nan", re.IGNORECASE)
     if not any(map(like_numbers.fullmatch, first)) and not {cell.lower() for cell in first[1:] or first} & MISSING:
         return first
     names = first[1:] if first[0] == "" else first
@@ -232,6 +232,7 @@ def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: lis
     for i, (number, line) in enumerate(rows):
         cells = _cells(line, separator)
         width = width or len(cells)
+        whole = separator == "," and not header and re.fullmatch(r"[-+\d,\s]*", line)
         if len(cells) != width:
             raise ValueError(f"line {number} has {len(cells)} values, the first has {width}")
         for column, cell in enumerate(cells, 1):
@@ -246,13 +247,12 @@ def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: lis
             if re.fullmatch(r"[-+]?\d+", cell) and abs(int(cell[:400])) > 2**53:
                 raise ValueError(f"line {number} holds {cell:.40}, an integer beyond 2^53, which float64 rounds ({where}): "
                                  "leave the column out, or scale it down")
-            if separator == "," and not header and re.fullmatch(r"[-+\d,\s]*", line) and (
-                    cell == "-0" or column % 2 == 0 and re.fullmatch(r"0\d+", cell)):
+            if whole and (cell == "-0" or column % 2 == 0 and re.fullmatch(r"0\d+", cell)):
                 raise ValueError(f"line {number}, {line.strip():.40}, seems to have decimal commas: write decimal points")
 
 
 def _is_number(cell: str) -> bool:
-    return re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity|nan)", cell, re.IGNORECASE | re.ASCII) is not None
+    return re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity|nan)", cell, re.IGNORECASE | re.ASCII) is not None
 
 
 def split(x: Array, holdout: float = 0.2) -> tuple[Array, Array]:

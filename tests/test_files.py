@@ -63,6 +63,14 @@ def test_text_is_read_and_what_was_taken_is_told(text):
     assert (x == X).all() and line.startswith("f.csv: 2 rows of 2") and line.endswith(READ[text])
 
 
+@pytest.mark.parametrize("text", [100_000 * "1" + "x,2\n3,4\n", "a,b\n" + 100_000 * "1" + "x,2\n"])
+def test_long_cells_take_no_square_of_their_length(text):
+    """Which would be minutes."""
+    write(text)
+    with pytest.raises(ValueError, match="which is no number"):
+        load()
+
+
 def test_a_first_column_that_counts_is_told():
     write("0,1.5\n1,2.5\n2,3.5\n")
     x, line = load()
