@@ -209,20 +209,21 @@ def check_array(name: str, x: Any, xp: Any, dtype: Any = None) -> Any:
     kind = array.dtype.kind
     if kind not in "fciu":
         raise TypeError(f"{name} must be an array of numbers, got dtype {array.dtype}")
-    if dtype is None:
-        return array if kind in "fc" else array.astype(np.float64)
+    if array.dtype == dtype or dtype is None and kind in "fc":
+        return array
+    dtype = np.float64 if dtype is None else dtype
     if kind == "c" and dtype != np.complex128:
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     with np.errstate(over="ignore"):    # to infinity
-        return array.astype(dtype, copy=False)
+        return array.astype(dtype)
 
 
 def check_entries(name: str, array: Any) -> Any:
     """Return the array, or raise ValueError for its first entry that is NaN or infinite."""
-    bad = get_array_module(array).argwhere(~get_array_module(array).isfinite(array))
-    if len(bad):
-        place = bad[0].tolist()
-        raise ValueError(f"{name} must be finite, got {array[tuple(place)]} in "
+    if int(get_array_module(array).isfinite(array).sum()) < array.size:
+        host = to_host(array)
+        place = np.argwhere(~np.isfinite(host))[0].tolist()
+        raise ValueError(f"{name} must be finite, got {host[tuple(place)]} in "
                          + ", ".join(map("{} {}".format, ("row", "column"), place)))
     return array
 
