@@ -35,6 +35,7 @@ MOST_COMPARED = 2000  # rows in an energy distance
 DEFAULTS: dict[str, Any] = {"batch_size": 256, "T": 1000, "schedule": "linear", "lr": 1e-3, "seed": 0, "holdout": 0.2}
 LOST: dict[str, Exception] = {}     # standard streams that took no more, and why
 PICTURES = (".png", ".svg", ".pdf")
+NO_DATE: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,7 +69,7 @@ def parser() -> Parser:
     sample.add_argument("-n", type=int, default=1000, help="number of samples")
     sample.add_argument("--steps", type=int, help="in this many steps, instead of all T: 20 will do")
     sample.add_argument("--eta", type=float, help="the steps are DDIM's, with this share of noise: 0 none, 1 as DDPM")
-    sample.add_argument("--variance", choices=["beta", "posterior"], default="beta")
+    sample.add_argument("--variance", choices=["beta", "posterior"], help="of all T steps (beta); fewer steps have --eta in its place")
     sample.add_argument("--out", type=Path, default=Path("samples.npy"))
 
     evaluate = commands.add_parser("evaluate", help="compare a model with held-out data")
@@ -143,7 +144,10 @@ def train(args: argparse.Namespace) -> int:
             if came:
                 break
             if step % SAVE_EVERY == 0:
-                out = save(model, out)
+                try:
+                    out = save(model, out)
+                except OSError as error:        # a disk that is full now may have room later
+                    say(f"{error}; step {step} is not saved, the training goes on")
         out = save(model, out)
     if came and step < settings["steps"]:
         say(f"interrupted: {out} holds step {step}; --resume goes on from there")
@@ -155,9 +159,11 @@ def train(args: argparse.Namespace) -> int:
 
 
 def sample(args: argparse.Namespace) -> None:
+    if args.variance and (args.steps is not None or args.eta not in (None, 1)):
+        raise ValueError("--variance has no effect with --steps, or --eta below 1: leave it out")
     model = DDPM.load(args.model, args.device)
-    check_output(args.out, [".npy"], model=args.model, data=Notes.of(model, args.model).data)
-    chunks = model.sample_chunks(args.n, args.seed, variance=args.variance, steps=args.steps, eta=args.eta)
+    check_output(args.out, [".npy"], 8 * args.n * len(model.axes.mean), model=args.model, data=Notes.of(model, args.model).data)
+    chunks = model.sample_chunks(args.n, args.seed, variance=args.variance or "beta", steps=args.steps, eta=args.eta)
     with written(args.out) as file:
         for _ in progress(write_rows(file, args.n, len(model.axes.mean), chunks), args.n, "sample"):
             pass
@@ -207,6 +213,8 @@ def say_nearest(real: Reference, drawn: np.ndarray, held: np.ndarray, rows: np.n
 
 def plot(args: argparse.Namespace) -> None:
     try:
+        from matplotlib import rc_context
+
         from .plot import film, overview
     except ImportError:
         raise ValueError("plot needs matplotlib: pip install 'npddpm[cli]'") from None
@@ -219,8 +227,8 @@ def plot(args: argparse.Namespace) -> None:
     real = Reference.of(model, args)
     shown = real.held if real.rows is None or real.name == "rows of DATA" else real.rows
     figure = overview(model, shown, losses(model, real, args.seed), args.seed)
-    with written(out) as file:
-        figure.savefig(file, format=out.suffix[1:].lower(), dpi=110)
+    with written(out) as file, rc_context({"svg.hashsalt": "npddpm"}):      # the same picture has the same bytes
+        figure.savefig(file, format=out.suffix[1:].lower(), dpi=110, metadata=NO_DATE.get(out.suffix.lower()))
     say(f"wrote {out}")
     if args.animate:
         with written(args.animate) as file:

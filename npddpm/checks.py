@@ -15,8 +15,10 @@ from .backend import get_array_module, to_host
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Denoiser = Callable[[Any, Any], Any]
+LEAST_BETA = 1e-300     # 1 - abar_t and rho_t are at least as large, and below 1e-308 numbers lose their digits
 MOST_LAYERS = 1000      # a slip of the finger, or a file that means harm, is refused before it takes any memory
 MOST_STEPS = 100_000    # T
+LARGE = 1e18            # the square of more is infinite in float32
 MOST_OCTAVES = 64       # of Fourier features: beyond, 2^k x is nothing but rounding, and at k = 128 infinite in float32
 
 
@@ -84,7 +86,8 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 # ---------------------------------------------------------------- schedules and times
 
 def check_betas(betas: Any) -> Array:
-    """Return beta_1 ... beta_T as (T,) float64, or raise ValueError unless each lies in (0, 1)."""
+    """Return beta_1 ... beta_T as (T,) float64, or raise ValueError unless each lies in [1e-300, 1)."""
+    check_unmasked("betas", betas)
     try:
         out: Array = np.asarray(betas, dtype=np.float64)
     except (TypeError, ValueError):
@@ -97,6 +100,8 @@ def check_betas(betas: Any) -> Array:
     if bad.size:
         raise ValueError(f"betas must lie strictly between 0 and 1, got {out[bad[0]]} "
                          f"at index {bad[0]} (pass beta_1 to beta_T, without beta_0)")
+    if out.min() < LEAST_BETA:
+        raise ValueError(f"betas must be at least {LEAST_BETA}, got {out.min()} at index {out.argmin()}")
     return out
 
 
@@ -114,6 +119,7 @@ def check_times(t: Any, x: Any, T: int, first: int = 0) -> Any:
     """
     xp = get_array_module(x)
     if not isinstance(t, int) or isinstance(t, bool):
+        check_unmasked("t", t)
         try:
             t = xp.asarray(t)
         except ValueError:
@@ -159,27 +165,75 @@ def predict(denoiser: Denoiser, xt: Any, t: Any) -> Any:
     return eps
 
 
-def check_finite(values: Any) -> Any:
-    """Return what was computed with a denoiser, or raise FloatingPointError if it is NaN or infinite."""
+def check_finite(values: Any, **given: Any) -> Any:
+    """Return what was computed with a denoiser from what was given, or raise FloatingPointError if it is NaN or infinite."""
     bad = values.size - int(get_array_module(values).isfinite(values).sum())
     if bad:
-        raise FloatingPointError(f"denoiser must give finite numbers, got NaN or infinity in {bad} of {values.size} results: "
-                                 "the training diverged (lower lr), or the denoiser is wrong")
+        why = "the training diverged (lower lr), or the denoiser is wrong"
+        for name, array in given.items():
+            if array is not None and (top := float(np.abs(to_host(array)).max())) > LARGE:
+                why = f"{name} is too large, it reaches {top:.3g}"
+        raise FloatingPointError(f"denoiser must give finite numbers, got NaN or infinity in {bad} of {values.size} results: {why}")
     return values
 
 
+def check_backward(net: Any) -> None:
+    """Raise TypeError if the network has no backward pass."""
+    if not callable(getattr(net, "backward", None)):
+        raise TypeError(f"net must have a method backward(dL/d eps_hat, out), as MLP has, got {net!r:.80}")
+
+
 # ---------------------------------------------------------------- arrays
+
+def check_unmasked(name: str, x: Any) -> None:
+    """Raise ValueError if entries are masked: the arithmetic would not see that."""
+    if np.ma.is_masked(x):
+        raise ValueError(f"{name} must have no masked entries")
+
+
+def check_array(name: str, x: Any, xp: Any, dtype: Any = None) -> Any:
+    """Return x as an array of floating-point numbers, of this dtype if there is one.
+
+    Raises
+    ------
+    TypeError
+        If x does not hold numbers, or holds complex ones where the dtype is real.
+    ValueError
+        If entries are masked.
+    """
+    check_unmasked(name, x)
+    try:
+        array = xp.asarray(x)
+    except ValueError:      # rows of several lengths
+        raise TypeError(f"{name} must be an array of numbers, got {x!r:.80}") from None
+    kind = array.dtype.kind
+    if kind not in "fciu":
+        raise TypeError(f"{name} must be an array of numbers, got dtype {array.dtype}")
+    if array.dtype == dtype or dtype is None and kind in "fc":
+        return array
+    dtype = np.float64 if dtype is None else dtype
+    if kind == "c" and dtype != np.complex128:
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    with np.errstate(over="ignore"):    # to infinity
+        return array.astype(dtype)
+
+
+def check_entries(name: str, array: Any) -> Any:
+    """Return the array, or raise ValueError for its first entry that is NaN or infinite."""
+    if int(get_array_module(array).isfinite(array).sum()) < array.size:
+        host = to_host(array)
+        place = np.argwhere(~np.isfinite(host))[0].tolist()
+        raise ValueError(f"{name} must be finite, got {host[tuple(place)]} in "
+                         + ", ".join(map("{} {}".format, ("row", "column"), place)))
+    return array
+
 
 def check_alike(**arrays: Any) -> list[Any]:
     """Return the arguments as floating-point arrays, or raise TypeError for no numbers, ValueError for other shapes."""
     xp = get_array_module(*arrays.values())
     out: list[Any] = []
     for name, array in arrays.items():
-        array = xp.asarray(array)
-        if array.dtype.kind not in "fc":
-            if array.dtype.kind not in "iu":
-                raise TypeError(f"{name} must be an array of numbers, got dtype {array.dtype}")
-            array = array.astype(np.float64)
+        array = check_array(name, array, xp)
         if out and array.shape != out[0].shape:
             raise ValueError(f"{name} must have the shape of {next(iter(arrays))}, {out[0].shape}, got {array.shape}")
         out.append(array)
@@ -225,8 +279,7 @@ def check_clip(clip: Any, dim: int) -> tuple[Array, Array]:
 
 def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
     """Return x as an (n, d) float64 array of `least` rows or more, or raise ValueError saying what is wrong with it."""
-    if np.ma.is_masked(x):
-        raise ValueError(f"{name} must have no masked entries")
+    check_unmasked(name, x)
     try:
         x = np.asarray(x)
     except ValueError:
@@ -238,9 +291,7 @@ def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
     if x.dtype.kind in "iu" and x.size and max(int(x.max()), -int(x.min())) > 2**53:
         raise ValueError(f"{name} must hold integers of at most 2^53, which float64 does not round, "
                          f"got {max(x.max(), x.min(), key=lambda i: abs(int(i)))}")
-    out: Array = x.astype(np.float64)
-    bad = np.argwhere(~np.isfinite(out))
-    if len(bad):
-        row, column = bad[0]
-        raise ValueError(f"{name} must be finite, got {x[row, column]} in row {row}, column {column}")
-    return out
+    with np.errstate(over="ignore"):        # a long double becomes infinite
+        out: Array = x.astype(np.float64)
+    checked: Array = check_entries(name, out)
+    return checked

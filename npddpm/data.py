@@ -117,11 +117,13 @@ def load(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None]
 
 def _read_npy(file: BinaryIO) -> tuple[Any, str]:
     content, how = load_numpy(file), ""
+    if isinstance(content, np.ndarray) and file.read(1):
+        raise ValueError("something follows its array: save one array in a file")
     if not isinstance(content, np.ndarray):
         with content:
             names = content.files
             if "x" not in names and len(names) != 1:
-                raise ValueError(f"it must hold one array, or one called x, and holds {', '.join(names):.200}; "
+                raise ValueError(f"it must hold one array, or one called x, and holds {', '.join(names) or 'none':.200}; "
                                  "np.savez('new.npz', x=...) writes one")
             name = "x" if "x" in names else names[0]
             content = content[name]
@@ -139,6 +141,7 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
 
     The first line is a header if it holds no number, and none of the marks for a missing one; or years, or the numbers
     0, 1, 2 ... that pandas gives to columns without names. A first column without a name is pandas' index, and left out.
+    So are Excel's line sep=... and a separator at the end of every line.
 
     Returns
     -------
@@ -156,6 +159,11 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     if not start:
         raise ValueError("it holds no rows of numbers")
     separator = next((mark for _, line in reversed(start) for mark in SEPARATORS if mark and mark in line), None)
+    last = separator or ""
+    if all(line.endswith(last) for _, line in start):
+        start = [(number, line.removesuffix(last)) for number, line in start]
+    else:
+        last = ""
     cells = [_cells(line, separator) for _, line in start]
     header = _header(*cells)
     if header and len(start) == 1:
@@ -166,7 +174,7 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
 
     def rows(most: int | None = None) -> Iterator[tuple[int, str]]:
         lines.seek(0)
-        return _rows(lines, len(header) > 0, most)
+        return _rows(lines, len(header) > 0, most, last)
 
     try:
         x: Array = np.loadtxt((line for _, line in rows()), delimiter=separator, comments=None, quotechar='"', ndmin=2)
@@ -175,10 +183,13 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
         raise
     if not (np.abs(x) < 2**53).all():
         _explain(rows(), separator, header)
-    elif separator == "," and not header and x.shape[1] % 2 == 0:
+    pairs = separator == "," and not header and x.shape[1] % 2 == 0
+    if pairs:
         _explain(rows(1000), separator, header)
+        pairs = all(re.fullmatch(r"-?\d+,\d+(,-?\d+,\d+)*", line) for _, line in rows(1000))
     lines.detach()
     how = f", separated by {SEPARATORS[separator]}" if x.shape[1] > 1 else ""
+    how += " (if 1,5 is one number here, write 1.5)" if pairs else ""
     how += f", header {', '.join(header):.80}" if header else ", no header"
     if header and header[0].lower() in ("", "unnamed: 0") and len(header) > 1:
         return x[:, 1:], f"{how}; its first column, which has no name, is an index and left out"
@@ -187,21 +198,22 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     return x, how
 
 
-def _rows(lines: TextIO, first: int, most: int | None) -> Iterator[tuple[int, str]]:
-    """Numbered lines, but for empty ones and comments."""
-    rows = ((number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#"))
+def _rows(lines: TextIO, first: int, most: int | None, last: str = "") -> Iterator[tuple[int, str]]:
+    """Numbered lines without the separator `last` at their ends, but for empty ones, comments and Excel's sep=."""
+    rows = ((number, line.rstrip("\r\n ").removesuffix(last)) for number, line in enumerate(lines, 1)
+            if line.strip() and not line.startswith(("#", "sep=", '"sep=')))
     return itertools.islice(rows, first, most)
 
 
 def _cells(line: str, separator: str | None) -> list[str]:
     if separator is None:
         return line.split()
-    return [cell.strip() for cell in next(csv.reader([line.strip("\r\n")], delimiter=separator))]
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
 
 
 def _header(first: list[str], second: Sequence[str] = ()) -> list[str]:
     """The cells of the first line if they are names of columns, else none."""
-    like_numbers = re.compile(r"[-+.,_\d\s]*\d[-+.,_\d\seE%]*|inf|infinity|nan", re.IGNORECASE)
+    like_numbers = re.compile(r"[-+.,_\s]*\d[-+.,_\d\seE%]*|inf|infinity|nan", re.IGNORECASE)
     if not any(map(like_numbers.fullmatch, first)) and not {cell.lower() for cell in first[1:] or first} & MISSING:
         return first
     names = first[1:] if first[0] == "" else first
@@ -209,7 +221,7 @@ def _header(first: list[str], second: Sequence[str] = ()) -> list[str]:
         start = int(names[0])
         years = 1900 <= start < 2100 and not all(re.fullmatch("(19|20)[0-9]{2}", cell) for cell in second)
         if names == [str(start + i) for i in range(len(names))] and (
-                first[0] == "" or years or start == 0 and len(names) > 2):
+                first[0] == "" or years or start == 0 and (len(names) > 2 or all("." in cell for cell in second))):
             return first
     return []
 
@@ -217,27 +229,30 @@ def _header(first: list[str], second: Sequence[str] = ()) -> list[str]:
 def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: list[str]) -> None:
     """Raise ValueError for the first line that is not what it should be, if there is one."""
     width = len(header)
-    for number, line in rows:
+    for i, (number, line) in enumerate(rows):
         cells = _cells(line, separator)
         width = width or len(cells)
+        whole = separator == "," and not header and re.fullmatch(r"[-+\d,\s]*", line)
         if len(cells) != width:
             raise ValueError(f"line {number} has {len(cells)} values, the first has {width}")
         for column, cell in enumerate(cells, 1):
             where = f"column {column}" + (f", {header[column - 1]:.40}" if header else "")
             if not _is_number(cell):
                 advice = "write decimal points" if re.fullmatch(r"[-+]?\d*,\d+", cell) else \
-                    "fill it in, or leave the row out" if cell.lower() in MISSING else "leave the column out, or give it numbers"
+                    "fill it in, or leave the row out" if cell.lower() in MISSING else \
+                    "put commas, semicolons, tabs or spaces between the numbers" if len(cells) == 1 else \
+                    "leave the column out, or give it numbers" + (
+                        "; in a header every column has a name that is no number" if i == 0 and not header else "")
                 raise ValueError(f"line {number} holds {cell!r:.40}, which is no number ({where}): {advice}")
             if re.fullmatch(r"[-+]?\d+", cell) and abs(int(cell[:400])) > 2**53:
                 raise ValueError(f"line {number} holds {cell:.40}, an integer beyond 2^53, which float64 rounds ({where}): "
                                  "leave the column out, or scale it down")
-            if separator == "," and not header and re.fullmatch(r"[-+\d,\s]*", line) and (
-                    cell == "-0" or column % 2 == 0 and re.fullmatch(r"0\d+", cell)):
+            if whole and (cell == "-0" or column % 2 == 0 and re.fullmatch(r"0\d+", cell)):
                 raise ValueError(f"line {number}, {line.strip():.40}, seems to have decimal commas: write decimal points")
 
 
 def _is_number(cell: str) -> bool:
-    return re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity|nan)", cell, re.IGNORECASE | re.ASCII) is not None
+    return re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity|nan)", cell, re.IGNORECASE | re.ASCII) is not None
 
 
 def split(x: Array, holdout: float = 0.2) -> tuple[Array, Array]:

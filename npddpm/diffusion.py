@@ -15,9 +15,11 @@ from . import gaussian
 from .backend import axpby, generator, get_array_module
 from .checks import (
     Denoiser,
-    check_alike,
+    check_array,
+    check_backward,
     check_choice,
     check_count,
+    check_entries,
     check_finite,
     check_rows,
     check_shape,
@@ -59,9 +61,11 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     ValueError
         If shapes disagree, the batch is empty, a time lies outside 0..T, or `weighting` is unknown.
     TypeError
-        If `s` is no Schedule, t not made of ints, an array not of numbers, or `net` cannot be called.
+        If `s` is no Schedule, t not made of ints, an array not of numbers, or `net` cannot be called or has no
+        backward pass.
     """
     check_type("s", s, Schedule)
+    check_backward(net)
     check_choice("weighting", weighting, "simple", "elbo")
     xt = s.q_sample(x0, t, eps)
     check_rows("x0", xt)
@@ -123,11 +127,12 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     Raises
     ------
     ValueError
-        If x0 is not (B, d), `variance` is unknown, n is no int of at least 1, or the denoiser returns another shape.
+        If x0 is not (B, d) finite numbers, `variance` is unknown, n is no int of at least 1, or the denoiser returns
+        another shape.
     TypeError
-        If `s` is no Schedule, x0 holds no numbers, `denoiser` cannot be called, or `rng` makes no generator.
+        If `s` is no Schedule, x0 holds no real numbers, `denoiser` cannot be called, or `rng` makes no generator.
     FloatingPointError
-        If the denoiser returns NaN or infinity.
+        If the denoiser returns NaN or infinity, or x0 is too large.
 
     Notes
     -----
@@ -143,9 +148,8 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     """
     check_type("s", s, Schedule)
     check_choice("variance", variance, "beta", "posterior")
-    x0, = check_alike(x0=x0)
     xp, n = get_array_module(x0), check_count("n", n)
-    x0 = check_shape("x0", xp.asarray(x0, dtype=np.float64), "B", "d")
+    x0 = check_entries("x0", check_shape("x0", check_array("x0", x0, xp, np.float64), "B", "d"))
     lam = xp.asarray(getattr(denoiser, "variances", 1.0))
     rng = generator(rng, xp)
     terms = xp.zeros((s.T + 1, len(x0)))
@@ -161,7 +165,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
             term = -gaussian.kl(*s.q_posterior(x0, xt, t), mu, sigma2)
         weight = float(s.reverse_eps_coefs[t])**2 / (2 * sigma2)    # |mu~ - mu|^2 = reverse_eps_coefs^2 |eps - eps_hat|^2
         terms[t] += (term + weight * known_error(s, x0, t, eps, lam)) / n
-    return Bound(check_finite(terms.sum(0)), terms)
+    return Bound(check_finite(terms.sum(0), x0=x0), terms)
 
 
 def known_error(s: Schedule, x0: Any, t: int, eps: Any, lam: Any) -> Any:

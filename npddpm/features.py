@@ -28,28 +28,31 @@ class Features:
         E[x_0 | x_t] is known[t] * x_t.
     time_columns : int
         Their number, 64.
-    directions : (d, m) array
-        The u, one a column.
+    directions : (d, m) array or None
+        The u, one a column; None for the coordinates.
     octaves, phase : (2 fourier,) and (2 m fourier,) arrays
         With the octaves multiplied by each u x, sin(octaves u x + phase) are the sines and cosines.
     """
 
     def __init__(self, xp: Any, dtype: Any, schedule: Schedule, known: Array, fourier: int,
-                 directions: Array) -> None:
+                 directions: Array | None) -> None:
+        self.xp, self.dim = xp, known.shape[1]
+        m = self.dim if directions is None else directions.shape[1]
         w = 10000.0 ** (-np.arange(TIME_FREQUENCIES) / TIME_FREQUENCIES)
         angles = np.outer(np.arange(schedule.T + 1) * 1000 / schedule.T, w)
         tau = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
         octaves = np.tile(2.0 ** np.arange(fourier), 2)                         # once for the sine, once for the cosine
-        phase = np.tile(np.repeat([0, np.pi / 2], fourier), directions.shape[1])     # cos(x) = sin(x + pi/2)
-        self.tau, self.known, self.directions, self.octaves, self.phase = (
-            xp.asarray(a, dtype=dtype) for a in (tau, known, directions, octaves, phase))
-        self.xp, self.dim, self.time_columns = xp, known.shape[1], tau.shape[1]
+        phase = np.tile(np.repeat([0, np.pi / 2], fourier), m)                            # cos(x) = sin(x + pi/2)
+        self.tau, self.known, self.octaves, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, known, octaves, phase))
+        self.directions = None if directions is None else xp.asarray(directions, dtype=dtype)
+        self.time_columns = tau.shape[1]
 
     def write_x(self, xt: Any, t: Any, out: Any) -> None:
         """Write what A_0 has of x_t, (B, d), into `out`."""
         x = self.xp.multiply(self.xp.take(self.known, t, axis=0), xt, out=out[:, :self.dim])
         if len(self.phase):
-            angles = ((x @ self.directions)[:, :, None] * self.octaves).reshape(len(xt), len(self.phase))
+            x = x if self.directions is None else x @ self.directions
+            angles = (x[:, :, None] * self.octaves).reshape(len(xt), len(self.phase))
             self.xp.sin(angles + self.phase, out=out[:, self.dim:])
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import itertools
 import math
 import os
 import re
 import secrets
+import shutil
 import stat
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -19,9 +22,10 @@ import numpy as np
 
 try:
     import fcntl
-except ImportError:     # Windows, where a file that is open cannot be removed anyway
+except ImportError:     # Windows: files are whole there too, but of two runs that write at the same moment one can lose its file
     fcntl = None        # type: ignore[assignment,unused-ignore]
 
+DAY = 86_400.0          # seconds
 Stamp = tuple[int, int, int, int]
 
 
@@ -36,14 +40,14 @@ def write_whole(path: str | os.PathLike[str], place: Callable[[Path, Path], None
     OSError
         If the file cannot be written, or what is there is no regular file.
     """
-    target = follow(path)
     with explained(path):
+        target = follow(path)
         before = regular(target)
         temporary, file = temporary_beside(target)
         try:
             with file:
-                if before and os.name == "posix" and before.st_uid == os.geteuid():
-                    temporary.chmod(before.st_mode & 0o777)     # who could not read the old one cannot read this one
+                if before and os.name == "posix":
+                    keep_owner(temporary, before)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -56,8 +60,19 @@ def write_whole(path: str | os.PathLike[str], place: Callable[[Path, Path], None
             temporary.unlink(missing_ok=True)
 
 
+def keep_owner(temporary: Path, before: os.stat_result) -> None:
+    """Owner, group and permissions as before, as far as one may: who could not read the old file cannot read this one."""
+    with contextlib.suppress(OSError):
+        os.chown(temporary, before.st_uid, before.st_gid)
+    now = temporary.stat()
+    if now.st_uid == before.st_uid:
+        temporary.chmod(before.st_mode & (0o777 if now.st_gid == before.st_gid else 0o707))
+
+
 class Outputs:
     """The files of one run or one model: it replaces those that it wrote itself, and puts aside all others.
+
+    But for those with the same content, to the byte: a command that is run twice leaves one file.
 
     Attributes
     ----------
@@ -76,7 +91,7 @@ class Outputs:
 
     def _place(self, temporary: Path, target: Path) -> None:
         new = stamp(temporary.stat())
-        if target.exists() and self._own.get(target) != stamp(target.stat()):
+        if target.exists() and self._own.get(target) != stamp(target.stat()) and not same_bytes(temporary, target):
             self.aside = put_aside(target)
         os.replace(temporary, target)
         self._own[target] = new
@@ -87,14 +102,15 @@ class Outputs:
 
     def lost(self, path: str | os.PathLike[str]) -> bool:
         """Whether another file stands where one's own was."""
-        target = follow(path)
-        return target in self._own and target.exists() and self._own[target] != stamp(target.stat())
+        with explained(path):
+            target = follow(path)
+            return target in self._own and target.exists() and self._own[target] != stamp(target.stat())
 
 
-def check_output(path: Path, suffixes: Sequence[str] = (), **inputs: Any) -> None:
+def check_output(path: Path, suffixes: Sequence[str] = (), size: int = 0, **inputs: Any) -> None:
     """Raise OSError or ValueError now if `path` could not be written later, after hours of work.
 
-    Nor must it be one of the inputs, or have another suffix than these, if there are any.
+    It will have `size` bytes. Nor must it be one of the inputs, or have another suffix than these, if there are any.
     """
     with explained(path):
         target = follow(path)
@@ -104,6 +120,9 @@ def check_output(path: Path, suffixes: Sequence[str] = (), **inputs: Any) -> Non
         temporary, file = temporary_beside(target)
         file.close()
         temporary.unlink()
+        free = shutil.disk_usage(target.parent).free
+        if 0 < free < size:     # some file systems say 0 and mean that they do not know
+            raise OSError(f"it will have {size:,} bytes, and there is room for {free:,}")
     for name, other in inputs.items():
         with contextlib.suppress(OSError, TypeError):   # the data may be no file
             if os.path.samefile(target, other):
@@ -141,6 +160,13 @@ def stamp(status: os.stat_result) -> Stamp:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def same_bytes(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:         # one may not read it
+        return False
+
+
 def free_names(target: Path) -> Iterator[Path]:
     """path.1, path.2 ...: those of no file."""
     names = (target.with_name(f"{target.stem}.{i}{target.suffix}") for i in itertools.count(1))
@@ -175,7 +201,8 @@ def locked(folder: Path) -> Iterator[None]:
 def temporary_beside(target: Path) -> tuple[Path, BinaryIO]:
     """Create a file that nobody else has or can foresee, and remove those of runs that were killed.
 
-    It is locked as long as it is open: one that can be locked has lost its run.
+    It is locked as long as it is open: one that can be locked has lost its run. On Windows nothing is locked, but what is
+    open cannot be removed; there, one that is closed, and a day old, has lost its run.
     """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     with locked(target.parent):
@@ -186,7 +213,10 @@ def temporary_beside(target: Path) -> tuple[Path, BinaryIO]:
             if re.fullmatch(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.tmp", name):
                 with contextlib.suppress(OSError):
                     other = target.with_name(name)
-                    if fcntl and regular(other):
+                    status = regular(other)
+                    if not fcntl and status and time.time() - status.st_mtime < DAY:
+                        continue
+                    if fcntl and status:
                         with open(other, "r+b") as left:
                             fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     other.unlink()
@@ -205,7 +235,8 @@ def open_to_read(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             try:
                 yield file
             except Exception as error:  # noqa: BLE001, one wrong bit leads the zip and npy readers to any class
-                reason = f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+                reason = f"it has no {error}" if isinstance(error, KeyError) else \
+                    getattr(error, "strerror", None) or str(error) or type(error).__name__
                 raise ValueError(f"cannot read {path}: {reason}") from None
     except OSError as error:
         raise OSError(f"cannot read {path}: {error.strerror or error}") from None

@@ -29,6 +29,7 @@ from .checks import (
     MOST_LAYERS,
     MOST_OCTAVES,
     Array,
+    check_array,
     check_count,
     check_dtype,
     check_shape,
@@ -124,9 +125,9 @@ class MLP:
                  variances: Any = None, fourier: int = 0, directions: Any = None, rng: Any = None,
                  dtype: Any = "float32", device: str = "cpu") -> None:
         check_type("schedule", schedule, Schedule)
-        self.directions = np.eye(check_count("dim", dim)) if directions is None else check_shape(
+        self.directions = None if directions is None else check_shape(
             "directions", np.asarray(directions, dtype=float), dim, "m")
-        self.shapes = layer_shapes(dim, hidden, depth, fourier, self.directions.shape[1])
+        self.shapes = layer_shapes(dim, hidden, depth, fourier, dim if directions is None else self.directions.shape[1])
         self.dim, self.hidden, self.depth, self.fourier = dim, hidden, depth, fourier
         self.dtype = check_dtype(dtype, "float32", "float64", "complex128")
         self.xp = xp = device_module(device)
@@ -176,9 +177,9 @@ class MLP:
         ValueError
             If xt is not (B, d), t not one time for each row, or a time out of 0..T.
         TypeError
-            If t is not made of ints.
+            If t is not made of ints, or xt not of numbers, or of complex ones where the network is real.
         """
-        xt = check_shape("xt", self.xp.asarray(xt, dtype=self.dtype), "B", self.dim)
+        xt = check_shape("xt", check_array("xt", xt, self.xp, self.dtype), "B", self.dim)
         t = check_times(t, xt, self.schedule.T)
         arrays = getattr(self._last, "arrays", None)
         if arrays is None or arrays.batch != len(xt):

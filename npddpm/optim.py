@@ -6,6 +6,8 @@ Parameters, gradients and averages are (P,) arrays, on one device and of one flo
 import math
 from typing import Any
 
+import numpy as np
+
 from .backend import elementwise, get_array_module
 from .layout import zeros
 
@@ -65,7 +67,11 @@ class Adam:
 def clip_norm(gradient: Any, max_norm: float) -> None:
     """Shorten the gradient, in place, to a norm of at most `max_norm`."""
     xp = get_array_module(gradient)
-    gradient *= max_norm / xp.maximum(max_norm, xp.sqrt(gradient @ gradient))
+    norm = xp.sqrt(gradient @ gradient)
+    if xp is np and norm == math.inf:       # a square overflows: shorten the largest entry first
+        gradient *= max_norm / np.abs(gradient).max()
+        norm = np.sqrt(gradient @ gradient)
+    gradient *= max_norm / xp.maximum(max_norm, norm)
 
 
 def update_average(average: Any, parameters: Any, t: int, decay: float = 0.999) -> None:

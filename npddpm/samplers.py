@@ -15,10 +15,11 @@ import numpy as np
 from .backend import axpby, device_module, generator, standard_normal
 from .checks import (
     Denoiser,
-    check_alike,
+    check_array,
     check_choice,
     check_clip,
     check_count,
+    check_entries,
     check_finite,
     check_real,
     check_shape,
@@ -75,9 +76,11 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     Raises
     ------
     ValueError
-        At once if an argument is out of range; on the way if the denoiser returns another shape than it is given.
+        At once if an argument is out of range, or x_T or noise that is used NaN or infinite; on the way if the denoiser
+        returns another shape than it is given.
     TypeError
-        If `s` is no Schedule, or `rng` nothing that a generator is made from; on the way if `denoiser` cannot be called.
+        If `s` is no Schedule, x_T or noise no real numbers, or `rng` nothing that a generator is made from; on the way if
+        `denoiser` cannot be called.
     RuntimeError
         If the denoiser's device is "gpu" and there is none.
     """
@@ -91,9 +94,11 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
     if clip is not None and not callable(clip):
         low, high = (xp.asarray(v, dtype=dtype) for v in check_clip(clip, dim))
-    z = None if noise is None else check_shape("noise", xp.asarray(noise, dtype=dtype), s.T + 1, n, dim)
+    z: Any = None if noise is None else check_shape("noise", check_array("noise", noise, xp, dtype), s.T + 1, n, dim)
+    for t in times[:-1] if noise is not None else []:
+        check_entries(f"noise[{t}]", z[t])
     rng = generator(rng, xp)
-    x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else xp.asarray(x_T, dtype=dtype)
+    x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else check_entries("x_T", check_array("x_T", x_T, xp, dtype))
     check_shape("x_T", x_T, n, dim)
 
     def reverse(x: Any) -> Iterator[tuple[int, Any]]:
@@ -150,12 +155,12 @@ def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None,
     Raises
     ------
     FloatingPointError
-        If the denoiser makes NaN or infinity of it.
+        If the denoiser makes NaN or infinity of it, or x_T is too large.
     """
     x = None
     for _, x in trajectory(denoiser, s, n, dim, rng, **options):
         pass
-    return check_finite(x)
+    return check_finite(x, x_T=options.get("x_T"))
 
 
 def few_times(start: int, steps: int | Sequence[int] | None, power: float = 1.0) -> list[int]:
@@ -218,9 +223,8 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -
         If the denoiser makes NaN or infinity of it.
     """
     check_type("s", s, Schedule)
-    x0, = check_alike(x0=x0)
-    xp = device_module(getattr(denoiser, "device", "cpu"))
-    x = check_shape("x0", xp.asarray(x0, dtype=getattr(denoiser, "dtype", np.dtype(float))), "B", "d")
+    xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
+    x = check_entries("x0", check_shape("x0", check_array("x0", x0, xp, dtype), "B", "d"))
     before, times = (0, 0 * x), few_times(s.T, s.T if steps is None else steps, 1.5)[::-1]
     x = s.signal(times[0], x) * x
     x = axpby(1.0, x, s.noise(times[0], x) / 2, predict(denoiser, x.copy(), times[0]))
@@ -229,4 +233,4 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -
         eps_mid, before = middle(s, t, r, eps_hat, before), (t, eps_hat)
         scale, _ = s.q_transition(t, r)
         x = axpby(scale, x, s.noise(r, x) - scale * s.noise(t, x), eps_mid)
-    return check_finite(x)
+    return check_finite(x, x0=x0)

@@ -25,7 +25,7 @@ class Schedule:
     Parameters
     ----------
     betas : (T,) array_like
-        beta_1 to beta_T, each strictly between 0 and 1; else ValueError.
+        beta_1 to beta_T, each at least 1e-300 and below 1; else ValueError.
 
     Attributes
     ----------

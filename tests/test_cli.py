@@ -49,7 +49,7 @@ def test_few_rows(rows, share, capsys):
     assert main(["plot", "m.npz"]) == 0
 
 
-@pytest.mark.parametrize("rows, steps", [(20, 1000), (150, 1500), (5000, 10_000)])
+@pytest.mark.parametrize("rows, steps", [(20, 1000), (625, 2000), (5000, 10_000)])
 def test_small_tables_are_not_learnt_by_heart(rows, steps, monkeypatch):
     taken = []
     monkeypatch.setattr(DDPM, "training", lambda self, x, steps, *_, **__: taken.append(steps) or iter(()))

@@ -44,6 +44,12 @@ READ = {
     '"left","right"\n"1.5","2"\n"3","4.25"\n': "separated by commas, header left, right",
     "# made by hand\nleft,right\n\n1.5,2\n# a note\n3,4.25\n": "separated by commas, header left, right",
     "2019,2020\n1.5,2\n3,4.25\n": "separated by commas, header 2019, 2020",
+    "0,1\n1.5,2.0\n3.0,4.25\n": "separated by commas, header 0, 1",
+    "sep=;\r\nleft;right\r\n1.5;2\r\n3;4.25\r\n": "separated by semicolons, header left, right",
+    '\ufeff"sep=,"\n1.5,2\n3,4.25\n': "separated by commas, no header",
+    "left,right,\n1.5,2,\n3,4.25,\n": "separated by commas, header left, right",
+    "1.5\t2\t\n3\t4.25\t\n": "separated by tabs, no header",
+    "1.5; 2; \r\n3; 4.25; \r\n": "separated by semicolons, no header",
     ",a,b\n0,1.5,2\n1,3,4.25\n": "header , a, b; its first column, which has no name, is an index and left out",
     ",0,1\n0,1.5,2\n1,3,4.25\n": "header , 0, 1; its first column, which has no name, is an index and left out",
     "Unnamed: 0,a,b\n5,1.5,2\n7,3,4.25\n": "its first column, which has no name, is an index and left out",
@@ -57,10 +63,27 @@ def test_text_is_read_and_what_was_taken_is_told(text):
     assert (x == X).all() and line.startswith("f.csv: 2 rows of 2") and line.endswith(READ[text])
 
 
+@pytest.mark.parametrize("text", [100_000 * "1" + "x,2\n3,4\n", "a,b\n" + 100_000 * "1" + "x,2\n"])
+def test_long_cells_take_no_square_of_their_length(text):
+    """Which would be minutes."""
+    write(text)
+    with pytest.raises(ValueError, match="which is no number"):
+        load()
+
+
 def test_a_first_column_that_counts_is_told():
     write("0,1.5\n1,2.5\n2,3.5\n")
     x, line = load()
     assert x.shape == (3, 2) and line.endswith("its first column counts the rows: leave it out if it is an index")
+
+
+@pytest.mark.parametrize("text, ambiguous", [
+    ("1,5\n2,7\n", True), ("1,5,-2,25\n2,7,0,5\n", True), ("1,5\n2,-7\n", False), ("1, 5\n2, 7\n", False), ("1,5.0\n2,7\n", False),
+    ("a,b\n1,5\n2,7\n", False), ("1;5\n2;7\n", False), ("1,5,2\n2,7,3\n", False),
+])
+def test_whole_numbers_that_could_be_decimal_commas_are_told(text, ambiguous):
+    write(text)
+    assert (" (if 1,5 is one number here, write 1.5)" in load()[1]) == ambiguous
 
 
 def test_years_are_no_header_where_all_rows_are():
@@ -83,6 +106,10 @@ REFUSED = {
     "0x10,2\n3,4\n": "line 1 holds '0x10', which is no number",
     "1,2\n3,9007199254740993\n": "line 2 holds 9007199254740993, an integer beyond 2^53, which float64 rounds (column 2)",
     "l,w,species\n1,2,setosa\n": "line 2 holds 'setosa', which is no number (column 3, species): leave the column out",
+    "l,,r\n1,2,3\n": "line 1 holds 'l', which is no number (column 1): leave the column out, or give it numbers; in a header every "
+                     "column has a name",
+    "1|2\n3|4\n": "line 2 holds '3|4', which is no number (column 1, 1|2): put commas, semicolons, tabs or spaces between the numbers",
+    "1,2,\n3,,\n": "line 2 holds '', which is no number (column 2): fill it in",
     "1,2\n\n3,4,5\n": "line 3 has 3 values, the first has 2",
     "# nothing\n": "it holds no rows of numbers",
 }
@@ -129,6 +156,20 @@ def test_images(shape):
     assert (x == images.reshape(5, 64)).all() and line == "f.npy: 5 rows of 64, images of 8 x 8"
     np.savez("f.npz", x=images, y=np.arange(5))
     assert load("f.npz")[1] == "f.npz: 5 rows of 64, array x of x, y, images of 8 x 8"
+
+
+def test_what_follows_an_array_is_not_passed_over():
+    with open("f.npy", "wb") as file:
+        np.save(file, X)
+        np.save(file, X)
+    with pytest.raises(ValueError, match=r"cannot read f.npy: something follows its array"):
+        load("f.npy")
+
+
+def test_numbers_that_no_float64_can_hold():
+    if np.finfo(np.longdouble).maxexp > 1024:
+        with pytest.raises(ValueError, match=r"x must be finite, got .* in row 0, column 0"):
+            DDPM(Schedule.linear(10), 4, 1).fit(np.longdouble("1e400") * np.eye(4, dtype=np.longdouble), steps=1)
 
 
 @pytest.mark.parametrize("integer", [2**53 + 1, -2**53 - 1, 2**63 - 1, -2**63])
@@ -205,7 +246,7 @@ def test_arrays_twice_or_unknown(arrays):
 
 @pytest.mark.parametrize("name, value, message", [
     ("depth", 10**9, "depth must be at most 1000"), ("depth", "3", "depth must be an int"), ("hidden", 4.0, "hidden must be"),
-    ("dim", True, "dim must be"), ("fourier", None, "its fourier must be"), ("fourier", 10**9, "fourier must be at most 64"),
+    ("fourier", None, "its fourier must be"), ("fourier", 10**9, "fourier must be at most 64"),
     ("dtype", "float16", "dtype must be"), ("dtype", "float64", "its parameters must be"), ("step", 1.5, "its step must be"),
     ("loss_sum", float("nan"), "its loss_sum must"), ("loss_sum", float("inf"), "its loss_sum must"),
     ("loss_sum", "0", "its loss_sum must"), ("optimizer_t", [], "its optimizer_t must be"), ("about", [], "about must be a dict"),
@@ -219,8 +260,8 @@ def test_every_value_of_the_configuration_is_checked(name, value, message, array
 
 @pytest.mark.parametrize("name, array, message", [
     ("betas", np.full(MOST_STEPS + 1, 0.1), f"betas must be at most {MOST_STEPS} numbers"),
-    ("scale", -np.ones(4), "its scale must not be negative"), ("mean", np.full(4, np.inf), "its mean must be 4 finite numbers"),
-    ("mean", np.zeros(4, np.float32), "its mean must be 4 finite numbers of float64"),
+    ("scale", -np.ones(4), "its scale must not be negative"), ("mean", np.full(4, np.inf), "its mean must be finite numbers"),
+    ("mean", np.zeros(4, np.float32), "its mean must be finite numbers of float64, of shape"),
 ])
 def test_every_array_is_checked(name, array, message, arrays):
     np.savez("bad.npz", **{**arrays, name: array})

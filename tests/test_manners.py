@@ -207,6 +207,16 @@ def test_a_denoiser_that_writes_into_its_input(options):
         assert (a == b).all()
 
 
+def test_noise_that_is_not_used_may_be_anything():
+    noise = np.full((11, 3, 2), np.nan)
+    noise[[9, 5]] = 1
+    for options in ({"steps": [9, 5, 3]}, {"steps": [9, 5, 3], "eta": 0.5}):
+        assert np.isfinite(sample(LAW.denoiser(S), S, 3, 2, 0, noise=noise, **options)).all()
+    with pytest.raises(ValueError, match=r"noise\[9\] must be finite, got nan in row 1, column 0"):
+        noise[9, 1, 0] = np.nan
+        sample(LAW.denoiser(S), S, 3, 2, 0, noise=noise, steps=[9, 5, 3])
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_denoiser_that_returns_no_numbers(value):
     for use in (lambda d: sample(d, S, 5, 2, rng=0), lambda d: variational_bound(d, S, X, rng=0)):

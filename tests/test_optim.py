@@ -1,6 +1,7 @@
 """Adam and the average against the formulas of their papers."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
@@ -129,3 +130,13 @@ def test_adam_without_memory_is_the_sign_of_the_gradient():
 
 def test_no_warm_up():
     assert learning_rate(0, 10, 1.0, warmup=0) == 1.0
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e19, 1e25, 1e38])
+@pytest.mark.parametrize("max_norm", [1.0, 1e-3])
+def test_clipping_of_gradients_whose_squares_overflow(size, max_norm):
+    direction = np.array([3, -4, 0, 12], "float32") / np.float32(13)
+    gradient = direction * np.float32(size)
+    with np.errstate(over="ignore"):
+        clip_norm(gradient, max_norm)
+    assert gradient == approx(direction * min(size, max_norm), rel=1e-6, abs=0)

@@ -2,12 +2,14 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +85,30 @@ def test_the_library_keeps_what_was_there():
     assert first.save("last.npz") is None is first.save("best.npz") and first.save("last.npz") is None
 
 
+@pytest.mark.parametrize("command, name", [
+    ("sample m.npz -n 3", "samples.npy"), ("plot m.npz", "m.png"), ("plot m.npz --out x.svg", "x.svg"), ("plot m.npz --out x.pdf", "x.pdf"),
+])
+def test_a_command_that_is_run_twice_leaves_one_file(command, name, monkeypatch, capsys):
+    """What would be put aside has the same bytes."""
+    if command.startswith("plot"):
+        plot, figure = pytest.importorskip("npddpm.plot"), pytest.importorskip("matplotlib.figure")
+
+        def overview(*_):
+            page = figure.Figure(figsize=(1, 1))
+            page.subplots().plot([0, 1])
+            return page
+
+        monkeypatch.setattr(plot, "overview", overview)
+    assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
+    for year in (2001, 2002):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", str(year * 31_556_952))
+        assert main(command.split()) == 0
+    assert {path.name for path in Path().iterdir()} == {"m.npz", name} and "aside" not in capsys.readouterr().out
+    with open(name, "ab") as file:
+        file.write(b"edited")
+    assert main(command.split()) == 0 and len(list(Path().iterdir())) == 3
+
+
 def test_somebody_else_wrote_to_it_in_place():
     it = model()
     it.save("m.npz")
@@ -112,6 +138,30 @@ def test_what_is_no_regular_file_is_refused(command, capsys):
             remove()
 
 
+def test_what_the_disk_has_no_room_for_is_not_begun(monkeypatch, capsys):
+    assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
+    for free, code in ((79_999, 2), (80_001, 0), (0, 0)):           # 0 means that nobody knows
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: shutil._ntuple_diskusage(10**6, 0, free))
+        assert main(["sample", "m.npz", "-n", "5000"]) == code
+    assert "cannot write samples.npy: it will have 80,000 bytes, and there is room for 79,999\n" in capsys.readouterr().err
+
+
+@posix
+@pytest.mark.parametrize("command", ["train moons --out m.npz", "sample ../m.npz -n 3", "plot ../m.npz"])
+def test_a_folder_that_has_gone(command, tmp_path, monkeypatch, request, capsys):
+    if command.startswith("plot"):
+        request.getfixturevalue("small_pictures")
+    assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
+    Path("gone").mkdir()
+    monkeypatch.chdir("gone")
+    Path("../gone").rmdir()
+    with pytest.MonkeyPatch.context() as patch:     # at the first save, say
+        patch.setattr("npddpm.__main__.check_output", lambda *_, **__: None)
+        assert main([*command.split(), *(SMALL if "train" in command else [])]) == 2
+    assert re.search(r"\nnpddpm: cannot (write|read) .*m.(npz|png|npy): No such file or directory\n$", "\n" + capsys.readouterr().err)
+    monkeypatch.chdir(tmp_path)
+
+
 @posix
 def test_links_stay_links(capsys):
     Path("far").mkdir()
@@ -134,6 +184,25 @@ def test_permissions_are_kept():
     assert stat.S_IMODE(os.stat("moons.npz").st_mode) == 0o600
     assert main(["train", "moons", *SMALL]) == 0
     assert {stat.S_IMODE(os.stat(name).st_mode) for name in ("moons.npz", "moons.1.npz")} == {0o600}
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="root alone can give files away")
+def test_root_gives_a_file_back_to_whom_it_belongs(monkeypatch):
+    model().save("m.npz")
+    os.chown("m.npz", 4321, 1234)
+    os.chmod("m.npz", 0o660)
+    it = DDPM.load("m.npz")
+
+    def owner():
+        status = os.stat("m.npz")
+        return status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
+
+    it.save("m.npz")
+    assert owner() == (4321, 1234, 0o660)
+    os.chown("m.npz", os.geteuid(), 1234)
+    monkeypatch.setattr(os, "chown", lambda *_: (_ for _ in ()).throw(PermissionError))
+    it.save("m.npz")
+    assert owner() == (os.geteuid(), os.getegid(), 0o600)           # another group must not read it
 
 
 def test_a_write_protected_file_is_refused(capsys):
@@ -225,6 +294,17 @@ def test_two_processes_with_one_name():
     both = [subprocess.Popen([*run, seed], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for seed in "12"]
     assert all("wrote moons" in process.communicate(timeout=60)[0] for process in both)
     assert {DDPM.load(path).about["settings"]["seed"] for path in Path().glob("*.npz")} == {1, 2}
+
+
+def test_where_there_are_no_locks_only_what_is_a_day_old_is_removed(monkeypatch):
+    """As on Windows."""
+    monkeypatch.setattr("npddpm.files.fcntl", None)
+    old, new = (Path(f".m.npz.{digit * 16}.tmp") for digit in "01")
+    for path, age in ((old, 100_000), (new, 10)):
+        path.touch()
+        os.utime(path, (time.time() - age,) * 2)
+    model().save("m.npz")
+    assert {path.name for path in Path().iterdir()} == {"m.npz", new.name}
 
 
 def test_what_a_killed_sample_leaves_is_removed_by_the_next():

@@ -273,3 +273,11 @@ def test_lists_are_arrays():
         assert (method(t, x) == method(np.array(t), np.array(x, float))).all() and method(t, x).shape == (2, 1)
     assert (s.q_mean_variance(x, 4)[0] == s.q_mean_variance(np.array(x, float), 4)[0]).all()
     assert s.q_mean_variance(x, 4)[0] == approx(np.sqrt(s.alpha_bars[4]) * np.array(x))
+
+
+def test_the_least_beta():
+    s, t = Schedule([1e-300] * 4), np.arange(1, 5)
+    assert s.one_minus_alpha_bars[1:] == approx(1e-300 * t, rel=1e-15, abs=0)
+    assert s.posterior_variances[1:] == approx(1e-300 * (t - 1) / t, rel=1e-15, abs=0)
+    assert s.reverse_eps_coefs[1:] == approx(1e-150 / np.sqrt(t), rel=1e-15, abs=0)
+    assert s.loss_weights[1:] == approx(0.5 / t, rel=1e-15)

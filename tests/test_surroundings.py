@@ -97,6 +97,26 @@ def test_a_step_is_finished_first(signals, step, monkeypatch, capsys):
     assert (DDPM.load("moons.npz").step if Path("moons.npz").exists() else None) == step
 
 
+def test_a_disk_that_is_full_for_a_while(monkeypatch, capsys):
+    """A checkpoint that cannot be written on the way ends no training; the last one does, and says so."""
+    monkeypatch.setattr("npddpm.__main__.SAVE_EVERY", 100)
+    save = DDPM.save
+
+    def full(self, path):
+        if self.step in fails:
+            raise OSError("cannot write moons.npz: No space left on device")
+        return save(self, path)
+
+    monkeypatch.setattr(DDPM, "save", full)
+    fails = {100, 200}
+    assert main(["train", "moons", *SMALL]) == 0
+    assert "No space left on device; step 200 is not saved, the training goes on\n" in capsys.readouterr().out
+    assert DDPM.load("moons.npz").step == 300
+    fails = {300}
+    assert main(["train", "moons", *SMALL]) == 2
+    assert DDPM.load("moons.npz").step == 200
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_signals_leave_nothing_of_a_sample(name, monkeypatch, capsys):
     assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
