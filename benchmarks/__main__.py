@@ -3,7 +3,8 @@
     python -m benchmarks             this project on every device there is; writes benchmarks/results/
     python -m benchmarks --peers     and the same step in PyTorch, JAX and scikit-learn, where installed
     python -m benchmarks --quick     the small sizes only, nothing written
-    python -m benchmarks quality     seconds until samples are as good as real data
+    python -m benchmarks quality     seconds until samples are as good as real data; with --peers also tables and digits
+                                     beside scikit-learn, with --images FILE also a file of images
     python -m benchmarks conformance what npddpm.testing says about other implementations that are installed
 """
 
@@ -16,11 +17,12 @@ import json
 import os
 import platform
 import sys
+from pathlib import Path
 from typing import Any
 
 from npddpm.backend import device_module
 
-from . import measure, ours, peers, quality, report
+from . import measure, ours, peers, quality, report, rows
 from .ours import Shape
 
 SHAPES = [Shape(2, 128, 3, 32), Shape(2, 128, 3, 256), Shape(64, 256, 3, 256), Shape(64, 512, 3, 512),
@@ -87,6 +89,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds; writes nothing")
     parser.add_argument("--device", choices=["cpu", "gpu", "all"], default="all")
     parser.add_argument("--peers", action="store_true", help="compare with the frameworks that are installed")
+    parser.add_argument("--images", type=Path, help="with quality: also train on this file of images")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     args = parser.parse_args()
 
@@ -110,6 +113,10 @@ def main() -> None:
     if args.what == "quality":
         result = {device: describe(device) | {"rows": quality.run(device, args.peers, args.quick)} for device in devices}
         text = {device: f"{r['device']}, {r['date']}\n\n{quality.tables(r['rows'])}\n" for device, r in result.items()}
+        if "cpu" in text and args.peers:
+            text["cpu"] += f"\n{rows.tables(rows.run(args.quick))}\n"
+        if "cpu" in text and args.images:
+            text["cpu"] += f"\n{rows.images(args.images)}\n"
         for device in () if args.quick else devices:
             (report.RESULTS / f"quality-{device}.md").write_text(text[device], encoding="utf-8")
         print(json.dumps(result, indent=1) if args.json else "\n".join(text.values()))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from npddpm.features import Features
+from npddpm import MLP
 
 from .ours import LR, READ_EVERY, ROWS, SCHEDULE, Run, Shape, data
 
@@ -21,7 +21,7 @@ Contestant = Callable[[Shape, str], Run]
 
 def coefficients() -> tuple[np.ndarray, ...]:
     """tau, sqrt(abar), sqrt(1 - abar), float32."""
-    tau = Features(np, "float32", SCHEDULE, dim=1, fourier=0).tau
+    tau = MLP(1, 1, 1, schedule=SCHEDULE).features.tau
     return tau, SCHEDULE.sqrt_alpha_bars.astype("float32"), SCHEDULE.sqrt_one_minus_alpha_bars.astype("float32")
 
 
@@ -45,7 +45,7 @@ class Torch:
         self.torch, self.device = torch, "cuda" if device == "gpu" else "cpu"
         torch.manual_seed(seed)
         self.tau, self.signal, self.noise = map(self.tensor, coefficients())
-        basis = Features(np, "float32", SCHEDULE, shape.d, fourier)
+        basis = MLP(shape.d, 1, 1, schedule=SCHEDULE, fourier=fourier).features
         self.omega, self.phase = map(self.tensor, (np.kron(np.eye(shape.d, dtype="float32"), basis.octaves), basis.phase))
         width = shape.d + len(self.phase) + self.tau.shape[1]
         self.parameters = [self.tensor(a).requires_grad_() for a in initial_weights(shape, width, seed)]
@@ -55,9 +55,10 @@ class Torch:
 
     def __call__(self, xt: Any, t: Any) -> Any:
         F = self.torch.nn.functional
-        a = [xt, self.tau[t]]
+        x0 = self.signal[t, None] * xt              # E[x_0 | x_t] for data N(0, I)
+        a = [x0, self.tau[t]]
         if len(self.phase):
-            a.insert(1, (xt @ self.omega + self.phase).sin())
+            a.insert(1, (x0 @ self.omega + self.phase).sin())
         a = self.torch.cat(a, dim=1)
         for W, b in zip(self.parameters[:-2:2], self.parameters[1:-2:2]):
             a = F.silu(F.linear(a, W, b))
@@ -144,7 +145,7 @@ def jax_run(shape: Shape, device: str) -> Run:
 
     def loss_of(parameters: Any, x0: Any, t: Any, eps: Any) -> Any:
         xt = signal[t, None] * x0 + noise[t, None] * eps
-        a = jnp.concatenate([xt, tau[t]], axis=1)
+        a = jnp.concatenate([signal[t, None] * xt, tau[t]], axis=1)
         for W, b in zip(parameters[:-2:2], parameters[1:-2:2]):
             a = jax.nn.silu(a @ W.T + b)
         W, b = parameters[-2:]
@@ -194,7 +195,7 @@ def sklearn_run(shape: Shape, device: str) -> Run:
             eps, a, b = rng.standard_normal(x0.shape, dtype="float32"), signal[t, None], noise[t, None]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                net.partial_fit(np.concatenate([a * x0 + b * eps, tau[t]], axis=1), a * eps - b * x0)
+                net.partial_fit(np.concatenate([a * (a * x0 + b * eps), tau[t]], axis=1), a * eps - b * x0)
     return run
 
 

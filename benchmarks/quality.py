@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from npddpm import DDPM, data
-from npddpm.evaluate import energy_distance
+from npddpm import DDPM, data, rules
+from npddpm.evaluate import energy_distance, neighbour_distances, one_nearest_neighbour
 from npddpm.optim import learning_rate
 from npddpm.samplers import few_times
 
@@ -20,9 +20,10 @@ from . import peers
 from .ours import SCHEDULE, Shape
 from .report import table
 
-SHAPE, STEPS, NEAR, FOURIER = Shape(2, 128, 3, 256), 10_000, 0.002, 2
+SHAPE, STEPS, NEAR, FOURIER = Shape(2, 128, 3, 256), 10_000, 0.002, rules.fourier(2)
 LOOKS = {*range(250, 2000, 250), *range(2000, STEPS + 1, 1000)}    # steps after which samples are drawn
-Sampler = Callable[[int, int | None], np.ndarray]    # n, DDIM steps or None for all
+COLUMNS = {"excess": "+.4f", "1-NN": ".3f", "1-NN, real": ".3f", "strays": ".2%"}       # at the end
+Sampler = Callable[[int, int | None], np.ndarray]    # n, steps or None for all
 
 
 def npddpm_learner(x: np.ndarray, device: str, seed: int) -> Iterator[Sampler]:
@@ -31,11 +32,11 @@ def npddpm_learner(x: np.ndarray, device: str, seed: int) -> Iterator[Sampler]:
     for step in model.training(x, STEPS, SHAPE.batch, rng=seed, device=device):
         if step in LOOKS:
             float(model.net.parameters[0])      # wait for the GPU
-            yield lambda n, steps: model.standardize(model.sample(n, seed, steps=steps, eta=1.0 if steps is None else 0.0))
+            yield lambda n, steps: (model.sample(n, seed, steps=steps) - x.mean(0)) / x.std(0)
 
 
 def torch_learner(x: np.ndarray, device: str, seed: int) -> Iterator[Sampler]:
-    """The same network, loss, schedule, clipping and average in PyTorch."""
+    """The same layers, loss, schedule, clipping and average in PyTorch, which starts from N(0, I)."""
     net = peers.Torch(SHAPE, device, FOURIER, seed)
     torch, s = net.torch, SCHEDULE
     rows = net.tensor(((x - x.mean(0)) / x.std(0)).astype("float32"))
@@ -81,6 +82,15 @@ def excess(drawn: np.ndarray, x: np.ndarray, fresh: np.ndarray) -> float:
     return energy_distance(drawn, fresh) - energy_distance((real - mean) / scale, fresh)
 
 
+def told_apart(drawn: np.ndarray, name: str, seed: int, x: np.ndarray) -> tuple[float, float, float]:
+    """1-nearest-neighbour accuracy of samples, and of real points; share farther than 0.1 from 100,000 real points."""
+    real, other, many = ((data.load(name, n, rng) - x.mean(0)) / x.std(0)
+                         for n, rng in ((len(drawn), 200 + seed), (len(drawn), 300 + seed), (100_000, 400 + seed)))
+    alone = [neighbour_distances(drawn, part, 1) for part in np.array_split(many, 100)]
+    return (one_nearest_neighbour(drawn, real), one_nearest_neighbour(other, real),
+            float((np.min(alone, axis=0) > 0.1).mean()))
+
+
 def run(device: str, with_peers: bool, quick: bool) -> list[dict[str, Any]]:
     """A row for each data set, seed and learner."""
     learners = {"npddpm": npddpm_learner}
@@ -101,7 +111,9 @@ def run(device: str, with_peers: bool, quick: bool) -> list[dict[str, Any]]:
                         if excess(drawn, x, fresh) < NEAR:
                             row["seconds"] = row["training"]
                     start = time.perf_counter()
-                row["excess"] = excess(draw(2000, None), x, fresh)
+                drawn = draw(2000, None)
+                row["excess"] = excess(drawn, x, fresh)
+                row["1-NN"], row["1-NN, real"], row["strays"] = told_apart(drawn, name, seed, x)
                 samplers[who] = draw
                 print(device, name, seed, who, f"{row['training']:.1f} s", f"{row['excess']:+.4f}", file=sys.stderr, flush=True)
                 rows.append(row)
@@ -140,10 +152,10 @@ def tables(rows: list[dict[str, Any]]) -> str:
             seconds += f" ({len(reached)} of {len(mine)} seeds)"
         learning.append([f"{name}, {who}", seconds,
                          f"{np.mean([row['training'] for row in mine]):.1f}",
-                         f"{np.mean([row['excess'] for row in mine]):+.4f}"])
+                         *(f"{np.mean([row[key] for row in mine]):{form}}" for key, form in COLUMNS.items())])
         if "sampling" in mine[0]:
             sampling.append([f"{name}, {who}", *(f"{cell['seconds']:.2f} ({cell['excess']:+.4f})"
                                                  for cell in mine[0]["sampling"].values())])
-    return (table(["data", f"seconds to within {NEAR}", f"seconds of {STEPS} steps", "excess at the end"], learning)
+    return (table(["data", f"seconds to within {NEAR}", f"seconds of {STEPS} steps", *COLUMNS], learning)
             + "\n\n10,000 samples: seconds (energy distance over that of real points)\n\n"
-            + table(["data", "T = 1000", "DDIM, 50", "DDIM, 20"], sampling))
+            + table(["data", "T = 1000", "50 steps", "20 steps"], sampling))

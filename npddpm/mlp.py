@@ -268,7 +268,7 @@ def gaussian_answer(s: Schedule, variances: Array) -> tuple[Array, Array, Array]
     return np.sqrt(abar) * lam / v, np.sqrt(rest) / v, np.sqrt(abar * lam / v)
 
 
-def layer_shapes(dim: int, hidden: int, depth: int, fourier: int, directions: int) -> list[tuple[int, int]]:
+def layer_shapes(dim: int, hidden: int, depth: int, fourier: int = 0, directions: int = 0) -> list[tuple[int, int]]:
     """Rows and columns of W_1 ... W_{L+1}: (inputs + 1, outputs)."""
     dim, hidden = check_count("dim", dim), check_count("hidden", hidden)
     depth = check_count("depth", depth, most=MOST_LAYERS)
