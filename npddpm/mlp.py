@@ -125,13 +125,13 @@ class MLP:
                  variances: Any = None, fourier: int = 0, directions: Any = None, rng: Any = None,
                  dtype: Any = "float32", device: str = "cpu") -> None:
         check_type("schedule", schedule, Schedule)
-        self.directions = None if directions is None else check_shape(
-            "directions", np.asarray(directions, dtype=float), dim, "m")
-        self.shapes = layer_shapes(dim, hidden, depth, fourier, dim if directions is None else self.directions.shape[1])
+        if directions is not None:
+            directions = check_shape("directions", np.asarray(directions, dtype=float), dim, "m")
+        self.shapes = layer_shapes(dim, hidden, depth, fourier, dim if directions is None else directions.shape[1])
         self.dim, self.hidden, self.depth, self.fourier = dim, hidden, depth, fourier
         self.dtype = check_dtype(dtype, "float32", "float64", "complex128")
         self.xp = xp = device_module(device)
-        self.schedule, self.device = schedule, device
+        self.schedule, self.directions, self.device = schedule, directions, device
         self.variances = np.ones(dim) if variances is None else check_variances(variances, dim)
         known, guess, doubt = gaussian_answer(schedule, self.variances)
         self.guess, self.doubt = (xp.asarray(table, dtype=self.dtype) for table in (guess, doubt))
