@@ -13,7 +13,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from . import diffusion
-from .backend import generator, standard_normal, to_host
+from .backend import generator, standard_normal, to_host, use_gpu
 from .checks import (
     MOST_LAYERS,
     MOST_OCTAVES,
@@ -28,9 +28,9 @@ from .checks import (
 )
 from .data import image_side
 from .files import Outputs, load_arrays, open_to_read
-from .layout import zeros
 from .mlp import MLP, layer_shapes
 from .optim import Adam, clip_norm, learning_rate, update_average
+from .ranks import Ranks, by_first, check_comm, in_turns, streams
 from .schedule import Schedule
 
 FORMAT = 4         # of checkpoints
@@ -122,7 +122,7 @@ class DDPM:
     # ---- training
 
     def fit(self, x: Any, steps: int = 10_000, batch_size: int = 256, lr: float = 1e-3, *, rng: Any = None,
-            device: str = "cpu", weighting: str = "simple", resume: bool = False) -> DDPM:
+            device: str = "cpu", weighting: str = "simple", resume: bool = False, comm: Any = None) -> DDPM:
         """Train on the rows of x, and return the model.
 
         The data are scaled. A step draws rows of them, times t uniform on 1..T and noise, and follows the gradient of
@@ -149,6 +149,11 @@ class DDPM:
         resume : bool
             Go on from `step` to `steps`, with the generator as it was left; rng and device are not used. On the CPU,
             and with the other arguments as before, the result is bit-identical to a run that was never interrupted.
+        comm : communicator, optional
+            Of mpi4py, ``MPI.COMM_WORLD`` say: all its ranks train one model. Each calls `fit` with the same arguments, draws
+            its share of every batch from a stream of its own, and keeps the whole model, which is the same to the bit on
+            all of them. On the GPU a rank takes the one with its number, modulo their count. With as many ranks as before
+            `resume` is bit-identical here too.
 
         Returns
         -------
@@ -160,20 +165,21 @@ class DDPM:
         ValueError
             For data or arguments that cannot be used.
         TypeError
-            If `rng` is nothing that a generator is made from.
+            If `rng` is nothing that a generator is made from, or `comm` is no communicator.
         RuntimeError
-            If `device` is "gpu" and there is none, or another training of this model began in the meantime.
+            If `device` is "gpu" and there is none, another training of this model began in the meantime, or two ranks do
+            not have the same parameters any more, which is looked at every 100 steps.
         FloatingPointError
             If the loss becomes NaN or infinite, or stays above ten times that of a guess of 0.
         """
         for _ in self.training(x, steps, batch_size, lr, rng=rng, device=device, weighting=weighting,
-                               resume=resume):
+                               resume=resume, comm=comm):
             pass
         return self
 
     def training(self, x: Any, steps: int = 10_000, batch_size: int = 256, lr: float = 1e-3, *,
                  rng: Any = None, device: str = "cpu", weighting: str = "simple",
-                 resume: bool = False) -> Iterator[int]:
+                 resume: bool = False, comm: Any = None) -> Iterator[int]:
         """`fit` as a generator that yields the number of steps taken, after each step; parameters and errors are those of `fit`.
 
         Between two steps the model is whole: it can be sampled, saved, or left as it is. Until the first it is what
@@ -184,19 +190,22 @@ class DDPM:
         check_choice("weighting", weighting, "simple", "elbo")
         check_real("lr", lr, 0, math.inf)
         check_json("about", self.about)
+        check_comm(comm, x=x.shape, steps=steps, batch_size=batch_size, lr=lr, weighting=weighting, resume=resume,
+                   schedule=self.schedule, fourier=self.fourier, step=self.step if resume else 0, **self.shape)
         if not resume:
-            return self._steps(x, steps, batch_size, lr, weighting, self._fresh(x, rng, device))
+            return self._steps(x, steps, batch_size, lr, weighting, comm, self._fresh(x, rng, device, comm))
         if self.step == 0:
             raise ValueError("resume needs a model that was trained or loaded")
         if x.shape[1] != self.net.dim:
             raise ValueError(f"x must have {self.net.dim} columns as before, got {x.shape[1]}")
-        return self._steps(x, steps, batch_size, lr, weighting, {})
+        return self._steps(x, steps, batch_size, lr, weighting, comm, {})
 
-    def _fresh(self, x: np.ndarray, rng: Any, device: str) -> dict[str, Any]:
+    def _fresh(self, x: np.ndarray, rng: Any, device: str, comm: Any) -> dict[str, Any]:
         """What a new training begins with."""
-        mean, scale = standardization(x)
-        # A generator of our own, whose state is known to fit into a checkpoint.
-        rng = np.random.default_rng(generator(rng).integers(2**63))
+        (mean, scale), seed = by_first(comm, lambda: (standardization(x), generator(rng).integers(2**63)))
+        rng = np.random.default_rng(seed)   # a generator of our own, whose state is known to fit into a checkpoint
+        if comm is not None and device == "gpu":
+            use_gpu(comm.rank)
         net = self._network(x.shape[1], rng, device)
         return {"net": net, "mean": mean, "scale": scale, "_rng": rng, "average": net.parameters.copy(),
                 "optimizer": Adam(net.parameters), "step": 0, "losses": [], "_loss_sum": 0.0, "outputs": Outputs()}
@@ -205,23 +214,23 @@ class DDPM:
         fourier = self.fourier if self.fourier is not None else 2 if dim <= 3 else 0
         return MLP(dim, schedule=self.schedule, fourier=fourier, rng=rng, device=device, **self.shape)
 
-    def _steps(self, x: np.ndarray, steps: int, batch_size: int, lr: float, weighting: str,
+    def _steps(self, x: np.ndarray, steps: int, batch_size: int, lr: float, weighting: str, comm: Any,
                fresh: dict[str, Any]) -> Iterator[int]:
         vars(self).update(fresh)
         self._run += 1
         run, net, s = self._run, self.net, self.schedule
         of_zero = 1.0 if weighting == "simple" else float(s.loss_weights[1:].mean())
-        xp, dtype = net.xp, net.dtype
-        data = self.to_network(x)
-        rng = generator(self._rng, xp)
-        gradient = zeros(xp, net.parameters.shape, dtype)
+        data, dtype = self.to_network(x), net.dtype
+        ranks = Ranks(comm, net, batch_size, self._rng, self.step)
         while self.step < steps:
             if self._run != run:
                 raise RuntimeError("another training of this model has begun, so that this one cannot go on")
-            x0 = data.take(rng.integers(0, len(data), size=batch_size), axis=0)
-            t = rng.integers(1, s.T + 1, size=batch_size)
-            eps = standard_normal(rng, (batch_size, net.dim), dtype)
-            loss, _ = diffusion.loss_and_gradient(net, s, x0, t, eps, weighting, out=gradient)
+            rng = ranks.rng(self.step)
+            x0 = data.take(rng.integers(0, len(data), size=ranks.rows), axis=0)
+            t = rng.integers(1, s.T + 1, size=ranks.rows)
+            eps = standard_normal(rng, (ranks.rows, net.dim), dtype)
+            loss, _ = diffusion.loss_and_gradient(net, s, x0, t, eps, weighting, out=ranks.gradient)
+            gradient, loss = ranks.mean(loss)
             if isinstance(loss, float):
                 self._check_finite(loss)
             clip_norm(gradient, 1.0)
@@ -232,6 +241,7 @@ class DDPM:
             if self.step % LOSS_EVERY == 0:  # the one moment at which the GPU is waited for
                 self.losses.append(float(self._loss_sum) / LOSS_EVERY)
                 self._check_finite(self.losses[-1])
+                ranks.check_alike(net.parameters, self.step)
                 few = len(self.losses) < 3      # one extreme row may be in them
                 if min(self.losses[-3:]) > (100 if few else 1) * DIVERGED * of_zero:
                     raise FloatingPointError(f"the loss became {self.losses[-1]:.4g} at step {self.step}, where a guess "
@@ -265,15 +275,20 @@ class DDPM:
         net.parameters[...] = self.average
         return net
 
-    def sample(self, n: int, rng: Any = None, **options: Unpack[diffusion.SamplerOptions]) -> np.ndarray:
+    def sample(self, n: int, rng: Any = None, *, comm: Any = None,
+               **options: Unpack[diffusion.SamplerOptions]) -> np.ndarray:
         """Draw n samples in the units of the data, (n, d) float64.
 
-        They are drawn in chunks of 2500 from one generator, so the first 2500 of a larger n are those of n = 2500.
+        They are drawn in chunks of 2500, each from a stream of its own, so the first 2500 of a larger n are those of n = 2500.
 
         Parameters
         ----------
         n : int
         rng : None, int or Generator
+            Chunk i = 0, 1, ... has its stream from i jumps ahead, and it is left where the next chunk's would begin.
+        comm : communicator, optional
+            Of mpi4py: its ranks, which all call `sample` with the same arguments, share the chunks out, and all get all
+            samples. How many ranks there are changes nothing in them.
         **options
             variance="beta", steps=None, eta=1.0 and clip=None, see `npddpm.trajectory`; `clip` is in the units of the data.
 
@@ -286,21 +301,25 @@ class DDPM:
         FloatingPointError
             If the network gives NaN or infinity.
         """
-        return np.concatenate([*self.sample_chunks(n, rng, **options)])
+        return np.concatenate([*self.sample_chunks(n, rng, comm=comm, **options)])
 
-    def sample_chunks(self, n: int, rng: Any = None,
+    def sample_chunks(self, n: int, rng: Any = None, *, comm: Any = None,
                       **options: Unpack[diffusion.SamplerOptions]) -> Iterator[np.ndarray]:
         """`sample` as a generator of chunks of at most 2500 rows, for any n in bounded memory."""
-        net = self.denoiser()
-        n, rng = check_count("n", n), generator(rng, net.xp)
+        net, n = self.denoiser(), check_count("n", n)
+        stream = streams(by_first(comm, lambda: generator(rng)), math.ceil(n / CHUNK))
         steps, clip = options.get("steps"), options.get("clip")
         if isinstance(steps, Iterable) and not isinstance(steps, (str, bytes)):
             options["steps"] = list(steps)      # each chunk goes through them
         if clip is not None:
             low, high = (self.standardize(v) for v in check_clip(clip, net.dim))
             options["clip"] = low, high
-        return (self.restore(diffusion.sample(net, self.schedule, min(CHUNK, n - start), net.dim, rng, **options))
-                for start in range(0, n, CHUNK))
+
+        def chunk(i: int) -> Any:
+            rows = min(CHUNK, n - i * CHUNK)
+            return self.restore(diffusion.sample(net, self.schedule, rows, net.dim, stream(i), **options))
+
+        return in_turns(comm, math.ceil(n / CHUNK), chunk)
 
     def bound(self, x: Any, rng: Any = None, variance: str = "beta", n: int = 1) -> np.ndarray:
         """Estimate a lower bound of log p(x) for each row of x, (B,) nats, in the units of the data.

@@ -1,0 +1,154 @@
+"""Many processes, one training: each takes its share of every batch, and their gradients are added up.
+
+The loss is a mean over the B rows of a batch. So its gradient is the mean of the gradients of slices, each with the
+weight of its n_r rows:
+
+    grad L = sum_r (n_r / B) grad L_r,      sum_r n_r = B
+
+A step is one Allreduce of this vector. Everything else, Adam and the average too, every rank does for itself with the
+same numbers, so that all keep the same model to the bit. `comm` is a communicator of mpi4py, such as MPI.COMM_WORLD,
+or what else has its rank, size, Allreduce, allgather and bcast; None stands for a process alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .backend import generator, synchronize, to_host
+from .layout import zeros
+
+JUMP = 0x9E3779B97F4A7C15F39CC0605CEDC835   # draws from one stream to the next: 2^128 by the golden ratio, as in PCG64.jumped
+
+
+class Ranks:
+    """The draws and the gradient of a training by all ranks.
+
+    Parameters
+    ----------
+    comm : communicator or None
+        For a network on the GPU with the method Get_info too.
+    net : MLP
+    batch_size : int
+        Rows of a batch, those of all ranks together.
+    rng : Generator
+        Of PCG64. A process alone draws from it. Ranks leave it as it is: in each step each has a stream of its own, so
+        many jumps ahead of it, and nothing but the number of the step has to be known to go on.
+    step : int
+        Steps taken before.
+
+    Attributes
+    ----------
+    rows : int
+        The share of this rank in a batch.
+    gradient : (P,) array
+        Where the gradient of its rows is put before `mean`.
+    """
+
+    def __init__(self, comm: Any, net: Any, batch_size: int, rng: np.random.Generator, step: int) -> None:
+        self.comm, self.xp = comm, net.xp
+        self._rank: int = 0 if comm is None else comm.rank
+        self._size: int = 1 if comm is None else comm.size
+        self.rows = batch_size // self._size + (self._rank < batch_size % self._size)
+        self._share = self.rows / batch_size
+        self._own = zeros(net.xp, (len(net.parameters) + 1,), net.dtype)    # the gradient and the loss
+        self.gradient, self._start = self._own[:-1], None
+        if comm is None:
+            self._rng = generator(rng, net.xp)
+            return
+        self.check_alike(net.parameters, step)
+        self._sum = zeros(net.xp, self._own.shape, net.dtype)
+        self._rng, self._start = np.random.default_rng(0), rng.bit_generator.state
+        if net.xp is not np:
+            self._rng, self._start = generator(self.rng(step), net.xp), None
+            self._on_device = "cuda" in (comm.Get_info().get("mpi_memory_alloc_kinds") or "")    # MPI 4.1 says so
+
+    def rng(self, step: int) -> Any:
+        """The generator for the draws of a step. On the GPU it is the same one in every step."""
+        if self._start is not None:
+            self._rng.bit_generator.state = self._start
+            self._rng.bit_generator.advance((1 + step * self._size + self._rank) * JUMP)
+        return self._rng
+
+    def mean(self, loss: Any) -> tuple[Any, Any]:
+        """Gradient and loss of the whole batch, from those of this rank's rows."""
+        if self.comm is None:
+            return self.gradient, loss
+        self._own[-1] = loss
+        self._own *= self._share
+        if self.xp is np:
+            self.comm.Allreduce(self._own, self._sum)
+            return self._sum[:-1], float(self._sum[-1])
+        if self._on_device:
+            synchronize(self.xp)
+            self.comm.Allreduce(self._own, self._sum)
+        else:
+            own = to_host(self._own)
+            total = np.empty_like(own)
+            self.comm.Allreduce(own, total)
+            self._sum[...] = self.xp.asarray(total)
+        return self._sum[:-1], self._sum[-1]
+
+    def check_alike(self, parameters: Any, step: int) -> None:
+        """Raise RuntimeError if the parameters of two ranks differ in a bit."""
+        if self.comm is not None:
+            sums = self.comm.allgather(zlib.crc32(to_host(parameters).data))
+            if len(set(sums)) > 1:
+                rank = next(r for r, s in enumerate(sums) if s != sums[0])
+                raise RuntimeError(f"after step {step} rank {rank} has other parameters than rank 0: "
+                                   "all need the same processor, NumPy and number of BLAS threads")
+
+
+def check_comm(comm: Any, batch_size: int, **values: Any) -> None:
+    """Raise TypeError if `comm` is no communicator, ValueError if the arguments differ between ranks or a rank has no row."""
+    if comm is None:
+        return
+    if not hasattr(comm, "Allreduce"):
+        raise TypeError(f"comm must be a communicator of mpi4py, such as MPI.COMM_WORLD, got {comm!r:.80}")
+    values["batch_size"] = batch_size
+    for rank, others in enumerate(comm.allgather(values)):
+        for name, value in values.items():
+            if others[name] != value:
+                raise ValueError(f"{name} must be the same on all ranks, got {value!r:.80} on rank {comm.rank} and "
+                                 f"{others[name]!r:.80} on rank {rank}")
+    if batch_size < comm.size:
+        raise ValueError(f"batch_size must be at least the number of ranks, {comm.size}, got {batch_size}")
+
+
+def by_first(comm: Any, work: Callable[[], Any]) -> Any:
+    """What rank 0 makes of `work()`, a result or an error, on every rank; the others leave it alone."""
+    if comm is None:
+        return work()
+    result, error = None, None
+    if comm.rank == 0:
+        try:
+            result = work()
+        except Exception as raised:  # noqa: BLE001, raised again below, by all
+            error = raised
+    result, error = comm.bcast((result, error))
+    if error is not None:
+        raise error
+    return result
+
+
+def in_turns(comm: Any, n: int, work: Callable[[int], Any]) -> Iterator[Any]:
+    """work(0) ... work(n - 1) in this order and on every rank, each done by one of them."""
+    if comm is None:
+        yield from map(work, range(n))
+        return
+    for first in range(0, n, comm.size):
+        own = first + comm.rank
+        yield from comm.allgather(work(own) if own < n else None)[:n - first]
+
+
+def streams(rng: Any, n: int) -> Callable[[int], np.random.Generator]:
+    """Generators of n streams by their number i: i jumps ahead of `rng`, which is left where the next would begin."""
+    if not hasattr(getattr(rng, "bit_generator", None), "jumped"):      # CuPy's, and NumPy's SFC64
+        rng = np.random.default_rng(int(rng.integers(2**31)))
+    start = copy.deepcopy(rng.bit_generator)
+    rng.bit_generator.state = start.jumped(n).state
+    return lambda i: np.random.Generator(start.jumped(i) if i else copy.deepcopy(start))
