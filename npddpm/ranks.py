@@ -13,6 +13,8 @@ or what else has its rank, size, Allreduce, allgather and bcast; None stands for
 from __future__ import annotations
 
 import copy
+import os
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +24,7 @@ import numpy as np
 from .backend import generator, synchronize, to_host
 from .layout import zeros
 
+GRACE = 2   # seconds in which the other ranks may end as well
 JUMP = 0x9E3779B97F4A7C15F39CC0605CEDC835   # draws from one stream to the next: 2^128 by the golden ratio, as in PCG64.jumped
 
 
@@ -152,3 +155,44 @@ def streams(rng: Any, n: int) -> Callable[[int], np.random.Generator]:
     start = copy.deepcopy(rng.bit_generator)
     rng.bit_generator.state = start.jumped(n).state
     return lambda i: np.random.Generator(start.jumped(i) if i else copy.deepcopy(start))
+
+
+# ---------------------------------------------------------------- of a command that mpiexec started
+
+def world() -> Any:
+    """All processes that mpiexec started, as a communicator; None if there is one, or nobody said how many.
+
+    Raises
+    ------
+    ValueError
+        If mpi4py is missing, or belongs to another MPI than mpiexec, so that its processes would not find each other.
+    """
+    started = max(int(os.environ.get(name, "1")) for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"))
+    if started == 1:
+        return None
+    try:
+        from mpi4py import MPI
+    except ImportError:
+        raise ValueError("several processes need mpi4py: pip install 'npddpm[mpi]'") from None
+    if MPI.COMM_WORLD.size != started:
+        raise ValueError(f"mpiexec started {started} processes, of which mpi4py sees {MPI.COMM_WORLD.size}: "
+                         "it belongs to another MPI than the one that mpi4py loads")
+    return MPI.COMM_WORLD.Dup()
+
+
+def all_end() -> bool:
+    """Whether all ranks come here within two seconds; if not, one has failed that the others wait for."""
+    from mpi4py import MPI
+    here, start = MPI.COMM_WORLD.Ibarrier(), time.monotonic()     # of a communicator on which no other call can be pending
+    while not (together := here.Test()) and time.monotonic() < start + GRACE:
+        time.sleep(0.01)
+    return bool(together)
+
+
+def signalled(comm: Any, came: list[int]) -> int:
+    """A signal that came to one of the ranks, the same on all, or 0."""
+    if comm is None:
+        return came[0] if came else 0
+    count = np.zeros(1)
+    comm.Allreduce(np.full(1, float(len(came))), count)
+    return max(comm.allgather(came[0] if came else 0)) if count > 0 else 0

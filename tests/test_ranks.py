@@ -1,8 +1,13 @@
 """Ranks: what they add up to, that they stay alike, and what ends them. Most of it on a communicator between threads."""
 
 import copy
+import os
+import shutil
+import subprocess
 import sys
 import threading
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +15,7 @@ import strict_cupy
 from pytest import approx
 
 from npddpm import DDPM, MLP, Schedule, data, loss_and_gradient
+from npddpm.__main__ import main
 from npddpm.backend import standard_normal
 from npddpm.optim import Adam, clip_norm, learning_rate
 from npddpm.ranks import by_first, in_turns, streams
@@ -245,3 +251,94 @@ def test_on_the_gpu_the_sum_goes_through_the_host_or_not(monkeypatch, kinds, tra
     assert all((values == first).all() for values in others) and sorted(strict_cupy.USED) == [0, 0, 1]
     assert all(bool(n) == bool(transfers) and n <= 27 for counts in crossed for n in counts.values())
     assert kinds_of_sums == ({np.ndarray} if transfers else {strict_cupy.ndarray})
+
+
+# ---- the command line, on MPI itself
+
+SMALL = ["--hidden", "8", "--depth", "1", "--T", "10", "--batch-size", "9"]
+MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+IF_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}      # Open MPI wants to be asked twice,
+OVERSUBSCRIBE = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}           # and wants a core for each rank
+
+# Rank 1 meets its end in step 150.
+STRUCK = """
+import os, sys, npddpm.__main__ as command
+from npddpm import DDPM
+command.SAVE_EVERY, training = 100, DDPM.training
+
+def struck(self, *args, comm, **options):
+    for step in training(self, *args, comm=comm, **options):
+        if step == 150 and comm.rank == 1:
+            if sys.argv[1] == "error":
+                raise OSError("no such disk")
+            os.kill(os.getpid(), int(sys.argv[1]))
+        yield step
+
+DDPM.training = struck
+sys.exit(command.main(sys.argv[2:]))
+"""
+
+
+def mpiexec(*command, ranks=2):
+    env = {**os.environ, **IF_ROOT, **OVERSUBSCRIBE, "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.run([MPIEXEC, "-n", str(ranks), sys.executable, *command], env=env, capture_output=True, text=True,
+                          check=False, timeout=120)
+
+
+@pytest.fixture
+def mpi(tmp_path, monkeypatch):
+    pytest.importorskip("mpi4py")
+    if MPIEXEC is None or mpiexec("-c", "from mpi4py import MPI; assert MPI.COMM_WORLD.size == 2").returncode:
+        pytest.skip("no mpiexec that starts two ranks of mpi4py's MPI")
+    monkeypatch.chdir(tmp_path)
+    return mpiexec
+
+
+def test_two_processes(mpi):
+    """They have the bits of two threads, one voice, and samples of one process."""
+    done = mpi("-m", "npddpm", "train", "moons", *SMALL, "--steps", "120", "--seed", "3")
+    assert (done.returncode, done.stdout.count("\n"), done.stderr.count("\n")) == (0, 2, 10), done
+    assert "moons.npz; 2 ranks" in done.stdout and os.listdir() == ["moons.npz"]
+    rows = data.split(data.load("moons"))[0]
+    twin = on_ranks(2, lambda comm: DDPM(Schedule.linear(10), 8, 1).fit(rows, 120, 9, rng=3, comm=comm))[0]
+    model = DDPM.load("moons.npz")
+    assert (model.net.parameters == twin.net.parameters).all() and model.losses == twin.losses
+    done = mpi("-m", "npddpm", "sample", "moons.npz", "-n", "5003", "--seed", "4")
+    assert done.returncode == 0 and done.stdout == "wrote samples.npy: 5003 samples of 2 numbers\n"
+    assert (np.load("samples.npy") == model.sample(5003, 4)).all()
+    done = mpi("-m", "npddpm", "train", "moons.csv")
+    assert (done.returncode, done.stderr) == (2, "npddpm: cannot read moons.csv: No such file or directory\n")
+
+
+def test_a_signal_to_one_rank_ends_all_and_they_go_on_to_the_bits_of_a_whole_run(mpi, capsys):
+    done = mpi("-c", STRUCK, "15", "train", "moons", *SMALL, "--steps", "220")
+    assert done.returncode != 0 and "interrupted: moons.npz holds step 150; --resume goes on from there" in done.stdout
+    shutil.copy("moons.npz", "part.npz")
+    assert mpi("-m", "npddpm", "train", "moons", "--resume").returncode == 0
+    assert mpi("-m", "npddpm", "train", "moons", *SMALL, "--steps", "220", "--out", "whole.npz").returncode == 0
+    part, whole = DDPM.load("moons.npz"), DDPM.load("whole.npz")
+    assert (part.average == whole.average).all() and part.losses == whole.losses
+    assert main(["train", "moons", "--resume", "--out", "part.npz"]) == 0
+    assert "1 ranks instead of 2: from here on the draws are others" in capsys.readouterr().out
+    assert (DDPM.load("part.npz").average != whole.average).any()
+
+
+@pytest.mark.parametrize("end", ["error", "9"])
+def test_a_rank_that_dies_ends_the_run_and_leaves_the_last_checkpoint(mpi, end):
+    done = mpi("-c", STRUCK, end, "train", "moons", *SMALL, "--steps", "1000")
+    assert done.returncode != 0 and os.listdir() == ["moons.npz"] and DDPM.load("moons.npz").step == 100
+    assert [line for line in done.stderr.splitlines() if line.startswith("npddpm:")] == (
+        ["npddpm: rank 1: no such disk"] if end == "error" else [])
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["PMI_SIZE", "OMPI_COMM_WORLD_SIZE"])
+def test_processes_that_cannot_find_each_other(monkeypatch, capsys, name):
+    monkeypatch.setenv(name, "2")
+    for module, said in ((None, "several processes need mpi4py: pip install 'npddpm[mpi]'"),
+                         (types.ModuleType("mpi4py"), "mpiexec started 2 processes, of which mpi4py sees 1")):
+        if module:
+            module.MPI = types.SimpleNamespace(COMM_WORLD=types.SimpleNamespace(size=1))
+        monkeypatch.setitem(sys.modules, "mpi4py", module)
+        assert main(["train", "moons"]) == 2
+        assert said in capsys.readouterr().err
