@@ -503,6 +503,7 @@ def failed(comm: Any, line: str, code: int) -> int:
     if alone or is_first(comm):
         say(f"npddpm: {f'rank {comm.rank}: ' if alone else ''}{line}", "stderr")
     if alone:
+        time.sleep(0.1)     # in which mpiexec passes the line on
         comm.Abort(code)
     return code
 
