@@ -383,7 +383,8 @@ def training_rows(noted: Notes) -> np.ndarray | None:
     with contextlib.suppress(ValueError, OSError):
         x = data.load(noted.data)
         if noted.is_of(noted.data, x):
-            return data.split(x, noted.settings.get("holdout", 0.0))[0]
+            rows: np.ndarray = data.split(x, noted.settings.get("holdout", 0.0))[0]
+            return rows
     return None
 
 
@@ -397,8 +398,11 @@ def losses(model: DDPM, real: Reference, seed: int) -> np.ndarray:
     return loss_by_time(model.denoiser(), model.schedule, model.to_network(real.held), seed, law)
 
 
-def digest(x: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(x).data).hexdigest()
+def digest(x: Any) -> str:
+    sha256 = hashlib.sha256()
+    for block in data.blocks(x):
+        sha256.update(np.ascontiguousarray(block).data)
+    return sha256.hexdigest()
 
 
 @contextmanager

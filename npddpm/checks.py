@@ -220,10 +220,20 @@ def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
         x = np.asarray(x)
     except ValueError:
         raise ValueError(f"{name} must be a table of numbers, with rows of one length, got {x!r:.60}") from None
+    check_table(x, name, least)
+    return check_values(x, name)
+
+
+def check_table(x: np.ndarray, name: str = "x", least: int = 2) -> None:
+    """`check_data` without a look at the numbers."""
     if x.dtype.kind not in "fiub":
         raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
     if x.ndim != 2 or x.shape[0] < least or x.shape[1] < 1:
         raise ValueError(f"{name} must have shape (n, d) with n >= {least} rows and d >= 1 columns, got {x.shape}")
+
+
+def check_values(x: np.ndarray, name: str = "x", first: int = 0) -> Array:
+    """`check_data` of the rows of a table from number `first` on."""
     if x.dtype.kind in "iu" and x.size and max(int(x.max()), -int(x.min())) > 2**53:
         raise ValueError(f"{name} must hold integers of at most 2^53, which float64 does not round, "
                          f"got {max(x.max(), x.min(), key=lambda i: abs(int(i)))}")
@@ -231,5 +241,5 @@ def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
     bad = np.argwhere(~np.isfinite(out))
     if len(bad):
         row, column = bad[0]
-        raise ValueError(f"{name} must be finite, got {x[row, column]} in row {row}, column {column}")
+        raise ValueError(f"{name} must be finite, got {x[row, column]} in row {first + row}, column {column}")
     return out

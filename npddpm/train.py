@@ -6,7 +6,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -26,7 +26,7 @@ from .checks import (
     check_real,
     check_type,
 )
-from .data import image_side
+from .data import Mapped, check_rows_of, image_side, moments
 from .files import Outputs, load_arrays, open_to_read
 from .mlp import MLP, layer_shapes
 from .optim import Adam, clip_norm, learning_rate, update_average
@@ -133,7 +133,8 @@ class DDPM:
         Parameters
         ----------
         x : (n, d) array_like
-            Finite numbers. Columns are brought to zero mean and unit variance. If x looks like square images (see
+            Finite numbers; a memory map (``np.load(path, mmap_mode="r")``) is read row by row and may be larger than
+            the memory. Columns are brought to zero mean and unit variance. If x looks like square images (see
             `npddpm.data.image_side`: 16, 25, ... columns, values in 0..1 or whole numbers in 0..255), all share one scale.
         steps : int
             Training steps, from the first one on, also with `resume`.
@@ -185,7 +186,7 @@ class DDPM:
         Between two steps the model is whole: it can be sampled, saved, or left as it is. Until the first it is what
         it was before the call.
         """
-        x = check_data(x)
+        x = check_rows_of(x)
         steps, batch_size = check_count("steps", steps), check_count("batch_size", batch_size)
         check_choice("weighting", weighting, "simple", "elbo")
         check_real("lr", lr, 0, math.inf)
@@ -200,7 +201,7 @@ class DDPM:
             raise ValueError(f"x must have {self.net.dim} columns as before, got {x.shape[1]}")
         return self._steps(x, steps, batch_size, lr, weighting, comm, {})
 
-    def _fresh(self, x: np.ndarray, rng: Any, device: str, comm: Any) -> dict[str, Any]:
+    def _fresh(self, x: Any, rng: Any, device: str, comm: Any) -> dict[str, Any]:
         """What a new training begins with."""
         (mean, scale), seed = by_first(comm, lambda: (standardization(x), generator(rng).integers(2**63)))
         rng = np.random.default_rng(seed)   # a generator of our own, whose state is known to fit into a checkpoint
@@ -214,19 +215,19 @@ class DDPM:
         fourier = self.fourier if self.fourier is not None else 2 if dim <= 3 else 0
         return MLP(dim, schedule=self.schedule, fourier=fourier, rng=rng, device=device, **self.shape)
 
-    def _steps(self, x: np.ndarray, steps: int, batch_size: int, lr: float, weighting: str, comm: Any,
+    def _steps(self, x: Any, steps: int, batch_size: int, lr: float, weighting: str, comm: Any,
                fresh: dict[str, Any]) -> Iterator[int]:
         vars(self).update(fresh)
         self._run += 1
         run, net, s = self._run, self.net, self.schedule
         of_zero = 1.0 if weighting == "simple" else float(s.loss_weights[1:].mean())
-        data, dtype = self.to_network(x), net.dtype
+        rows_of_x, dtype = self._rows(x), net.dtype
         ranks = Ranks(comm, net, batch_size, self._rng, self.step)
         while self.step < steps:
             if self._run != run:
                 raise RuntimeError("another training of this model has begun, so that this one cannot go on")
             rng = ranks.rng(self.step)
-            x0 = data.take(rng.integers(0, len(data), size=ranks.rows), axis=0)
+            x0 = rows_of_x(rng.integers(0, len(x), size=ranks.rows))
             t = rng.integers(1, s.T + 1, size=ranks.rows)
             eps = standard_normal(rng, (ranks.rows, net.dim), dtype)
             loss, _ = diffusion.loss_and_gradient(net, s, x0, t, eps, weighting, out=ranks.gradient)
@@ -248,6 +249,13 @@ class DDPM:
                                              f"of 0 has {of_zero:.3g}: the learning rate is too high (lower lr)")
                 self._loss_sum = 0.0
             yield self.step
+
+    def _rows(self, x: Any) -> Callable[[Any], Any]:
+        """Rows by their numbers, as the network sees them: of an array from a copy of it, of a file from where they are."""
+        if isinstance(x, Mapped):
+            return lambda numbers: self.to_network(x[to_host(numbers)])
+        data = self.to_network(x)
+        return lambda numbers: data.take(numbers, axis=0)
 
     def _check_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
@@ -456,14 +464,14 @@ class DDPM:
             home[...] = xp.asarray(arrays[name], dtype=dtype)
 
 
-def standardization(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def standardization(x: Any) -> tuple[np.ndarray, np.ndarray]:
     """Mean and scale of the columns; images have one scale for all pixels, the root mean variance."""
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = x.mean(0)
-        scale = (x - mean).std(0)
-        scale[np.ptp(x, axis=0) == 0] = 0  # where the rounding of the mean would pass for a spread
+        _, mean, variance, low, high = moments(x)
+        scale = np.sqrt(variance)
+        scale[low == high] = 0  # where the rounding of the mean would pass for a spread
     if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
-        raise ValueError(f"x is too large to be scaled in float64: it reaches {np.abs(x).max():.3g}")
+        raise ValueError(f"x is too large to be scaled in float64: it reaches {max(-low.min(), high.max()):.3g}")
     if not (scale > 0).any():
         raise ValueError("x must vary: all its rows are equal, or too near to each other for float64")
     return mean, np.full_like(scale, math.sqrt(np.mean(scale**2))) if image_side(x) else scale
