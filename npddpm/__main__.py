@@ -120,7 +120,8 @@ def train(args: argparse.Namespace) -> int:
                 f"step {model.step}, and falls to 0 at step {given['steps']}")
             settings["steps"] = given["steps"]
         if ranks != (before := settings.get("ranks", 1)):
-            say(f"{ranks} ranks instead of {before}: from here on the draws are others than in a run that was not interrupted")
+            say(f"{ranks} rank{'s' * (ranks > 1)} instead of {before}: from here on the draws are others than in a run that was "
+                "not interrupted")
     else:
         usual = FOR_IMAGES if data.image_side(x) else FOR_OTHERS
         steps = min(usual["steps"], max(1000, 10 * len(x)))     # a small table is soon known by heart
@@ -140,6 +141,8 @@ def train(args: argparse.Namespace) -> int:
     model.about = {**model.about, "data": args.data, "sha256": by_first(comm, lambda: digest(x)), "settings": settings}
     say(f"{args.data}: {len(rows)} rows of {x.shape[1]} to train on, {len(held)} held out; "
         f"{model.schedule}; checkpoint {out}" + (f"; {ranks} ranks" if ranks > 1 else ""))
+    if ranks > 1 and not os.environ.keys() & {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"}:
+        say("each rank takes all cores of its machine, and waits for the others to leave them: set OPENBLAS_NUM_THREADS=1")
 
     came: list[int] = []
 

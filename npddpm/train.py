@@ -153,8 +153,8 @@ class DDPM:
         comm : communicator, optional
             Of mpi4py, ``MPI.COMM_WORLD`` say: all its ranks train one model. Each calls `fit` with the same arguments, draws
             its share of every batch from a stream of its own, and keeps the whole model, which is the same to the bit on
-            all of them. On the GPU a rank takes the one with its number, modulo their count. With as many ranks as before
-            `resume` is bit-identical here too.
+            all of them. With as many ranks as before `resume` is bit-identical here too. If `device` is "gpu" a rank uses
+            the one with its number, modulo their count; to go on with a model, choose that GPU before it is loaded.
 
         Returns
         -------
@@ -184,7 +184,7 @@ class DDPM:
         """`fit` as a generator that yields the number of steps taken, after each step; parameters and errors are those of `fit`.
 
         Between two steps the model is whole: it can be sampled, saved, or left as it is. Until the first it is what
-        it was before the call.
+        it was before the call. Ranks must all take the same number of steps, and one of them is enough to save.
         """
         x = check_rows_of(x)
         steps, batch_size = check_count("steps", steps), check_count("batch_size", batch_size)
@@ -287,7 +287,7 @@ class DDPM:
                **options: Unpack[diffusion.SamplerOptions]) -> np.ndarray:
         """Draw n samples in the units of the data, (n, d) float64.
 
-        They are drawn in chunks of 2500, each from a stream of its own, so the first 2500 of a larger n are those of n = 2500.
+        They are drawn in chunks of 2500, each from a stream of its own: the first 2500 of a larger n are those of n = 2500.
 
         Parameters
         ----------
@@ -315,7 +315,7 @@ class DDPM:
                       **options: Unpack[diffusion.SamplerOptions]) -> Iterator[np.ndarray]:
         """`sample` as a generator of chunks of at most 2500 rows, for any n in bounded memory."""
         net, n = self.denoiser(), check_count("n", n)
-        stream = streams(by_first(comm, lambda: generator(rng)), math.ceil(n / CHUNK))
+        stream = streams(generator(rng), math.ceil(n / CHUNK))
         steps, clip = options.get("steps"), options.get("clip")
         if isinstance(steps, Iterable) and not isinstance(steps, (str, bytes)):
             options["steps"] = list(steps)      # each chunk goes through them

@@ -281,8 +281,9 @@ sys.exit(command.main(sys.argv[2:]))
 """
 
 
-def mpiexec(*command, timeout=120):
-    env = {**os.environ, **IF_ROOT, **OVERSUBSCRIBE, "OPENBLAS_NUM_THREADS": "1"}
+def mpiexec(*command, timeout=120, one_thread=True):
+    env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    env |= IF_ROOT | OVERSUBSCRIBE | ({"OPENBLAS_NUM_THREADS": "1"} if one_thread else {})
     return subprocess.run([MPIEXEC, "-n", "2", sys.executable, *command], env=env, capture_output=True, text=True,
                           check=False, timeout=timeout)
 
@@ -315,6 +316,8 @@ def test_two_processes(mpi):
     done = mpi("-m", "npddpm", "sample", "moons.npz", "-n", "5003", "--seed", "4")
     assert done.returncode == 0 and done.stdout == "wrote samples.npy: 5003 samples of 2 numbers\n"
     assert (np.load("samples.npy") == model.sample(5003, 4)).all()
+    done = mpi("-m", "npddpm", "train", "moons", "--resume", "--steps", "121", one_thread=False)
+    assert done.returncode == 0 and "set OPENBLAS_NUM_THREADS=1" in done.stdout
     done = mpi("-m", "npddpm", "train", "moons.csv")        # Open MPI adds lines of its own
     assert done.returncode == 2 and done.stderr.startswith("npddpm: cannot read moons.csv: No such file or directory\n")
     assert done.stderr.count("npddpm:") == 1
@@ -329,7 +332,7 @@ def test_a_signal_to_one_rank_ends_all_and_they_go_on_to_the_bits_of_a_whole_run
     part, whole = DDPM.load("moons.npz"), DDPM.load("whole.npz")
     assert (part.average == whole.average).all() and part.losses == whole.losses
     assert main(["train", "moons", "--resume", "--out", "part.npz"]) == 0
-    assert "1 ranks instead of 2: from here on the draws are others" in capsys.readouterr().out
+    assert "1 rank instead of 2: from here on the draws are others" in capsys.readouterr().out
     assert (DDPM.load("part.npz").average != whole.average).any()
 
 
