@@ -16,7 +16,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pytest import approx
-from strategies import Exact, SignNodes, exact, log_normal, points, reals, schedules, schedules_and_times, signs, vectors
+from strategies import (
+    Exact,
+    SignNodes,
+    exact,
+    log_normal,
+    points,
+    reals,
+    schedules,
+    schedules_and_times,
+    signs,
+    vectors,
+)
 
 from npddpm import MLP, Schedule, gaussian, loss_and_gradient, variational_bound
 
