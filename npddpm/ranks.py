@@ -7,7 +7,7 @@ weight of its n_r rows:
 
 A step is one Allreduce of this vector. Everything else, Adam and the average too, every rank does for itself with the
 same numbers, so that all keep the same model to the bit. `comm` is a communicator of mpi4py, such as MPI.COMM_WORLD,
-or what else has its rank, size, Allreduce, allgather and bcast; None stands for a process alone.
+or any object with its rank, size, Allreduce, allgather and bcast; None stands for a process alone.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .layout import zeros
 
 GRACE = 2   # seconds in which the other ranks may end as well
 JUMP = 0x9E3779B97F4A7C15F39CC0605CEDC835   # draws from one stream to the next: 2^128 by the golden ratio, as in PCG64.jumped
+MOST_RANKS = 2**20                          # streams that a step has
 
 
 class Ranks:
@@ -39,8 +40,8 @@ class Ranks:
     batch_size : int
         Rows of a batch, those of all ranks together.
     rng : Generator
-        Of PCG64. A process alone draws from it. Ranks leave it as it is: in each step each has a stream of its own, so
-        many jumps ahead of it, and nothing but the number of the step has to be known to go on.
+        Of PCG64. A process alone draws from it. Ranks leave it as it is: in step k rank r has a stream of its own,
+        1 + r + 2^20 k jumps ahead, so that nothing but the number of the step has to be known to go on.
     step : int
         Steps taken before.
 
@@ -55,8 +56,8 @@ class Ranks:
     def __init__(self, comm: Any, net: Any, batch_size: int, rng: np.random.Generator, step: int) -> None:
         self.comm, self.xp = comm, net.xp
         self._rank: int = 0 if comm is None else comm.rank
-        self._size: int = 1 if comm is None else comm.size
-        self.rows = batch_size // self._size + (self._rank < batch_size % self._size)
+        size: int = 1 if comm is None else comm.size
+        self.rows = batch_size // size + (self._rank < batch_size % size)
         self._share = self.rows / batch_size
         self._own = zeros(net.xp, (len(net.parameters) + 1,), net.dtype)    # the gradient and the loss
         self.gradient, self._start = self._own[:-1], None
@@ -74,7 +75,7 @@ class Ranks:
         """The generator for the draws of a step. On the GPU it is the same one in every step."""
         if self._start is not None:
             self._rng.bit_generator.state = self._start
-            self._rng.bit_generator.advance((1 + step * self._size + self._rank) * JUMP)
+            self._rng.bit_generator.advance((1 + self._rank + MOST_RANKS * step) * JUMP)
         return self._rng
 
     def mean(self, loss: Any) -> tuple[Any, Any]:

@@ -143,7 +143,7 @@ class DDPM:
         lr : float
             The learning rate, before warm-up and decay.
         rng : None, int or Generator
-            For the initial weights, the batches, the times and the noise.
+            For the initial weights, the batches, the times and the noise. With `comm` that of rank 0 counts.
         device : {"cpu", "gpu"}
         weighting : {"simple", "elbo"}
             See `loss_and_gradient`.

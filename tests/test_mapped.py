@@ -74,6 +74,7 @@ def test_rows_of_rows(mapped):
     for part in (slice(3, 9), 5, -1, np.array([7, 2, 7])):
         assert (x[part] == TABLE[part]).all()
         assert (x.take(np.arange(50, 0, -1))[part] == TABLE[50:0:-1][part]).all()
+    assert (x.take(np.arange(50, 0, -1)).take(np.array([4, 0]))[:] == TABLE[[46, 50]]).all()
     assert (np.asarray(x) == TABLE).all() and len(x) == 1000 and x.shape == (1000, 3)
     for found, expected in zip(data.split(x, 0.3), data.split(TABLE, 0.3)):
         assert (found[:] == expected).all()
