@@ -151,7 +151,7 @@ def in_turns(comm: Any, n: int, work: Callable[[int], Any]) -> Iterator[Any]:
 
 def streams(rng: Any, n: int) -> Callable[[int], np.random.Generator]:
     """Generators of n streams by their number i: i jumps ahead of `rng`, which is left where the next would begin."""
-    if not hasattr(getattr(rng, "bit_generator", None), "jumped"):      # CuPy's, and NumPy's SFC64
+    if not hasattr(getattr(rng, "bit_generator", None), "jumped"):      # the GPU's, and NumPy's SFC64
         rng = np.random.default_rng(int(rng.integers(2**31)))
     start = copy.deepcopy(rng.bit_generator)
     rng.bit_generator.state = start.jumped(n).state
