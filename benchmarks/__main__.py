@@ -3,6 +3,7 @@
     python -m benchmarks             this project on every device there is; writes benchmarks/results/
     python -m benchmarks --peers     and the same step in PyTorch, JAX and scikit-learn, where installed
     python -m benchmarks --quick     the small sizes only, nothing written
+    python -m benchmarks ranks       a step by 1, 2, 4 ... ranks of one thread each, against one process with all
     python -m benchmarks quality     seconds until samples are as good as real data; with --peers also tables and digits
                                      beside scikit-learn, with --images FILE also a file of images
     python -m benchmarks conformance what npddpm.testing says about other implementations that are installed
@@ -22,7 +23,7 @@ from typing import Any
 
 from npddpm.backend import device_module
 
-from . import measure, ours, peers, quality, report, rows
+from . import measure, ours, peers, quality, ranks, report
 from .ours import Shape
 
 SHAPES = [Shape(2, 128, 3, 32), Shape(2, 128, 3, 256), Shape(64, 256, 3, 256), Shape(64, 512, 3, 512),
@@ -85,7 +86,7 @@ def run(device: str, with_peers: bool, quick: bool) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["speed", "quality", "conformance"], default="speed")
+    parser.add_argument("what", nargs="?", choices=["speed", "ranks", "quality", "conformance"], default="speed")
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds; writes nothing")
     parser.add_argument("--device", choices=["cpu", "gpu", "all"], default="all")
     parser.add_argument("--peers", action="store_true", help="compare with the frameworks that are installed")
@@ -100,6 +101,14 @@ def main() -> None:
                 f"{about['date']}\n\n{conformance.tables(conformance.run())}\n")
         (report.RESULTS / "conformance.md").write_text(text, encoding="utf-8")
         print(text)
+        return
+    if args.what == "ranks":
+        about = describe("cpu")
+        rows = ranks.run(SHAPES[1:3] if args.quick else SHAPES[2:5], about["cores"], args.peers)
+        text = f"{about['device']}, {about['cores']} cores, {about['date']}\n\n{ranks.tables(rows)}\n"
+        if not args.quick:
+            (report.RESULTS / "ranks.md").write_text(text, encoding="utf-8")
+        print(json.dumps(about | {"rows": rows}, indent=1) if args.json else text)
         return
     devices = ["cpu", "gpu"] if args.device == "all" else [args.device]
     try:

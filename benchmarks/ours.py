@@ -13,6 +13,7 @@ from npddpm.backend import device_module, generator, standard_normal, synchroniz
 from npddpm.layout import zeros
 from npddpm.mlp import g, g_backward, layer_shapes
 from npddpm.optim import Adam, adam_step
+from npddpm.ranks import Ranks
 
 ROWS, READ_EVERY, LR = 8192, 100, 1e-3   # of the data; steps between two looks at the loss
 SCHEDULE = Schedule.linear(1000)
@@ -32,20 +33,21 @@ def data(d: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((ROWS, d), dtype="float32")
 
 
-def training(shape: Shape, device: str) -> Run:
+def training(shape: Shape, device: str, comm: Any = None) -> Run:
     """Draw rows, t and noise; noise the rows; forward, backward, Adam; read the loss every 100 steps."""
     net = MLP(shape.d, shape.hidden, shape.depth, schedule=SCHEDULE, rng=0, device=device)
-    xp, adam, gradient = net.xp, Adam(net.parameters), zeros(net.xp, net.parameters.shape, net.dtype)
-    rng, x = generator(0, xp), xp.asarray(data(shape.d))
-    taken = 0
+    xp, adam, ranks = net.xp, Adam(net.parameters), Ranks(comm, net, shape.batch, np.random.default_rng(0), 0)
+    x, taken = xp.asarray(data(shape.d)), 0
 
     def run(n: int) -> None:
         nonlocal taken
         for _ in range(n):
-            x0 = x.take(rng.integers(0, ROWS, size=shape.batch), axis=0)
-            t = rng.integers(1, SCHEDULE.T + 1, size=shape.batch)
+            rng = ranks.rng(taken)
+            x0 = x.take(rng.integers(0, ROWS, size=ranks.rows), axis=0)
+            t = rng.integers(1, SCHEDULE.T + 1, size=ranks.rows)
             eps = standard_normal(rng, x0.shape, x0.dtype)
-            loss, _ = loss_and_gradient(net, SCHEDULE, x0, t, eps, out=gradient)
+            loss, _ = loss_and_gradient(net, SCHEDULE, x0, t, eps, out=ranks.gradient)
+            gradient, loss = ranks.mean(loss)
             adam.step(gradient, LR)
             taken += 1
             if taken % READ_EVERY == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,10 +25,12 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 import numpy as np
 
 from . import __version__, data, rules
+from .backend import use_gpu
 from .checks import check_count, check_real, did_you_mean
 from .evaluate import energy_distance, loss_by_time, nearest, one_nearest_neighbour, precision_recall
 from .files import Outputs, check_output, follow, free_names
 from .optim import learning_rate
+from .ranks import all_end, by_first, signalled, world
 from .schedule import Schedule
 from .train import DDPM
 
@@ -94,7 +98,8 @@ def parser() -> Parser:
 def train(args: argparse.Namespace) -> int:
     out = args.out or Path(Path(args.data).stem + ".npz")
     x = data.load(args.data, tell=say)
-    check_output(out, data=args.data)
+    comm, ranks = args.comm, 1 if args.comm is None else args.comm.size
+    by_first(comm, lambda: check_output(out, data=args.data))
     given = {name: value for name in ("hidden", "depth", "steps", *DEFAULTS) if (value := getattr(args, name)) is not None}
     if args.resume:
         model = DDPM.load(out, args.device)
@@ -102,7 +107,7 @@ def train(args: argparse.Namespace) -> int:
         settings = noted.settings
         if not settings:
             raise ValueError(f"--resume: {out} was not written by npddpm train")
-        if not noted.is_of(args.data, x):
+        if not by_first(comm, lambda: noted.is_of(args.data, x)):
             raise ValueError(f"--resume: {args.data} is not the data that {out} was trained on")
         check_settings(out, model, settings, given)
         if model.step >= check_count("steps", given.get("steps", settings["steps"])):
@@ -113,6 +118,9 @@ def train(args: argparse.Namespace) -> int:
             say(f"--steps {given['steps']} instead of {settings['steps']}: the learning rate goes from {was:.3g} to {new:.3g} at "
                 f"step {model.step}, and falls to 0 at step {given['steps']}")
             settings["steps"] = given["steps"]
+        if ranks != (before := settings.get("ranks", 1)):
+            say(f"{ranks} rank{'s' * (ranks > 1)} instead of {before}: from here on the draws are others than in a run that was "
+                "not interrupted")
     else:
         settings = DEFAULTS | given
         schedule = {"linear": Schedule.linear, "cosine": Schedule.cosine}[settings["schedule"]](settings["T"])
@@ -125,10 +133,14 @@ def train(args: argparse.Namespace) -> int:
                          "and 2 are needed")
     settings.setdefault("steps", rules.steps(len(rows)))
     run = model.training(rows, settings["steps"], settings["batch_size"], settings["lr"], rng=settings.get("seed"),
-                         device=args.device, resume=args.resume)
-    model.about = {**model.about, "data": args.data, "sha256": digest(x), "settings": settings}
+                         device=args.device, resume=args.resume, comm=comm)
+    if ranks > 1 or "ranks" in settings:
+        settings["ranks"] = ranks
+    model.about = {**model.about, "data": args.data, "sha256": by_first(comm, lambda: digest(x)), "settings": settings}
     say(f"{args.data}: {len(rows)} rows of {x.shape[1]} to train on, {len(held)} held out; "
-        f"{model.schedule}; checkpoint {out}")
+        f"{model.schedule}; checkpoint {out}" + (f"; {ranks} ranks" if ranks > 1 else ""))
+    if ranks > 1 and not os.environ.keys() & {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"}:
+        say("each rank takes all cores of its machine, and waits for the others to leave them: set OPENBLAS_NUM_THREADS=1")
 
     came: list[int] = []
 
@@ -141,33 +153,35 @@ def train(args: argparse.Namespace) -> int:
     with handled(finish_the_step, "SIGINT", "SIGTERM", "SIGHUP"):
         for step in progress(run, settings["steps"], "step", model.step,
                              lambda: f"loss {model.losses[-1]:.4g}" if model.losses else ""):
-            if came:
+            if signalled(comm, came):
                 break
             if step % SAVE_EVERY == 0:
                 try:
-                    out = save(model, out)
+                    out = by_first(comm, functools.partial(save, model, out))
                 except OSError as error:        # a disk that is full now may have room later
                     say(f"{error}; step {step} is not saved, the training goes on")
-        out = save(model, out)
-    if came and step < settings["steps"]:
+        out = by_first(comm, lambda: save(model, out))
+    if (number := signalled(comm, came)) and step < settings["steps"]:
         say(f"interrupted: {out} holds step {step}; --resume goes on from there")
     else:
         say(f"wrote {out}")
     if model.losses and model.losses[-1] > 1:
         say(f"its loss, {model.losses[-1]:.4g}, is worse than 1, that of a guess of 0: lower --lr")
-    return 128 + came[0] if came else 0
+    return 128 + number if number else 0
 
 
 def sample(args: argparse.Namespace) -> None:
     if args.variance and (args.steps is not None or args.eta not in (None, 1)):
         raise ValueError("--variance has no effect with --steps, or --eta below 1: leave it out")
     model = DDPM.load(args.model, args.device)
-    check_output(args.out, [".npy"], 8 * args.n * len(model.axes.mean), model=args.model, data=Notes.of(model, args.model).data)
-    chunks = model.sample_chunks(args.n, args.seed, variance=args.variance or "beta", steps=args.steps, eta=args.eta)
-    with written(args.out) as file:
-        for _ in progress(write_rows(file, args.n, len(model.axes.mean), chunks), args.n, "sample"):
+    columns = len(model.axes.mean)
+    by_first(args.comm, lambda: check_output(args.out, [".npy"], 8 * args.n * columns, model=args.model,
+                                             data=Notes.of(model, args.model).data))
+    chunks = model.sample_chunks(args.n, args.seed, variance=args.variance or "beta", steps=args.steps, eta=args.eta, comm=args.comm)
+    with written(args.out) if is_first(args.comm) else open(os.devnull, "wb") as file:
+        for _ in progress(write_rows(file, args.n, columns, chunks), args.n, "sample"):
             pass
-    say(f"wrote {args.out}: {args.n} samples of {len(model.axes.mean)} numbers")
+    say(f"wrote {args.out}: {args.n} samples of {columns} numbers")
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -386,7 +400,8 @@ def training_rows(noted: Notes) -> np.ndarray | None:
     with contextlib.suppress(ValueError, OSError):
         x = data.load(noted.data)
         if noted.is_of(noted.data, x):
-            return data.split(x, noted.settings.get("holdout", 0.0))[0]
+            rows: np.ndarray = data.split(x, noted.settings.get("holdout", 0.0))[0]
+            return rows
     return None
 
 
@@ -400,8 +415,11 @@ def losses(model: DDPM, real: Reference, seed: int) -> np.ndarray:
     return loss_by_time(model.denoiser(), model.schedule, model.to_network(real.held), seed, law)
 
 
-def digest(x: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(x).data).hexdigest()
+def digest(x: Any) -> str:
+    sha256 = hashlib.sha256()
+    for block in data.blocks(x):
+        sha256.update(np.ascontiguousarray(block).data)
+    return sha256.hexdigest()
 
 
 @contextmanager
@@ -485,29 +503,60 @@ def interrupt(number: int, _: Any) -> None:
     raise KeyboardInterrupt(number)
 
 
+def is_first(comm: Any) -> bool:
+    return comm is None or comm.rank == 0
+
+
+@contextmanager
+def quiet(silent: bool) -> Iterator[None]:
+    """In the block nothing is printed, if so wanted."""
+    with contextlib.ExitStack() as stack:
+        if silent:
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        yield
+
+
+def failed(comm: Any, line: str, code: int) -> int:
+    """Print why the command ends: rank 0 does where all ranks end, else the one that failed, and ends the others."""
+    alone = comm is not None and not all_end()
+    if alone or is_first(comm):
+        say(f"npddpm: {f'rank {comm.rank}: ' if alone else ''}{line}", "stderr")
+    if alone:
+        time.sleep(0.1)     # in which mpiexec passes the line on
+        comm.Abort(code)
+    return code
+
+
 def main(argv: list[str] | None = None) -> int:
     open_streams()
-    less = ""
+    less, comm = "", None
     try:
-        args = parser().parse_args(argv)
-        if args.command == "train":
-            less = "; smaller --hidden, --depth, --batch-size or --T need less"
-        command = {"train": train, "sample": sample, "evaluate": evaluate, "plot": plot, "check": check}[args.command]
+        comm = world()
         # Signals would leave temporary files behind; what overflows ends in one line of its own.
-        with handled(interrupt, "SIGINT", "SIGTERM", "SIGHUP"), np.errstate(all="ignore"):
-            code = command(args)
+        with quiet(not is_first(comm)), handled(interrupt, "SIGINT", "SIGTERM", "SIGHUP"), np.errstate(all="ignore"):
+            args = parser().parse_args(argv)
+            if args.command == "train":
+                less = "; smaller --hidden, --depth, --batch-size or --T need less"
+            args.comm = comm
+            if comm is not None and getattr(args, "device", "cpu") == "gpu":
+                use_gpu(comm.rank)
+            command = {"train": train, "sample": sample, "evaluate": evaluate, "plot": plot, "check": check}[args.command]
+            code = command(args) if is_first(comm) or args.command in ("train", "sample") else 0
     except BrokenPipeError:
         return 128 + 13     # as if SIGPIPE had ended the command
     except MemoryError as error:
-        say(f"npddpm: out of memory: {error}{less}", "stderr")
-        return 2
+        return failed(comm, f"out of memory: {error}{less}", 2)
     except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
         line = f"cannot print: {error.args[-1]}" if error in LOST.values() else str(error)
-        say(f"npddpm: {' '.join(line.split())}", "stderr")
-        return 2
+        return failed(comm, " ".join(line.split()), 2)
     except KeyboardInterrupt as error:
-        say("npddpm: interrupted", "stderr")
-        return 128 + (error.args[0] if error.args else signal.SIGINT)
+        return failed(comm, "interrupted", 128 + (error.args[0] if error.args else signal.SIGINT))
+    except Exception:
+        if comm is None:
+            raise
+        return failed(comm, traceback.format_exc(), 1)      # Python would wait for the other ranks before it ends
     finally:
         try:
             sys.stdout.flush()      # of --help, say, which else fails at the exit

@@ -15,7 +15,7 @@ import numpy as np
 
 from .backend import to_host
 from .checks import Array
-from .data import image_side
+from .data import blocks, image_side, moments
 
 MOST_TURNED = 3072      # columns, 32 x 32 pixels of three colours: their decomposition takes half a minute and 0.3 GB
 
@@ -41,8 +41,8 @@ class PrincipalAxes(NamedTuple):
     variances: Array
 
     @classmethod
-    def of(cls, x: Array) -> PrincipalAxes:
-        """Find the axes of the rows of x, (n, d) float64.
+    def of(cls, x: Any) -> PrincipalAxes:
+        """Find the axes of the rows of x, (n, d) float64 or `npddpm.data.Mapped`.
 
         As many columns as rows, or more, leave directions in which the rows only seem not to vary. So their covariance S
         is shrunk towards its mean variance m (Ledoit and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4),
@@ -57,18 +57,19 @@ class PrincipalAxes(NamedTuple):
         ValueError
             If all rows are equal, or too large to be scaled.
         """
-        mean, scale = standardization(x)
+        mean, variance, scale = standardization(x)
         n, d = x.shape
-        z = (x - mean) / np.where(scale > 0, scale, 1)
-        if d > MOST_TURNED:
-            return cls(mean, scale, None, z.var(0))
         columns = np.flatnonzero(scale)
-        p = len(columns)
-        z = z[:, columns]
-        variances, V = (a[..., ::-1] for a in np.linalg.eigh(z.T @ z / n))
+        if d > MOST_TURNED:
+            return cls(mean, scale, None, variance / np.where(scale > 0, scale, 1) ** 2)
+        p, S, fourth = len(columns), 0.0, 0.0
+        for block in blocks(x):
+            z = (block[:, columns] - mean[columns]) / scale[columns]
+            S, fourth = S + z.T @ z / n, fourth + ((z**2).sum(1) ** 2).sum()            # sum_k |z_k|^4
+        variances, V = (a[..., ::-1] for a in np.linalg.eigh(S))
         if n <= p:
             m, square = variances.mean(), (variances**2).sum()                          # |S|^2
-            delta = (((z**2).sum(1) ** 2).sum() - n * square) / n**2 / max(square - p * m**2, 1e-300)
+            delta = (fourth - n * square) / n**2 / max(square - p * m**2, 1e-300)
             variances = variances + min(1.0, delta) * (m - variances)
         vary = variances > variances[0] * max(n, p) * np.finfo(float).eps               # else they are rounding
         large = np.abs(V) >= np.abs(V).max(0) / 2
@@ -100,15 +101,14 @@ class PrincipalAxes(NamedTuple):
         return (np.abs(self.restore(self.standardize(x)) - x) <= tolerance).all(1)
 
 
-def standardization(x: Array) -> tuple[Array, Array]:
-    """Mean and scale of the columns; 0 for a constant one."""
+def standardization(x: Any) -> tuple[Array, Array, Array]:
+    """Mean, variance and scale of the columns; the scale of a constant one is 0."""
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = x.mean(0)
-        scale = (x - mean).std(0)
-        constant = np.ptp(x, axis=0) == 0
-        mean[constant], scale[constant] = x[0, constant], 0     # where the rounding of the mean would pass for a spread
-    if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
-        raise ValueError(f"x is too large to be scaled in float64: it reaches {np.abs(x).max():.3g}")
-    if not (scale > 0).any():
+        _, mean, variance, low, high = moments(x)
+        mean, variance = np.where(low == high, low, mean), np.where(low == high, 0, variance)       # rounding would pass for a spread
+    if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
+        raise ValueError(f"x is too large to be scaled in float64: it reaches {max(-low.min(), high.max()):.3g}")
+    if not (variance > 0).any():
         raise ValueError("x must vary: all its rows are equal, or too near to each other for float64")
-    return mean, np.where(scale > 0, math.sqrt(np.mean(scale**2)), 0.0) if image_side(x) else scale
+    scale = np.where(variance > 0, math.sqrt(variance.mean()), 0.0) if image_side(x) else np.sqrt(variance)
+    return mean, variance, scale

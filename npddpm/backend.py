@@ -53,6 +53,12 @@ def device_module(device: str) -> Any:
     return cupy
 
 
+def use_gpu(number: int) -> None:
+    """Make this thread use the GPU of this number, modulo their count."""
+    cuda = device_module("gpu").cuda
+    cuda.Device(number % cuda.runtime.getDeviceCount()).use()
+
+
 def to_host(array: Any) -> np.ndarray:
     """Return the array in host memory; a NumPy array comes back as it is."""
     xp = get_array_module(array)

@@ -218,12 +218,13 @@ def check_array(name: str, x: Any, xp: Any, dtype: Any = None) -> Any:
         return array.astype(dtype)
 
 
-def check_entries(name: str, array: Any) -> Any:
-    """Return the array, or raise ValueError for its first entry that is NaN or infinite."""
+def check_entries(name: str, array: Any, first: int = 0) -> Any:
+    """Return the array, or raise ValueError for its first entry that is NaN or infinite; its rows count from `first`."""
     if int(get_array_module(array).isfinite(array).sum()) < array.size:
         host = to_host(array)
         place = np.argwhere(~np.isfinite(host))[0].tolist()
-        raise ValueError(f"{name} must be finite, got {host[tuple(place)]} in "
+        entry, place[0] = host[tuple(place)], place[0] + first
+        raise ValueError(f"{name} must be finite, got {entry} in "
                          + ", ".join(map("{} {}".format, ("row", "column"), place)))
     return array
 
@@ -284,14 +285,24 @@ def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
         x = np.asarray(x)
     except ValueError:
         raise ValueError(f"{name} must be a table of numbers, with rows of one length, got {x!r:.60}") from None
+    check_table(x, name, least)
+    return check_values(x, name)
+
+
+def check_table(x: np.ndarray, name: str = "x", least: int = 2) -> None:
+    """`check_data` without a look at the numbers."""
     if x.dtype.kind not in "fiub":
         raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
     if x.ndim != 2 or x.shape[0] < least or x.shape[1] < 1:
         raise ValueError(f"{name} must have shape (n, d) with n >= {least} rows and d >= 1 columns, got {x.shape}")
+
+
+def check_values(x: np.ndarray, name: str = "x", first: int = 0) -> Array:
+    """`check_data` of the rows of a table from number `first` on."""
     if x.dtype.kind in "iu" and x.size and max(int(x.max()), -int(x.min())) > 2**53:
         raise ValueError(f"{name} must hold integers of at most 2^53, which float64 does not round, "
                          f"got {max(x.max(), x.min(), key=lambda i: abs(int(i)))}")
     with np.errstate(over="ignore"):        # a long double becomes infinite
         out: Array = x.astype(np.float64)
-    checked: Array = check_entries(name, out)
+    checked: Array = check_entries(name, out, first)
     return checked

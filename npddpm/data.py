@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import itertools
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import numpy as np
 
 from .backend import generator
-from .checks import Array, check_count, check_data, did_you_mean
+from .checks import Array, check_count, check_data, check_table, check_values, did_you_mean
 from .files import load_numpy, open_to_read
 from .oracle import GaussianMixture
 
 SUFFIXES = (".npy", ".npz", ".csv", ".tsv", ".txt")
+IN_MEMORY = 2**28   # bytes of a .npy file that is read whole; a longer one is mapped
+BLOCK = 2**20       # numbers of a mapped file that are looked at together
 LEAST_SIDE = 4      # of what may be an image
 SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", None: "spaces"}
 MISSING = {"", "-", "?", ".", "na", "n/a", "#n/a", "nan", "null", "none"}
@@ -71,7 +75,7 @@ PLANAR: dict[str, Callable[[int, np.random.Generator], Array]] = {
     f.__name__: f for f in (moons, circles, swiss_roll, checkerboard, spirals, gaussians)}
 
 
-def load(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None] = lambda line: None) -> Array:
+def load(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None] = lambda line: None) -> Any:
     """Return the data set of a name, or of a file.
 
     Parameters
@@ -87,6 +91,7 @@ def load(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None]
     Returns
     -------
     (n, d) float64
+        Of a .npy file beyond 256 MiB `Mapped`.
 
     Raises
     ------
@@ -107,17 +112,108 @@ def load(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None]
         raise ValueError(f"data {source!r} is neither a data set nor a {', '.join(SUFFIXES)} file{hint}")
     with open_to_read(path) as file:
         try:
-            raw, how = _read_npy(file) if path.suffix.lower() in (".npy", ".npz") else read_text(file)
+            raw, how = _read_npy(file, path) if path.suffix.lower() in (".npy", ".npz") else read_text(file)
         except UnicodeDecodeError as error:
             raise ValueError(f"it is no text in UTF-8 (byte {error.start}): save it as such") from None
-    x = check_data(raw, source)
+    x = check_rows_of(raw, source)
     tell(f"{source}: {len(x)} rows of {x.shape[1]}{how}")
     return x
 
 
-def _read_npy(file: BinaryIO) -> tuple[Any, str]:
-    content, how = load_numpy(file), ""
-    if isinstance(content, np.ndarray) and file.read(1):
+class Mapped:
+    """Rows of a file in place of an array: they are read, and made float64, when they are asked for.
+
+    Parameters
+    ----------
+    x : (n, d) memory map
+        As from ``np.load(path, mmap_mode="r")``.
+    order : (m,) ints, optional
+        Which rows, and in which order; all by default.
+
+    Attributes
+    ----------
+    shape : (int, int)
+
+    Notes
+    -----
+    ``x[rows]`` takes a slice, an int or an array of ints. ``np.asarray(x)`` reads all of it.
+    """
+
+    def __init__(self, x: np.ndarray, order: np.ndarray | None = None) -> None:
+        self._x, self._order = x.view(np.ndarray), order
+        self.shape = (len(x) if order is None else len(order), x.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> Array:
+        return np.asarray(self._x[rows if self._order is None else self._order[rows]], dtype=np.float64)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or np.float64, copy=bool(copy))
+
+    def take(self, order: np.ndarray) -> Mapped:
+        """x[order], not yet read."""
+        return Mapped(self._x, order if self._order is None else self._order[order])
+
+    def as_filed(self) -> Iterator[np.ndarray]:
+        """All rows once, block by block, in the order and the dtype that they have in the file."""
+        order, rows = None if self._order is None else np.sort(self._order), max(1, BLOCK // self.shape[1])
+        for start in range(0, len(self), rows):
+            part = slice(start, start + rows)
+            yield self._x[part if order is None else order[part]]
+
+
+def check_rows_of(x: Any, name: str = "x") -> Array | Mapped:
+    """`check_data`, but a memory map stays one, and is looked through block by block; ValueError if it cannot be used."""
+    if isinstance(x, Mapped):
+        return x
+    if not isinstance(x, np.memmap):
+        return check_data(x, name)
+    check_table(x, name)
+    mapped, row = Mapped(x), 0
+    for block in mapped.as_filed():
+        check_values(block, name, row)
+        row += len(block)
+    return mapped
+
+
+def blocks(x: Array | Mapped) -> Iterator[Array]:
+    """The rows in float64, an array in one block."""
+    return (np.asarray(block, dtype=np.float64) for block in x.as_filed()) if isinstance(x, Mapped) else iter([x])
+
+
+class Moments(NamedTuple):
+    """The number of rows, and of each column mean, variance, least and greatest value."""
+
+    n: int
+    mean: Array
+    variance: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def of(cls, x: Array) -> Moments:
+        mean = x.mean(0)
+        return cls(len(x), mean, (x - mean).var(0), x.min(0), x.max(0))
+
+    def join(self, other: Moments) -> Moments:
+        """Those of all rows together (Chan, Golub and LeVeque 1983)."""
+        n = self.n + other.n
+        share, apart = other.n / n, other.mean - self.mean
+        return Moments(n, self.mean + share * apart,
+                       (1 - share) * self.variance + share * other.variance + share * (1 - share) * apart**2,
+                       np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+
+
+def moments(x: Array | Mapped) -> Moments:
+    return functools.reduce(Moments.join, map(Moments.of, blocks(x)))
+
+
+def _read_npy(file: BinaryIO, path: Path) -> tuple[Any, str]:
+    long = path.suffix.lower() == ".npy" and os.fstat(file.fileno()).st_size > IN_MEMORY
+    content, how = load_numpy(file, path if long else None), ""
+    if isinstance(content, np.ndarray) and not long and file.read(1):
         raise ValueError("something follows its array: save one array in a file")
     if not isinstance(content, np.ndarray):
         with content:
@@ -255,19 +351,28 @@ def _is_number(cell: str) -> bool:
     return re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity|nan)", cell, re.IGNORECASE | re.ASCII) is not None
 
 
-def split(x: Array, holdout: float = 0.2) -> tuple[Array, Array]:
+def split(x: Any, holdout: float = 0.2) -> tuple[Any, Any]:
     """Shuffle the rows, always in the same way, and hold out a share of them: (training, held out)."""
     order = np.random.default_rng(0).permutation(len(x))
     count = round(holdout * len(x))
-    return x[order[count:]], x[order[:count]]
+    take = x.take if isinstance(x, Mapped) else x.__getitem__
+    return take(order[count:]), take(order[:count])
 
 
-def image_side(x: Array) -> int:
+def image_side(x: Array | Mapped) -> int:
     """Pixels along a side if rows look like square grey images, else 0.
 
     They do with a side of 4 or more, and values that lie in 0..1, or are whole numbers in 0..255.
     """
     side = math.isqrt(x.shape[1])
-    if side < LEAST_SIDE or side**2 != x.shape[1] or x.min() < 0:
+    if side < LEAST_SIDE or side**2 != x.shape[1]:
         return 0
-    return side if x.max() <= 1 or (x.max() <= 255 and (x == np.round(x)).all()) else 0
+    return side if any(all(map(fits, blocks(x))) for fits in (_is_grey, _is_bytes)) else 0
+
+
+def _is_grey(x: Array) -> bool:
+    return bool(x.min() >= 0 and x.max() <= 1)
+
+
+def _is_bytes(x: Array) -> bool:
+    return bool(x.min() >= 0 and x.max() <= 255 and (x == np.round(x)).all())

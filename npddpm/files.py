@@ -242,10 +242,10 @@ def open_to_read(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise OSError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def load_numpy(file: BinaryIO) -> Any:
-    """``np.load`` without pickles, for which it would take anything that is no .npy or .npz file."""
+def load_numpy(file: BinaryIO, mapped: Path | None = None) -> Any:
+    """``np.load`` without pickles, for which it would take anything that is no .npy or .npz file; `mapped` by its path."""
     check_magic(file, b"\x93NUMPY", b"PK")
-    return np.load(file, allow_pickle=False)
+    return np.load(mapped or file, mmap_mode="r" if mapped else None, allow_pickle=False)
 
 
 def check_magic(file: BinaryIO, *starts: bytes) -> None:

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -15,10 +15,11 @@ import numpy as np
 
 from . import diffusion, rules, samplers
 from .axes import PrincipalAxes
-from .backend import generator, standard_normal, to_host
+from .backend import generator, standard_normal, to_host, use_gpu
 from .checks import (
     MOST_LAYERS,
     MOST_OCTAVES,
+    check_array,
     check_choice,
     check_clip,
     check_count,
@@ -29,10 +30,11 @@ from .checks import (
     check_shape,
     check_type,
 )
+from .data import Mapped, check_rows_of
 from .files import Outputs, load_arrays, open_to_read
-from .layout import zeros
 from .mlp import MLP, layer_shapes
 from .optim import Adam, clip_norm, learning_rate, update_average
+from .ranks import Ranks, by_first, check_comm, in_turns, streams
 from .samplers import SamplerOptions
 from .schedule import Schedule
 
@@ -124,7 +126,7 @@ class DDPM:
     # ---- training
 
     def fit(self, x: Any, steps: int | None = None, batch_size: int = 256, lr: float = 1e-3, *, rng: Any = None,
-            device: str = "cpu", weighting: str = "simple", resume: bool = False) -> DDPM:
+            device: str = "cpu", weighting: str = "simple", resume: bool = False, comm: Any = None) -> DDPM:
         """Train on the rows of x, and return the model.
 
         The data are scaled. A step draws rows of them, times t uniform on 1..T and noise, and follows the gradient of
@@ -135,7 +137,8 @@ class DDPM:
         Parameters
         ----------
         x : (n, d) array_like
-            Finite numbers. Columns are brought to zero mean and unit variance, and turned into principal axes. If x looks
+            Finite numbers; a memory map (``np.load(path, mmap_mode="r")``) is read row by row and may be larger than
+            the memory. Columns are brought to zero mean and unit variance, and turned into principal axes. If x looks
             like square images (see `npddpm.data.image_side`: 16, 25, ... columns, values in 0..1 or whole numbers in 0..255),
             all share one scale.
         steps : int, optional
@@ -145,13 +148,18 @@ class DDPM:
         lr : float
             The learning rate, before warm-up and decay.
         rng : None, int or Generator
-            For the initial weights, the batches, the times and the noise.
+            For the initial weights, the batches, the times and the noise. With `comm` that of rank 0 counts.
         device : {"cpu", "gpu"}
         weighting : {"simple", "elbo"}
             See `loss_and_gradient`.
         resume : bool
             Go on from `step` to `steps`, with the generator as it was left; rng and device are not used. On the CPU,
             and with the other arguments as before, the result is bit-identical to a run that was never interrupted.
+        comm : communicator, optional
+            Of mpi4py, ``MPI.COMM_WORLD`` say: all its ranks train one model. Each calls `fit` with the same arguments, draws
+            its share of every batch from a stream of its own, and keeps the whole model, which is the same to the bit on
+            all of them. With as many ranks as before `resume` is bit-identical here too. If `device` is "gpu" a rank uses
+            the one with its number, modulo their count; to go on with a model, choose that GPU before it is loaded.
 
         Returns
         -------
@@ -163,42 +171,47 @@ class DDPM:
         ValueError
             For data or arguments that cannot be used.
         TypeError
-            If `rng` is nothing that a generator is made from.
+            If `rng` is nothing that a generator is made from, or `comm` is no communicator.
         RuntimeError
-            If `device` is "gpu" and there is none, or another training of this model began in the meantime.
+            If `device` is "gpu" and there is none, another training of this model began in the meantime, or two ranks do
+            not have the same parameters any more, which is looked at every 100 steps.
         FloatingPointError
             If the loss becomes NaN or infinite, or stays above ten times that of a guess of 0.
         """
         for _ in self.training(x, steps, batch_size, lr, rng=rng, device=device, weighting=weighting,
-                               resume=resume):
+                               resume=resume, comm=comm):
             pass
         return self
 
     def training(self, x: Any, steps: int | None = None, batch_size: int = 256, lr: float = 1e-3, *,
                  rng: Any = None, device: str = "cpu", weighting: str = "simple",
-                 resume: bool = False) -> Iterator[int]:
+                 resume: bool = False, comm: Any = None) -> Iterator[int]:
         """`fit` as a generator that yields the number of steps taken, after each step; parameters and errors are those of `fit`.
 
         Between two steps the model is whole: it can be sampled, saved, or left as it is. Until the first it is what
-        it was before the call.
+        it was before the call. Ranks must all take the same number of steps, and one of them is enough to save.
         """
-        x = check_data(x) if self.step == 0 or not resume else self._check_width(x)
+        x = check_rows_of(x)
         steps = rules.steps(len(x)) if steps is None else check_count("steps", steps)
         batch_size = check_count("batch_size", batch_size)
         check_choice("weighting", weighting, "simple", "elbo")
         check_real("lr", lr, 0, math.inf)
         check_json("about", self.about)
+        check_comm(comm, x=x.shape, steps=steps, batch_size=batch_size, lr=lr, weighting=weighting, resume=resume,
+                   schedule=self.schedule, step=self.step if resume else 0, **self.shape)
         if not resume:
-            return self._steps(x, steps, batch_size, lr, weighting, self._fresh(x, rng, device))
+            return self._steps(x, steps, batch_size, lr, weighting, comm, self._fresh(x, rng, device, comm))
         if self.step == 0:
             raise ValueError("resume needs a model that was trained or loaded")
-        return self._steps(x, steps, batch_size, lr, weighting, {})
+        self._check_width(x)
+        return self._steps(x, steps, batch_size, lr, weighting, comm, {})
 
-    def _fresh(self, x: np.ndarray, rng: Any, device: str) -> dict[str, Any]:
+    def _fresh(self, x: Any, rng: Any, device: str, comm: Any) -> dict[str, Any]:
         """What a new training begins with."""
-        axes = PrincipalAxes.of(x)
-        # A generator of our own, whose state is known to fit into a checkpoint.
-        rng = np.random.default_rng(generator(rng).integers(2**63))
+        axes, seed = by_first(comm, lambda: (PrincipalAxes.of(x), generator(rng).integers(2**63)))
+        rng = np.random.default_rng(seed)   # a generator of our own, whose state is known to fit into a checkpoint
+        if comm is not None and device == "gpu":
+            use_gpu(comm.rank)
         r = len(axes.variances)
         chosen = {"hidden": rules.hidden(r), "depth": rules.depth(r), "fourier": rules.fourier(r)}
         shape = {name: chosen[name] if value is None else value for name, value in self.shape.items()}
@@ -211,23 +224,23 @@ class DDPM:
         return MLP(len(axes.variances), schedule=self.schedule, variances=axes.variances, directions=directions, rng=rng,
                    device=device, **shape)
 
-    def _steps(self, x: np.ndarray, steps: int, batch_size: int, lr: float, weighting: str,
+    def _steps(self, x: Any, steps: int, batch_size: int, lr: float, weighting: str, comm: Any,
                fresh: dict[str, Any]) -> Iterator[int]:
         vars(self).update(fresh)
         self._run += 1
         run, net, s = self._run, self.net, self.schedule
         of_zero = 1.0 if weighting == "simple" else float(s.loss_weights[1:].mean())
-        xp, dtype = net.xp, net.dtype
-        data = self.to_network(x)
-        rng = generator(self._rng, xp)
-        gradient = zeros(xp, net.parameters.shape, dtype)
+        rows_of_x, dtype = self._rows(x), net.dtype
+        ranks = Ranks(comm, net, batch_size, self._rng, self.step)
         while self.step < steps:
             if self._run != run:
                 raise RuntimeError("another training of this model has begun, so that this one cannot go on")
-            x0 = data.take(rng.integers(0, len(data), size=batch_size), axis=0)
-            t = rng.integers(1, s.T + 1, size=batch_size)
-            eps = standard_normal(rng, (batch_size, net.dim), dtype)
-            loss, _ = diffusion.loss_and_gradient(net, s, x0, t, eps, weighting, out=gradient)
+            rng = ranks.rng(self.step)
+            x0 = rows_of_x(rng.integers(0, len(x), size=ranks.rows))
+            t = rng.integers(1, s.T + 1, size=ranks.rows)
+            eps = standard_normal(rng, (ranks.rows, net.dim), dtype)
+            loss, _ = diffusion.loss_and_gradient(net, s, x0, t, eps, weighting, out=ranks.gradient)
+            gradient, loss = ranks.mean(loss)
             if isinstance(loss, float):
                 self._check_finite(loss)
             clip_norm(gradient, 1.0)
@@ -238,12 +251,20 @@ class DDPM:
             if self.step % LOSS_EVERY == 0:  # the one moment at which the GPU is waited for
                 self.losses.append(float(self._loss_sum) / LOSS_EVERY)
                 self._check_finite(self.losses[-1])
+                ranks.check_alike(net.parameters, self.step)
                 few = len(self.losses) < 3      # one extreme row may be in them
                 if min(self.losses[-3:]) > (100 if few else 1) * DIVERGED * of_zero:
                     raise FloatingPointError(f"the loss became {self.losses[-1]:.4g} at step {self.step}, where a guess "
                                              f"of 0 has {of_zero:.3g}: the learning rate is too high (lower lr)")
                 self._loss_sum = 0.0
             yield self.step
+
+    def _rows(self, x: Any) -> Callable[[Any], Any]:
+        """Rows by their numbers, as the network sees them: of an array from a copy of it, of a file from where they are."""
+        if isinstance(x, Mapped):
+            return lambda numbers: self.to_network(x[to_host(numbers)])
+        data = self.to_network(x)
+        return lambda numbers: data.take(numbers, axis=0)
 
     def _check_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
@@ -263,15 +284,19 @@ class DDPM:
         net.parameters[...] = self.average
         return net
 
-    def sample(self, n: int, rng: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:
+    def sample(self, n: int, rng: Any = None, *, comm: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:
         """Draw n samples in the units of the data, (n, d) float64.
 
-        They are drawn in chunks of 2500 from one generator, so the first 2500 of a larger n are those of n = 2500.
+        They are drawn in chunks of 2500, each from a stream of its own: the first 2500 of a larger n are those of n = 2500.
 
         Parameters
         ----------
         n : int
         rng : None, int or Generator
+            Chunk i = 0, 1, ... has its stream from i jumps ahead, and it is left where the next chunk's would begin.
+        comm : communicator, optional
+            Of mpi4py: its ranks, which all call `sample` with the same arguments, share the chunks out, and all get all
+            samples. How many ranks there are changes nothing in them.
         **options
             x_T=None, start=None, noise=None, variance="beta", steps=None, eta=None and clip=None, see `npddpm.trajectory`.
             `clip` is in the units of the data, x_T and `noise` in those of `axes`: rows x with the noise of time t removed are
@@ -286,12 +311,13 @@ class DDPM:
         FloatingPointError
             If the network gives NaN or infinity.
         """
-        return np.concatenate([*self.sample_chunks(n, rng, **options)])
+        return np.concatenate([*self.sample_chunks(n, rng, comm=comm, **options)])
 
-    def sample_chunks(self, n: int, rng: Any = None, **options: Unpack[SamplerOptions]) -> Iterator[np.ndarray]:
+    def sample_chunks(self, n: int, rng: Any = None, *, comm: Any = None,
+                      **options: Unpack[SamplerOptions]) -> Iterator[np.ndarray]:
         """`sample` as a generator of chunks of at most 2500 rows, for any n in bounded memory."""
-        net = self.denoiser()
-        n, rng = check_count("n", n), generator(rng, net.xp)
+        net, n = self.denoiser(), check_count("n", n)
+        stream = streams(generator(rng), math.ceil(n / CHUNK))
         steps, clip, x_T, noise = (options.get(name) for name in ("steps", "clip", "x_T", "noise"))
         if isinstance(steps, Iterable) and not isinstance(steps, (str, bytes)):
             options["steps"] = list(steps)      # each chunk goes through them
@@ -299,19 +325,20 @@ class DDPM:
             low, high = check_clip(clip, len(self.axes.mean))
             options["clip"] = lambda z: self.to_network(self.axes.restore(z).clip(low, high))
         if x_T is not None:
-            x_T = check_shape("x_T", net.xp.asarray(x_T), n, net.dim)
+            x_T = check_shape("x_T", check_array("x_T", x_T, net.xp), n, net.dim)
         if noise is not None:
-            noise = check_shape("noise", net.xp.asarray(noise), self.schedule.T + 1, n, net.dim)
+            noise = check_shape("noise", check_array("noise", noise, net.xp), self.schedule.T + 1, n, net.dim)
 
-        def chunk(rows: slice) -> np.ndarray:
+        def chunk(i: int) -> Any:
+            rows = slice(i * CHUNK, min((i + 1) * CHUNK, n))
             if x_T is not None:
                 options["x_T"] = x_T[rows]
             if noise is not None:
                 options["noise"] = noise[:, rows]
-            z = samplers.sample(net, self.schedule, rows.stop - rows.start, net.dim, rng, **options)
+            z = samplers.sample(net, self.schedule, rows.stop - rows.start, net.dim, stream(i), **options)
             return self.axes.restore(z)
 
-        return (chunk(slice(start, min(start + CHUNK, n))) for start in range(0, n, CHUNK))
+        return in_turns(comm, math.ceil(n / CHUNK), chunk)
 
     def encode(self, x: Any, steps: int | None = None) -> np.ndarray:
         """The x_T, (B, r) in the units of `axes`, from which ``sample(B, x_T=x_T, steps=steps)`` comes back to rows x.
@@ -327,7 +354,8 @@ class DDPM:
         ValueError
             If the model is not trained, x is not (B, d) finite numbers, or `steps` is out of range.
         """
-        x_T: np.ndarray = to_host(samplers.encode(self.denoiser(), self.schedule, self.to_network(self._check_width(x)), steps))
+        net, x = self.denoiser(), self._check_width(check_data(x, least=1))
+        x_T: np.ndarray = to_host(samplers.encode(net, self.schedule, self.to_network(x), steps))
         return x_T
 
     def bound(self, x: Any, rng: Any = None, variance: str = "beta", n: int = 1) -> np.ndarray:
@@ -349,16 +377,15 @@ class DDPM:
         TypeError
             If `rng` is nothing that a generator is made from.
         """
-        net, x = self.denoiser(), self._check_width(x)
+        net, x = self.denoiser(), self._check_width(check_data(x, least=1))
         of_z = diffusion.variational_bound(net, self.schedule, self.to_network(x), rng, variance, n)
         nats: np.ndarray = to_host(of_z.nats) - self.axes.log_volume()        # p(x) = p(z) |dz/dx|
         return np.where(self.axes.contain(x), nats, -np.inf)
 
-    def _check_width(self, x: Any) -> np.ndarray:
-        rows: np.ndarray = check_data(x, least=1)
-        if rows.shape[1] != len(self.axes.mean):
-            raise ValueError(f"x must have {len(self.axes.mean)} columns as the training rows, got {rows.shape[1]}")
-        return rows
+    def _check_width(self, x: Any) -> Any:
+        if x.shape[1] != len(self.axes.mean):
+            raise ValueError(f"x must have {len(self.axes.mean)} columns as the training rows, got {x.shape[1]}")
+        return x
 
     def _check_trained(self) -> None:
         if self.step == 0:

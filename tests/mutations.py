@@ -90,6 +90,8 @@ diffusion.py | float(s.reverse_eps_coefs[t])**2 / (2 * sigma2) | float(s.loss_we
 diffusion.py | axpby(of_eps, eps, -1.0, of_x0) | axpby(of_eps, eps, 1.0, of_x0) | a sign in the control variate
 diffusion.py | weight * known_error(s, x0, t, eps, lam) | -weight * known_error(s, x0, t, eps, lam) | the control variate added twice
 diffusion.py | known_error(s, x0, t, eps, lam)) / n | known_error(s, x0, t, eps, lam)) | n draws summed
+ranks.py | self._share = self.rows / batch_size | self._share = 1 / size | slices of unequal length weighted alike
+ranks.py | advance((1 + self._rank + MOST_RANKS * step) | advance((1 + MOST_RANKS * step) | ranks that all draw the same
 oracle.py | total = signal**2 * lam + noise**2 | total = lam + noise**2 | C_k without abar
 oracle.py | x - signal * m, axes) | x - signal**2 * m, axes) | abar for sqrt(abar) in a mean
 oracle.py | xp.log(w) - 0.5 * (y**2 / total + | xp.log(w) - 0.5 * (y**2 / total - | the sign of the normaliser

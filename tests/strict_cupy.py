@@ -11,6 +11,7 @@ import numpy as np
 
 COUNTS = {"to_device": 0, "to_host": 0, "launches": 0, "fused": 0}
 VIEWS = {"reshape", "ravel", "transpose", "swapaxes", "view", "empty", "empty_like"}   # start no kernel
+USED: list[int] = []    # numbers of the GPUs that were chosen
 FUSING: list[str] = []  # names of the kernel whose expression is being evaluated
 REFLECTED = "add sub mul truediv pow matmul"
 COMPARISONS = "lt le gt ge eq ne"
@@ -161,6 +162,17 @@ class Generator:
         return device(self._rng.integers(low, high, size))
 
 
+class Device:
+    """Of a machine with two GPUs; `USED` notes which were taken."""
+
+    def __init__(self, number):
+        assert number in (0, 1)
+        self.number = number
+
+    def use(self):
+        USED.append(self.number)
+
+
 def fuse(*, kernel_name):
     def decorate(function):
         def call(*args):
@@ -183,6 +195,7 @@ def module():
         setattr(cupy, name, getattr(own, name))
     cupy.random = types.SimpleNamespace(default_rng=Generator)
     stream = types.SimpleNamespace(synchronize=lambda: None)
-    cupy.cuda = types.SimpleNamespace(get_current_stream=lambda: stream)
+    runtime = types.SimpleNamespace(getDeviceCount=lambda: 2)
+    cupy.cuda = types.SimpleNamespace(get_current_stream=lambda: stream, runtime=runtime, Device=Device)
     cupy.__getattr__ = lambda name: _wrapped(getattr(np, name), name)
     return cupy

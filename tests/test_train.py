@@ -75,7 +75,7 @@ def test_images_keep_their_proportions():
     assert set(axes.scale[x.std(0) > 0]) == {axes.scale.max()} and axes.variances.sum() == approx(64)
 
 
-def test_chunks_are_drawn_from_one_generator():
+def test_chunks_do_not_depend_on_those_behind_them():
     model = small()
     many = model.sample(2600, rng=0, steps=2)
     assert many.shape == (2600, 2) and (many[:2500] == model.sample(2500, rng=0, steps=2)).all()
@@ -167,7 +167,7 @@ def test_the_average_forgets_a_thousandth_in_a_late_step():
 
 def test_fit_and_training_have_the_same_defaults():
     wanted = {"steps": None, "batch_size": 256, "lr": 1e-3, "rng": None, "device": "cpu", "weighting": "simple",
-              "resume": False}
+              "resume": False, "comm": None}
     for method in (DDPM.fit, DDPM.training):
         found = inspect.signature(method).parameters
         assert {name: p.default for name, p in found.items() if p.default is not p.empty} == wanted
@@ -214,14 +214,16 @@ def test_samples_are_those_of_the_average():
     assert model.sample(5, rng=0) == approx(expected, rel=1e-12)
 
 
-def test_chunks_are_new_draws_from_one_generator():
+def test_chunks_are_new_draws_each_from_a_stream_of_its_own():
     """Two thousand and five hundred rows at a time, each with noise of its own: no two rows are alike."""
     model, rng = small(), np.random.default_rng(5)
     net = model.denoiser()
     options = {"steps": 2, "eta": 0.5}
-    expected = [model.axes.restore(sample(net, S, n, 2, rng, **options)) for n in (2500, 2500, 3)]
-    chunks = list(model.sample_chunks(5003, rng=5, **options))
+    jumped = [np.random.Generator(np.random.default_rng(5).bit_generator.jumped(i)) for i in range(4)]
+    expected = [model.axes.restore(sample(net, S, n, 2, jumped[i], **options)) for i, n in enumerate((2500, 2500, 3))]
+    chunks = list(model.sample_chunks(5003, rng, **options))
     assert all((a == b).all() for a, b in zip(chunks, expected, strict=True))
+    assert rng.random() == jumped[3].random()       # so that the next call has new draws in every chunk
     rows = np.concatenate(chunks)
     assert len(np.unique(rows, axis=0)) == 5003
     for lag in (1, 2, 2500):

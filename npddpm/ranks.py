@@ -1,0 +1,199 @@
+"""Many processes, one training: each takes its share of every batch, and their gradients are added up.
+
+The loss is a mean over the B rows of a batch. So its gradient is the mean of the gradients of slices, each with the
+weight of its n_r rows:
+
+    grad L = sum_r (n_r / B) grad L_r,      sum_r n_r = B
+
+A step is one Allreduce of this vector. Everything else, Adam and the average too, every rank does for itself with the
+same numbers, so that all keep the same model to the bit. `comm` is a communicator of mpi4py, such as MPI.COMM_WORLD,
+or any object with its rank, size, Allreduce, allgather and bcast; None stands for a process alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .backend import generator, synchronize, to_host
+from .layout import zeros
+
+GRACE = 2   # seconds in which the other ranks may end as well
+JUMP = 0x9E3779B97F4A7C15F39CC0605CEDC835   # draws from one stream to the next: 2^128 by the golden ratio, as in PCG64.jumped
+MOST_RANKS = 2**20                          # streams that a step has
+
+
+class Ranks:
+    """The draws and the gradient of a training by all ranks.
+
+    Parameters
+    ----------
+    comm : communicator or None
+        For a network on the GPU with the method Get_info too.
+    net : MLP
+    batch_size : int
+        Rows of a batch, those of all ranks together.
+    rng : Generator
+        Of PCG64. A process alone draws from it. Ranks leave it as it is: in step k rank r has a stream of its own,
+        1 + r + 2^20 k jumps ahead, so that nothing but the number of the step has to be known to go on.
+    step : int
+        Steps taken before.
+
+    Attributes
+    ----------
+    rows : int
+        The share of this rank in a batch.
+    gradient : (P,) array
+        Where the gradient of its rows is put before `mean`.
+    """
+
+    def __init__(self, comm: Any, net: Any, batch_size: int, rng: np.random.Generator, step: int) -> None:
+        self.comm, self.xp = comm, net.xp
+        self._rank: int = 0 if comm is None else comm.rank
+        size: int = 1 if comm is None else comm.size
+        self.rows = batch_size // size + (self._rank < batch_size % size)
+        self._share = self.rows / batch_size
+        self._own = zeros(net.xp, (len(net.parameters) + 1,), net.dtype)    # the gradient and the loss
+        self.gradient, self._start = self._own[:-1], None
+        if comm is None:
+            self._rng = generator(rng, net.xp)
+            return
+        self.check_alike(net.parameters, step)
+        self._sum = zeros(net.xp, self._own.shape, net.dtype)
+        self._rng, self._start = np.random.default_rng(0), rng.bit_generator.state
+        if net.xp is not np:
+            self._rng, self._start = generator(self.rng(step), net.xp), None
+            self._on_device = "cuda" in (comm.Get_info().get("mpi_memory_alloc_kinds") or "")    # MPI 4.1 says so
+
+    def rng(self, step: int) -> Any:
+        """The generator for the draws of a step. On the GPU it is the same one in every step."""
+        if self._start is not None:
+            self._rng.bit_generator.state = self._start
+            self._rng.bit_generator.advance((1 + self._rank + MOST_RANKS * step) * JUMP)
+        return self._rng
+
+    def mean(self, loss: Any) -> tuple[Any, Any]:
+        """Gradient and loss of the whole batch, from those of this rank's rows."""
+        if self.comm is None:
+            return self.gradient, loss
+        self._own[-1] = loss
+        self._own *= self._share
+        if self.xp is np:
+            self.comm.Allreduce(self._own, self._sum)
+            return self._sum[:-1], float(self._sum[-1])
+        if self._on_device:
+            synchronize(self.xp)
+            self.comm.Allreduce(self._own, self._sum)
+        else:
+            own = to_host(self._own)
+            total = np.empty_like(own)
+            self.comm.Allreduce(own, total)
+            self._sum[...] = self.xp.asarray(total)
+        return self._sum[:-1], self._sum[-1]
+
+    def check_alike(self, parameters: Any, step: int) -> None:
+        """Raise RuntimeError if the parameters of two ranks differ in a bit."""
+        if self.comm is not None:
+            sums = self.comm.allgather(zlib.crc32(to_host(parameters).data))
+            if len(set(sums)) > 1:
+                rank = next(r for r, s in enumerate(sums) if s != sums[0])
+                raise RuntimeError(f"after step {step} rank {rank} has other parameters than rank 0: "
+                                   "all need the same processor, NumPy and number of BLAS threads")
+
+
+def check_comm(comm: Any, batch_size: int, **values: Any) -> None:
+    """Raise TypeError if `comm` is no communicator, ValueError if the arguments differ between ranks or a rank has no row."""
+    if comm is None:
+        return
+    if not hasattr(comm, "Allreduce"):
+        raise TypeError(f"comm must be a communicator of mpi4py, such as MPI.COMM_WORLD, got {comm!r:.80}")
+    values["batch_size"] = batch_size
+    for rank, others in enumerate(comm.allgather(values)):
+        for name, value in values.items():
+            if others[name] != value:
+                raise ValueError(f"{name} must be the same on all ranks, got {value!r:.80} on rank {comm.rank} and "
+                                 f"{others[name]!r:.80} on rank {rank}")
+    if batch_size < comm.size:
+        raise ValueError(f"batch_size must be at least the number of ranks, {comm.size}, got {batch_size}")
+
+
+def by_first(comm: Any, work: Callable[[], Any]) -> Any:
+    """What rank 0 makes of `work()`, a result or an error, on every rank; the others leave it alone."""
+    if comm is None:
+        return work()
+    result, error = None, None
+    if comm.rank == 0:
+        try:
+            result = work()
+        except Exception as raised:  # noqa: BLE001, raised again below, by all
+            error = raised
+    result, error = comm.bcast((result, error))
+    if error is not None:
+        raise error
+    return result
+
+
+def in_turns(comm: Any, n: int, work: Callable[[int], Any]) -> Iterator[Any]:
+    """work(0) ... work(n - 1) in this order and on every rank, each done by one of them."""
+    if comm is None:
+        yield from map(work, range(n))
+        return
+    for first in range(0, n, comm.size):
+        own = first + comm.rank
+        yield from comm.allgather(work(own) if own < n else None)[:n - first]
+
+
+def streams(rng: Any, n: int) -> Callable[[int], np.random.Generator]:
+    """Generators of n streams by their number i: i jumps ahead of `rng`, which is left where the next would begin."""
+    if not hasattr(getattr(rng, "bit_generator", None), "jumped"):      # the GPU's, and NumPy's SFC64
+        rng = np.random.default_rng(int(rng.integers(2**31)))
+    start = copy.deepcopy(rng.bit_generator)
+    rng.bit_generator.state = start.jumped(n).state
+    return lambda i: np.random.Generator(start.jumped(i) if i else copy.deepcopy(start))
+
+
+# ---------------------------------------------------------------- of a command that mpiexec started
+
+def world() -> Any:
+    """All processes that mpiexec started, as a communicator; None if there is one, or nobody said how many.
+
+    Raises
+    ------
+    ValueError
+        If mpi4py is missing, or belongs to another MPI than mpiexec, so that its processes would not find each other.
+    """
+    started = max(int(os.environ.get(name, "1")) for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"))
+    if started == 1:
+        return None
+    try:
+        from mpi4py import MPI
+    except ImportError:
+        raise ValueError("several processes need mpi4py: pip install 'npddpm[mpi]'") from None
+    if MPI.COMM_WORLD.size != started:
+        raise ValueError(f"mpiexec started {started} processes, of which mpi4py sees {MPI.COMM_WORLD.size}: "
+                         "it belongs to another MPI than the one that mpi4py loads")
+    return MPI.COMM_WORLD.Dup()
+
+
+def all_end() -> bool:
+    """Whether all ranks come here within two seconds; if not, one has failed that the others wait for."""
+    from mpi4py import MPI
+    here, start = MPI.COMM_WORLD.Ibarrier(), time.monotonic()     # of a communicator on which no other call can be pending
+    while not (together := here.Test()) and time.monotonic() < start + GRACE:
+        time.sleep(0.01)
+    return bool(together)
+
+
+def signalled(comm: Any, came: list[int]) -> int:
+    """A signal that came to one of the ranks, the same on all, or 0."""
+    if comm is None:
+        return came[0] if came else 0
+    count = np.zeros(1)
+    comm.Allreduce(np.full(1, float(len(came))), count)
+    return max(comm.allgather(came[0] if came else 0)) if count > 0 else 0
