@@ -8,7 +8,7 @@ from pytest import approx
 
 from npddpm import DDPM, Schedule, data
 from npddpm.__main__ import digest, main
-from npddpm.train import standardization
+from npddpm.axes import PrincipalAxes, standardization
 
 S = Schedule.linear(10)
 SMALL = ["--hidden", "8", "--depth", "1", "--T", "10", "--batch-size", "9", "--steps", "20"]
@@ -34,7 +34,7 @@ def test_a_training_is_the_one_on_the_array(mapped, dtype, monkeypatch):
     x = (10 * np.random.default_rng(2).standard_normal((60, 3))).astype(dtype)
     a = DDPM(S, 8, 1).fit(x, 120, 16, rng=0)
     b = DDPM(S, 8, 1).fit(mapped(x), 120, 16, rng=0)
-    assert b.mean == approx(a.mean, rel=1e-14, abs=1e-14) and b.scale == approx(a.scale, rel=1e-14)
+    assert b.axes.mean == approx(a.axes.mean, rel=1e-14, abs=1e-14) and b.axes.scale == approx(a.axes.scale, rel=1e-14)
     assert b.net.parameters == approx(a.net.parameters, abs=1e-4)
     monkeypatch.setattr(data, "BLOCK", 1000)        # in one block the scale has the same bits, and so has the rest
     assert (DDPM(S, 8, 1).fit(mapped(x), 120, 16, rng=0).net.parameters == a.net.parameters).all()
@@ -45,8 +45,10 @@ def test_a_training_is_the_one_on_the_array(mapped, dtype, monkeypatch):
 def test_the_scale_of_blocks_is_that_of_the_whole(mapped, x):
     expected = standardization(x.astype(float))
     found = standardization(data.check_rows_of(mapped(x)))
-    assert found[0] == approx(expected[0], rel=1e-13) and found[1] == approx(expected[1], rel=1e-9)
-    assert ((found[1] == 0) == (expected[1] == 0)).all()
+    assert found[0] == approx(expected[0], rel=1e-13) and found[2] == approx(expected[2], rel=1e-9)
+    assert ((found[2] == 0) == (expected[2] == 0)).all()
+    few, many = PrincipalAxes.of(data.check_rows_of(mapped(x))), PrincipalAxes.of(x.astype(float))
+    assert few.variances == approx(many.variances, rel=1e-8) and few.V.shape == many.V.shape
     assert data.image_side(data.check_rows_of(mapped(x))) == data.image_side(x) == (5 if x.shape[1] == 25 else 0)
 
 
