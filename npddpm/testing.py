@@ -723,14 +723,14 @@ def check_line(check: Check, subject: Implementation) -> Args:
     curvature, square = along(reference)
     if not square:
         for words, slip in slips("q_sample"):
-            with contextlib.suppress(IndexError, ArithmeticError, AttributeError):
+            with contextlib.suppress(IndexError, ArithmeticError, AttributeError, TypeError):
                 if along(slip)[1]:
                     raise Wrong("another prediction", "x_t within the loss: x_0 and eps move so that x_t stays",
                                 exact="the same", looks_like=words)
         return {"note": "not a square of eps - eps_hat(x_t, t), or of another x_t: not judged"}
 
     def proportional(source: Any) -> bool:
-        with contextlib.suppress(IndexError, ArithmeticError, AttributeError), np.errstate(all="ignore"):
+        with contextlib.suppress(IndexError, ArithmeticError, AttributeError, TypeError), np.errstate(all="ignore"):
             weights = answer(replace(check, function="loss_weights"), {"betas": betas}, source) if source else np.ones(T)
             ratio = curvature / weights if weights.shape == (T,) else np.array([0, math.inf])
             return bool(np.ptp(ratio) <= 100 * tolerance * abs(ratio).max())
