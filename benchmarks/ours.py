@@ -107,7 +107,7 @@ def kernels(shape: Shape, device: str) -> Iterator[tuple[str, Callable[[], Any],
 
 def products(shape: Shape) -> list[int]:
     """Multiplications and additions in A W for one example, layer by layer."""
-    inputs, _ = layer_shapes(shape.d, 1, 1, fourier=0)[0]
+    inputs, _ = layer_shapes(shape.d, 1, 1, fourier=0, directions=0)[0]
     return [2 * inputs * shape.hidden, *[2 * shape.hidden**2] * (shape.depth - 1), 2 * shape.hidden * shape.d]
 
 

@@ -2,7 +2,7 @@
 
     z = V^T (x - mean) / scale,     x = mean + scale V z
 
-V has orthonormal columns, so that noise N(0, I) is N(0, I) in z too. Each axis of z has a variance lambda_i of its own,
+V has orthonormal columns, so noise N(0, I) on (x - mean) / scale is N(0, I) in z too. Each axis of z has a variance lambda_i of its own,
 and no correlation with another: of the Gaussian from which an `MLP` starts, nothing more has to be known.
 """
 
@@ -26,7 +26,8 @@ class PrincipalAxes(NamedTuple):
     Attributes
     ----------
     mean, scale : (d,) float64
-        Of the columns. Images have one scale for all pixels, the root mean variance.
+        Of the columns. Images have one scale for all pixels, the root mean variance. A constant column has the scale 0,
+        and is sampled as its mean.
     V : (d, r) float64, or None
         The axes, largest variance first. They are fewer than columns where the rows lie in a plane, because a column is
         constant or a linear function of others: samples lie in that plane too. None stands for the columns themselves,
@@ -44,12 +45,12 @@ class PrincipalAxes(NamedTuple):
     def of(cls, x: Any) -> PrincipalAxes:
         """Find the axes of the rows of x, (n, d) float64 or `npddpm.data.Mapped`.
 
-        As many columns as rows, or more, leave directions in which the rows only seem not to vary. So their covariance S
-        is shrunk towards its mean variance m (Ledoit and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4),
+        No more rows than columns leave directions in which the rows only seem not to vary. So then their covariance S is
+        shrunk towards its mean variance m (Ledoit and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4),
 
             (1 - delta) S + delta m I,      delta = min(1, sum_k |z_k z_k^T - S|^2 / n^2 / |S - m I|^2)
 
-        The first large number of each axis is positive. Axes of equal variances are not unique: there, machines with
+        In each axis the first number that is at least half as large as the largest is positive. Axes of equal variances are not unique: there, machines with
         different linear algebra find different ones, and a training is another one.
 
         Raises
@@ -67,16 +68,17 @@ class PrincipalAxes(NamedTuple):
             z = (block[:, columns] - mean[columns]) / scale[columns]
             S, fourth = S + z.T @ z / n, fourth + ((z**2).sum(1) ** 2).sum()            # sum_k |z_k|^4
         variances, V = (a[..., ::-1] for a in np.linalg.eigh(S))
-        if n <= p:
+        if n > p:
+            vary = variances > variances[0] * n * np.finfo(float).eps                   # else they are rounding
+            variances, V = variances[vary], V[:, vary]
+        else:
             m, square = variances.mean(), (variances**2).sum()                          # |S|^2
             delta = (fourth - n * square) / n**2 / max(square - p * m**2, 1e-300)
             variances = variances + min(1.0, delta) * (m - variances)
-        vary = variances > variances[0] * max(n, p) * np.finfo(float).eps               # else they are rounding
         large = np.abs(V) >= np.abs(V).max(0) / 2
-        V = V[:, vary] * np.sign(V[large.argmax(0), np.arange(p)])[vary]
-        whole = np.zeros((d, V.shape[1]))
-        whole[columns] = V
-        return cls(mean, scale, whole, variances[vary])
+        whole = np.zeros((d, len(variances)))
+        whole[columns] = V * np.sign(np.take_along_axis(V, large.argmax(0)[None], 0))
+        return cls(mean, scale, whole, variances)
 
     def standardize(self, x: Any) -> Any:
         """z of x, (n, d) to (n, r)."""

@@ -66,7 +66,10 @@ def energy_distance(x: Any, y: Any, unbiased: bool = True) -> float:
 
 
 def nearest(x: Array, y: Array) -> float:
-    """The median over the rows of x of the distance to the nearest row of y; 0 where that is the row itself."""
+    """The median over the rows of x of the distance to the nearest row of y; 0 where that is the row itself.
+
+    It is taken from the two rows, since |x|^2 + |y|^2 - 2 x.y loses the digits of a small distance, which tells copies.
+    """
     def from_block(a: Array) -> Any:
         found = (b[distances(a, b).argmin(1)] for b in blocks(y))
         return functools.reduce(np.minimum, (np.linalg.norm(a - nearest_of_b, axis=1) for nearest_of_b in found))
@@ -82,9 +85,9 @@ def neighbour_distances(x: Array, y: Array, k: int) -> Array:
 def one_nearest_neighbour(x: Array, y: Array) -> float:
     """How well the nearest other row tells rows of x and of y apart: the share that it labels rightly, 0.5 for equal laws.
 
-    Leave-one-out accuracy of the 1-nearest-neighbour classifier (Lopez-Paz and Oquab 2017, arXiv:1610.06545), for as
-    many rows of x as of y. It sees what is too near as well: below 0.5 rows of x copy rows of y. Its standard error is
-    about 0.5 / sqrt(rows of both).
+    Leave-one-out accuracy of the 1-nearest-neighbour classifier (Lopez-Paz and Oquab 2017, arXiv:1610.06545), for x and
+    y of as many rows, (n, d). It sees what is too near as well: below 0.5 rows of x copy rows of y. For equal laws its
+    standard error is about 0.5 / sqrt(2 n).
     """
     def right(a: Array, b: Array) -> Any:
         own, other = neighbour_distances(a, a, 2), neighbour_distances(a, b, 1)
@@ -96,8 +99,8 @@ def one_nearest_neighbour(x: Array, y: Array) -> float:
 def precision_recall(drawn: Array, real: Array, k: int = 3) -> tuple[float, float]:
     """Shares of the samples that lie where real rows do, and of the real rows that lie where samples do.
 
-    A set's place is the union of balls around its rows, each as far as the k-th nearest other row (Kynkaanniemi et al.
-    2019, arXiv:1904.06991). Real rows against others have the same share twice, below 1.
+    Of two tables (n, d) and (m, d) with more than k rows each, a set's place is the union of balls around its rows, each as far as the k-th nearest other row (Kynkaanniemi et al.
+    2019, arXiv:1904.06991). Two sets of real rows do not reach 1 either: compare with theirs.
     """
     def inside(a: Array, b: Array) -> float:
         radius = neighbour_distances(b, b, k + 1)

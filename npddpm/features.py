@@ -15,9 +15,9 @@ TIME_FREQUENCIES = 32
 class Features:
     """What the network sees of x_t and t. Nothing in it is learned, so no gradient goes through it.
 
-        A_0 = [ sin(t w), cos(t w),  x,  sin(2^k u x), cos(2^k u x),  1 ],      x = E[x_0 | x_t]
+        A_0 = [ sin(w_j s), cos(w_j s),  m,  sin(2^k u.m), cos(2^k u.m),  1 ],      m = E[x_0 | x_t],  s = 1000 t / T
 
-    The 32 frequencies are w_k = 10000^(-k/32) (Vaswani et al. 2017), and t is first scaled to 0..1000. The octaves
+    The 32 frequencies are w_j = 10000^(-j/32) (Vaswani et al. 2017). The octaves
     k = 0 ... fourier - 1, along each direction u, give a narrow network the sharp edges of low-dimensional data.
 
     Attributes
@@ -31,7 +31,7 @@ class Features:
     directions : (d, m) array or None
         The u, one a column; None for the coordinates.
     octaves, phase : (2 fourier,) and (2 m fourier,) arrays
-        With the octaves multiplied by each u x, sin(octaves u x + phase) are the sines and cosines.
+        sin(octaves u.m + phase) are the sines and cosines.
     """
 
     def __init__(self, xp: Any, dtype: Any, schedule: Schedule, known: Array, fourier: int,

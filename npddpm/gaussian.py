@@ -24,8 +24,8 @@ def kl(mean_q: Any, variance_q: Any, mean_p: Any, variance_p: Any) -> Any:
 
     = 1/2 sum_i [ (mean_q - mean_p)_i^2 / variance_p + e - log(1 + e) ],   1 + e = variance_q / variance_p
 
-    For nearly equal variances e - log(1 + e), about e^2/2, has a relative error of 2e-16 / |e| at most, 13 digits at
-    e = 1e-3: their difference is exact, and log1p keeps the digits of e.
+    For nearly equal variances e - log(1 + e), about e^2/2, has a relative error of about 3e-16 / |e|, 13 digits at
+    e = 1e-3: variance_q - variance_p is exact, and log1p keeps the digits of e.
     """
     xp = get_array_module(mean_q, mean_p, variance_q, variance_p)
     ratio, e = xp.asarray(variance_q / variance_p), xp.asarray((variance_q - variance_p) / variance_p)

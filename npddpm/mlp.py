@@ -7,10 +7,11 @@ short for dL/dX, * goes element by element, and l runs over the hidden layers 1 
 
     A_0 = features of E[x_0 | x_t] and t
     Z_l = A_{l-1} W_l                                       dW_l = A_{l-1}^T dZ_l,      dA_{l-1} = dZ_l W_l^T
-    A_l = g(Z_l)                                            dZ_l = dA_l * g'(Z_l)
+    A_l = [ g(Z_l), 1 ]                                     dZ_l = dA_l * g'(Z_l)
     F = A_L W_{L+1}                                         dW_{L+1} = A_L^T dF,        dA_L = dF W_{L+1}^T
     eps_hat = E[eps | x_t] + sd[eps | x_t] * F              dF = sd[eps | x_t] * d eps_hat
 
+A dA has no column for the ones, which are constants, so that the bias row of W is left out in it.
 A product is differentiated by the chain rule: Z = A W is z_bj = sum_i a_bi w_ij, so that dw_ij = sum_b a_bi dz_bj
 and da_bi = sum_j dz_bj w_ij. All W lie one after the other in a single vector, and the gradient has the same layout:
 an optimizer, an average or a checkpoint sees one array.
@@ -65,15 +66,15 @@ class MLP:
     If x_0 ~ N(0, diag lambda), x_0 and x_t are jointly Gaussian in each coordinate (`gaussian.joint`), and by Bayes
     (`gaussian.condition`), with v = Var x_t = abar_t lambda_i + 1 - abar_t,
 
-        E[x_0 | x_t] = sqrt(abar_t) lambda_i / v  x_t           what the network sees of x_t
-        E[eps | x_t] = sqrt(1 - abar_t) / v  x_t
+        E[x_0 | x_t] = (sqrt(abar_t) lambda_i / v) x_t          what the network sees of x_t
+        E[eps | x_t] = (sqrt(1 - abar_t) / v) x_t
         Var[eps | x_t] = abar_t lambda_i / v                    sd[eps | x_t] is its root
 
         eps_hat = E[eps | x_t] + sd[eps | x_t] F( E[x_0 | x_t], t )
 
     F starts as 0, so training starts from the best Gaussian, and learns only what is not Gaussian. In place of
     E[x_0 | x_t] the network could see x_t itself, or x_t / sqrt(v): both drown the few axes that carry an image in the
-    hundreds that carry noise, and on 28 x 28 digits it never leaves the Gaussian. For lambda = 1 F is the "v" of Salimans
+    hundreds that carry noise, and on 28 x 28 digits a network that sees them hardly improves on the Gaussian. For lambda = 1 F is the "v" of Salimans
     and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
 
     Parameters
@@ -108,13 +109,15 @@ class MLP:
         As given.
     dtype : numpy.dtype
     features : Features
+    guess, doubt : (T+1, d) arrays
+        E[eps | x_t] is guess[t] * x_t, and sd[eps | x_t] is doubt[t].
     xp : module
         The array module of the device.
 
     Raises
     ------
     ValueError
-        If a size, `rng`, `dtype` or `device` cannot be used.
+        If a size, `variances`, `directions`, `rng`, `dtype` or `device` cannot be used.
     TypeError
         If `schedule` is no Schedule, or `rng` nothing that a generator is made from.
     RuntimeError
@@ -160,7 +163,7 @@ class MLP:
         return views
 
     def __call__(self, xt: Any, t: Any) -> Any:
-        """Predict the noise.
+        """Predict the noise. The arrays of the pass are kept, for `backward`, until the next call in this thread.
 
         Parameters
         ----------
@@ -231,7 +234,7 @@ class MLP:
             arrays.apply_backward(g_backward, l)                        # A_l = g(Z_l): dZ_l = dA_l * g'(Z_l), in place
             matmul(A[l - 1].T, dZ[l], out=dW[l])                        # Z_l = A_{l-1} W_l
             if l > 1:
-                matmul(dZ[l], W[l][:-1].T, out=dA[l - 1])
+                matmul(dZ[l], W[l][:-1].T, out=dA[l - 1])               #     without the bias
         return out
 
     def _first_layer(self, A_0: Any, xt: Any, t: Any) -> tuple[Any, Any]:
@@ -262,13 +265,13 @@ def gaussian_answer(s: Schedule, variances: Array) -> tuple[Array, Array, Array]
 
     Three (T+1, d) tables, with the row t for x_t.
     """
-    lam = np.maximum(variances, 1e-30)                                  # 0/0 at t = 0
+    lam = np.maximum(variances, 1e-30)                                  # v = 0 for lambda = 0 at t = 0: no 0/0
     abar, rest = s.alpha_bars[:, None], s.one_minus_alpha_bars[:, None]
     v = abar * lam + rest                                               # Var x_t
     return np.sqrt(abar) * lam / v, np.sqrt(rest) / v, np.sqrt(abar * lam / v)
 
 
-def layer_shapes(dim: int, hidden: int, depth: int, fourier: int = 0, directions: int = 0) -> list[tuple[int, int]]:
+def layer_shapes(dim: int, hidden: int, depth: int, fourier: int, directions: int) -> list[tuple[int, int]]:
     """Rows and columns of W_1 ... W_{L+1}: (inputs + 1, outputs)."""
     dim, hidden = check_count("dim", dim), check_count("hidden", hidden)
     depth = check_count("depth", depth, most=MOST_LAYERS)

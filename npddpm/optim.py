@@ -38,7 +38,7 @@ class Adam:
         m_hat = M / N1,   v_hat = V / N2,   N = (1 - beta^t) / (1 - beta)
         p <- p - lr m_hat / (sqrt(v_hat) + eps)  =  p - lr sqrt(N2)/N1  M / (sqrt(V) + sqrt(N2) eps)
 
-    so both bias corrections are two scalars, and two multiplications per parameter fall away.
+    so that the bias corrections are two scalars.
 
     Attributes
     ----------
@@ -77,11 +77,12 @@ def clip_norm(gradient: Any, max_norm: float) -> None:
 def update_average(average: Any, parameters: Any, t: int, decay: float = 0.999) -> None:
     """Exponential moving average: average += (1 - decay_t)(parameters - average), in place.
 
-    decay_t = min(decay, t / (t + 9)) after t steps, so that early parameters, far from the end, do not linger in it.
+    decay_t = min(decay, t / (t + 9)), where t = 1, 2, ... counts Adam's steps, this one too, so that early parameters,
+    far from the end, do not linger in it.
     """
     lerp(average, parameters, max(1 - decay, 9 / (t + 9)))
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
-    """A warmed-up half cosine, peak min(1, (step + 1)/warmup) (1 + cos(pi step/steps))/2."""
+    """A warmed-up half cosine for step = 0 ... steps - 1, peak min(1, (step + 1)/warmup) (1 + cos(pi step/steps))/2."""
     return peak * min(1.0, (step + 1) / max(warmup, 1)) * 0.5 * (1 + math.cos(math.pi * step / steps))

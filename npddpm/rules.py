@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def hidden(r: int) -> int:
-    """Width of the layers for r principal axes: the power of two from 4 r on, but at least 128 and at most 512."""
+    """Width of the layers for r principal axes: the least power of two that is at least 4 r, between 128 and 512."""
     return min(512, max(128, 4 << (r - 1).bit_length()))
 
 
@@ -19,5 +19,5 @@ def fourier(r: int) -> int:
 
 
 def steps(n: int) -> int:
-    """Training steps for n rows: four a row, but at least 1,000, and at most 10,000: more know a small table by heart."""
+    """Training steps for n rows: four a row, but at least 1,000, and at most 10,000: with more the network would memorise a small table."""
     return min(10_000, max(1000, 4 * n))

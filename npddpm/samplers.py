@@ -1,6 +1,6 @@
 """Samplers, for any noise prediction ``denoiser(x_t, t)``: from x_T to x_0, in T steps or in twenty, and back up.
 
-A sampler is a generator of (t, x_t), so that a film or a progress bar needs nothing else.
+`trajectory` yields every (t, x_t), so that a film or a progress bar needs nothing else; `sample` keeps the last.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
 
         x_r = a x_t - b eps_hat(x_t, t) + sigma_t z_t,      z_t ~ N(0, I)
 
-    with the a, b and sigma of `Schedule.reverse_coefficients`. No noise is added in the last step. With `steps` alone
+    with the a, b and sigma of `Schedule.reverse_coefficients`; but in Algorithm 2 with variance="beta" sigma_t is
+    sqrt(beta_t). No noise is added in the last step. With `steps` alone
     it is DDIM without noise, with eps_hat extrapolated to the middle of the step, see `middle`.
 
     Parameters
@@ -63,8 +64,8 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     steps : int or sequence of ints, optional
         The number of steps, see `few_times`, or the falling times themselves, the first of which is that of x_T.
     eta : float in [0, 1], optional
-        DDIM's share of noise: 0 is deterministic, 1 has the posterior variance. DDIM goes over evenly spread times.
-        Without `steps` 1 is Algorithm 2.
+        DDIM's share of noise: 0 is deterministic, 1 has the variance rho of each step. DDIM goes over evenly spread
+        times. Without `steps` eta = 1 is Algorithm 2, and `variance` decides.
     clip : (low, high) or callable, optional
         Range for the predicted x_0, enforced at every step: numbers, or (dim,) arrays; or a function of it.
 
@@ -113,7 +114,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
                 eps_hat, before = middle(s, t, r, eps_hat, before), (t, eps_hat)
             if clip is None and a < 1e3:
                 x = axpby(a, x, -b, eps_hat)
-            else:   # predict x_0, clip it, and noise it again as far as r; beside a large a, b would have no digits of c
+            else:   # predict x_0, clip it, noise it again as far as r; where a is large, b = a sqrt(1-abar_t) - c has no digits of c
                 x0 = axpby(1.0, x, -s.noise(t, x), eps_hat) / max(s.signal(t, x), 1e-30)
                 if clip is not None:
                     x0 = clip(x0) if callable(clip) else x0.clip(low, high)
@@ -146,7 +147,7 @@ def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None,
     denoiser, s, n, dim, rng
         As in `trajectory`, whose errors are raised.
     **options
-        x_T=None, start=None, noise=None, variance="beta", steps=None, eta=None and clip=None, as in `trajectory`.
+        As in `trajectory`.
 
     Returns
     -------
@@ -196,7 +197,7 @@ def middle(s: Schedule, t: int, r: int, eps_hat: Any, before: tuple[int, Any] | 
 
 
 def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -> Any:
-    """Go up from data to the x_T from which ``sample(..., x_T=x_T, steps=steps)`` comes down to them again.
+    """Go up from data to the x_T from which ``sample(..., x_T=x_T, steps=steps)`` comes down to the data again.
 
     The same ODE over the same times as there. What comes back differs from x0 by an error of second order in the
     step, and by the denoiser's own where x0 is no data. At t = 0 the noise cannot be told from x_0: E[eps | x_0] = 0, and
@@ -225,7 +226,7 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -
     check_type("s", s, Schedule)
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
     x = check_entries("x0", check_shape("x0", check_array("x0", x0, xp, dtype), "B", "d"))
-    before, times = (0, 0 * x), few_times(s.T, s.T if steps is None else steps, 1.5)[::-1]
+    before, times = (0, 0 * x), few_times(s.T, s.T if steps is None else check_count("steps", steps, most=s.T), 1.5)[::-1]
     x = s.signal(times[0], x) * x
     x = axpby(1.0, x, s.noise(times[0], x) / 2, predict(denoiser, x.copy(), times[0]))
     for t, r in pairwise(times):

@@ -87,7 +87,7 @@ class Schedule:
         """beta_t rises linearly from `beta_start` at t = 1 to `beta_end` at t = T, both in (0, 1).
 
         By default they are Ho et al.'s 1e-4 and 0.02 for T = 1000, scaled by 1000/T for other T, so that abar_T stays
-        near 4e-5 if T is some hundreds or more; a scaled `beta_end` stops at 0.999.
+        near 4e-5 if T is some hundreds or more; a scaled `beta_end` stops at 0.999. T = 1 has `beta_start` alone.
         """
         T = check_count("T", T, most=MOST_STEPS)
         start = 0.1 / T if beta_start is None else check_real("beta_start", beta_start, 0, 1)
@@ -109,11 +109,11 @@ class Schedule:
 
     # ---- step 1: q(x_t | x_0), and q(x_t | x_r) from any r < t
     def signal(self, t: Any, x: Any) -> Any:
-        """sqrt(abar_t), the share of x_0 in x_t."""
+        """sqrt(abar_t), the share of x_0 in x_t. Of x only the shape, precision and device matter."""
         return self._at(t, x, self.sqrt_alpha_bars)[0]
 
     def noise(self, t: Any, x: Any) -> Any:
-        """sqrt(1 - abar_t), the share of eps in x_t."""
+        """sqrt(1 - abar_t), the share of eps in x_t. Of x only the shape, precision and device matter."""
         return self._at(t, x, self.sqrt_one_minus_alpha_bars)[0]
 
     def q_sample(self, x0: Any, t: Any, eps: Any) -> Any:

@@ -15,7 +15,7 @@ S = Schedule.linear(50)
 @st.composite
 def tables(draw):
     """Rows with correlations, more of them than columns, and columns that do not vary or are sums of others."""
-    d, n = draw(st.integers(1, 5)), draw(st.integers(10, 60))
+    d, n = draw(st.integers(1, 5)), draw(st.integers(70, 120))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     x = rng.standard_normal((n, d)) @ rng.standard_normal((d, d)) * 10.0 ** rng.integers(-3, 4, d) + rng.normal(size=d)
     extra = [np.full(n, 0.1)] if draw(st.booleans()) else []
