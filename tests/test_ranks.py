@@ -48,7 +48,7 @@ class Threads:
         total[...] = sum(self.allgather(own))
 
 
-def on_ranks(size, work, timeout=20):
+def on_ranks(size, work, timeout=120):
     """work(comm) in `size` threads: what each returned, or raised. If one raises alone the others do not wait for ever."""
     barrier, slots, results = threading.Barrier(size, timeout=timeout), [None] * size, [None] * size
 
@@ -283,7 +283,7 @@ sys.exit(command.main(sys.argv[2:]))
 """
 
 
-def mpiexec(*command, timeout=120, one_thread=True):
+def mpiexec(*command, timeout=300, one_thread=True):
     env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     env |= IF_ROOT | OVERSUBSCRIBE | ({"OPENBLAS_NUM_THREADS": "1"} if one_thread else {})
     return subprocess.run([MPIEXEC, "-n", "2", sys.executable, *command], env=env, capture_output=True, text=True,
@@ -293,7 +293,7 @@ def mpiexec(*command, timeout=120, one_thread=True):
 @functools.cache
 def two_ranks_start():
     try:
-        return mpiexec("-c", "from mpi4py import MPI; assert MPI.COMM_WORLD.size == 2", timeout=30).returncode == 0
+        return mpiexec("-c", "from mpi4py import MPI; assert MPI.COMM_WORLD.size == 2", timeout=60).returncode == 0
     except (OSError, TypeError, subprocess.TimeoutExpired):
         return False
 
