@@ -200,10 +200,10 @@ def evaluate(args: argparse.Namespace) -> None:
     scores = [[energy_distance(a, held, u) for u in (False, True)] for a in compared.values()]
     for name, (v, u) in zip(compared, scores):
         say(f"  {name:22s}{v:10.5f}{u:10.5f}")
-    say(f"  ratio                 {ratio(scores[0][0], scores[1][0]):10.3f}")
+    say(f"  ratio                 {ratio(scores[0][0], scores[1][0])}")
     say(f"told apart from {n} {real.name} by the nearest other row (0.5: not at all; sees blur and fine shapes)")
     for name, a in compared.items():
-        say(f"  {name:22s}{one_nearest_neighbour(a, held):10.3f} +- {0.5 / math.sqrt(2 * n):.3f}")
+        say(f"  {name:22s}{one_nearest_neighbour(a, held):10.3f} +- {0.64 / math.sqrt(2 * n):.3f}")
     say(f"precision and recall: share near {real.name}, share of {real.name} near (see strays, and what is missing)")
     for name, a in compared.items():
         say(f"  {name:22s}{{:10.3f}}{{:10.3f}}".format(*precision_recall(a, held, min(3, n - 1))))
@@ -220,7 +220,7 @@ def say_nearest(real: Reference, drawn: np.ndarray, held: np.ndarray, rows: np.n
     say(f"median distance to the nearest training row (sees copies, and blur)\n  samples               {near:10.5f}")
     if real.apart:
         usual = nearest(held, rows)
-        say(f"  {real.name:22s}{usual:10.5f}\n  ratio                 {ratio(near, usual):10.3f}")
+        say(f"  {real.name:22s}{usual:10.5f}\n  ratio                 {ratio(near, usual)}")
     else:
         say("  held-out rows         none: what is far or near is not known")
 
@@ -379,6 +379,8 @@ class Reference(NamedTuple):
             rows, held = data.split(x, noted.settings.get("holdout", 0.0))
             if len(held) >= 2:
                 return cls(source, rows, held, rows, "held-out rows", "training rows", True)
+            if len(rows) < 4:
+                raise ValueError(f"{args.model} was trained on {len(rows)} rows, and 4 are needed to compare a model with")
             say(f"no two rows of {source} were held out: the model is compared with what it was trained on")
             half, other_half = data.split(rows, 0.5)
             return cls(source, rows, half, other_half, "training rows", "other training rows", False)
@@ -405,13 +407,13 @@ def training_rows(noted: Notes) -> np.ndarray | None:
     return None
 
 
-def ratio(a: float, b: float) -> float:
-    return a / b if b > 0 else np.inf
+def ratio(a: float, b: float) -> str:
+    return f"{a / b:10.3f}" if b > 0 else "         - (the real rows lie at distance 0)"
 
 
 def losses(model: DDPM, real: Reference, seed: int) -> np.ndarray:
     """`loss_by_time` of a model on real rows, beside the least possible loss where it is known."""
-    law = data.GAUSSIANS.standardized(model.axes.mean, model.axes.scale, model.axes.V) if real.source == "gaussians" else None
+    law = data.GAUSSIANS.standardized(model.axes.mean, model.axes.scale, model.axes.V) if real.source == "gaussians" and model.net.dim == 2 else None
     return loss_by_time(model.denoiser(), model.schedule, model.to_network(real.held), seed, law)
 
 

@@ -9,6 +9,7 @@ and no correlation with another: of the Gaussian from which an `MLP` starts, not
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ class PrincipalAxes(NamedTuple):
     V : (d, r) float64, or None
         The axes, largest variance first. They are fewer than columns where the rows lie in a plane, because a column is
         constant or a linear function of others: samples lie in that plane too. None stands for the columns themselves,
-        which are left as they are if they are more than 3072.
+        but for constant ones, if they are more than 3072.
     variances : (r,) float64
         lambda, of z.
     """
@@ -45,13 +46,8 @@ class PrincipalAxes(NamedTuple):
     def of(cls, x: Any) -> PrincipalAxes:
         """Find the axes of the rows of x, (n, d) float64 or `npddpm.data.Mapped`.
 
-        No more rows than columns leave directions in which the rows only seem not to vary. So then their covariance S is
-        shrunk towards its mean variance m (Ledoit and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4),
-
-            (1 - delta) S + delta m I,      delta = min(1, sum_k |z_k z_k^T - S|^2 / n^2 / |S - m I|^2)
-
-        In each axis the first number that is at least half as large as the largest is positive. Axes of equal variances are not unique: there, machines with
-        different linear algebra find different ones, and a training is another one.
+        In each axis the first number that is at least half as large as the largest is positive. Axes of equal variances
+        are not unique: there, machines with different linear algebra find different ones, and a training is another one.
 
         Raises
         ------
@@ -62,19 +58,27 @@ class PrincipalAxes(NamedTuple):
         n, d = x.shape
         columns = np.flatnonzero(scale)
         if d > MOST_TURNED:
-            return cls(mean, scale, None, variance / np.where(scale > 0, scale, 1) ** 2)
-        p, S, fourth = len(columns), 0.0, 0.0
-        for block in blocks(x):
-            z = (block[:, columns] - mean[columns]) / scale[columns]
-            S, fourth = S + z.T @ z / n, fourth + ((z**2).sum(1) ** 2).sum()            # sum_k |z_k|^4
-        variances, V = (a[..., ::-1] for a in np.linalg.eigh(S))
-        if n > p:
-            vary = variances > variances[0] * n * np.finfo(float).eps                   # else they are rounding
-            variances, V = variances[vary], V[:, vary]
-        else:
-            m, square = variances.mean(), (variances**2).sum()                          # |S|^2
-            delta = (fourth - n * square) / n**2 / max(square - p * m**2, 1e-300)
-            variances = variances + min(1.0, delta) * (m - variances)
+            return cls(mean, scale, None, variance[columns] / scale[columns] ** 2)
+
+        def rows() -> Iterator[Array]:
+            return ((block[:, columns] - mean[columns]) / scale[columns] for block in blocks(x))
+
+        def covariance(along: Array) -> Any:
+            return sum((z @ along).T @ (z @ along) / n for z in rows())
+
+        variances, V = spectrum(covariance(np.eye(len(columns))))
+        small = variances < 1e-8 * variances[0]     # they come from squares, of which half of the digits are left: look again
+        if small.any():
+            variances[small], U = spectrum(covariance(V[:, small]))
+            V[:, small] = V[:, small] @ U
+        rounding = (64 * np.finfo(float).eps) ** 2 * (variances[0] + ((mean[columns] / scale[columns]) ** 2).sum())
+        vary = variances > rounding
+        if vary.sum() >= n - 1:                     # so few rows lie in a plane in any case, and show none
+            vary[:] = True
+        variances, V = variances[vary], V[:, vary]
+        if n < 2 * len(variances):
+            variances = shrink(variances, n, sum(((z**2).sum(1) ** 2).sum() for z in rows()))
+            variances, V = variances[variances > rounding], V[:, variances > rounding]
         large = np.abs(V) >= np.abs(V).max(0) / 2
         whole = np.zeros((d, len(variances)))
         whole[columns] = V * np.sign(np.take_along_axis(V, large.argmax(0)[None], 0))
@@ -83,19 +87,25 @@ class PrincipalAxes(NamedTuple):
     def standardize(self, x: Any) -> Any:
         """z of x, (n, d) to (n, r)."""
         z = (x - self.mean) / np.where(self.scale > 0, self.scale, 1)
-        return z if self.V is None else z @ self.V
+        return z[:, self.scale > 0] if self.V is None else z @ self.V
 
     def restore(self, z: Any) -> Array:
         """x of z, (n, r) to (n, d), in host memory and float64."""
         z = to_host(z).astype(float)
-        x: Array = self.mean + self.scale * (z if self.V is None else z @ self.V.T)
+        x: Array = np.tile(self.mean, (len(z), 1))
+        if self.V is None:
+            x[:, self.scale > 0] += self.scale[self.scale > 0] * z
+        else:
+            x += self.scale * (z @ self.V.T)
         return x
 
     def log_volume(self) -> float:
         """log |dx/dz|, of a unit of volume in the axes: half the logarithm of det(V^T diag(scale^2) V)."""
-        if self.V is None:
-            return float(np.log(self.scale[self.scale > 0]).sum())
-        return float(np.linalg.slogdet((self.V * self.scale[:, None]).T @ (self.V * self.scale[:, None]))[1] / 2)
+        rows = np.argsort(-self.scale)[:np.count_nonzero(self.scale)]
+        if self.V is None or self.V.shape[1] == len(rows):
+            return float(np.log(self.scale[rows]).sum())
+        R = np.linalg.qr(self.V[rows] * self.scale[rows, None], mode="r")       # squares would lose half of the digits
+        return float(np.log(np.abs(np.diag(R))).sum())
 
     def contain(self, x: Any) -> Any:
         """Whether rows lie where those of the table did, up to rounding, (n, d) to (n,)."""
@@ -103,13 +113,36 @@ class PrincipalAxes(NamedTuple):
         return (np.abs(self.restore(self.standardize(x)) - x) <= tolerance).all(1)
 
 
+def spectrum(S: Array) -> tuple[Array, Array]:
+    """Eigenvalues, falling, and eigenvectors of a symmetric matrix."""
+    values, vectors = np.linalg.eigh(S)
+    return np.maximum(values[::-1], 0), np.ascontiguousarray(vectors[:, ::-1])
+
+
+def shrink(variances: Array, n: int, fourth: float) -> Array:
+    """Variances of a covariance S from n rows z, few for as many variances, pulled towards their mean m.
+
+    The least ones of S are far too small, and 0 where there are fewer rows; other rows would show it. Ledoit and Wolf (2004,
+    doi:10.1016/S0047-259X(03)00096-4) take (1 - delta) S + delta m I with
+
+        delta = min(1, sum_k |z_k z_k^T - S|^2 / n^2 / |S - m I|^2),    sum_k |z_k z_k^T - S|^2 = fourth - n |S|^2
+
+    and `fourth` = sum_k |z_k|^4.
+    """
+    m, square = variances.mean(), (variances**2).sum()                              # |S|^2
+    delta = (fourth - n * square) / n**2 / max(square - len(variances) * m**2, 1e-300)
+    return np.asarray(variances + np.clip(delta, 0, 1) * (m - variances))
+
+
 def standardization(x: Any) -> tuple[Array, Array, Array]:
     """Mean, variance and scale of the columns; the scale of a constant one is 0."""
     with np.errstate(over="ignore", invalid="ignore"):
         _, mean, variance, low, high = moments(x)
-        mean, variance = np.where(low == high, low, mean), np.where(low == high, 0, variance)       # rounding would pass for a spread
+        mean, variance = np.where(low == high, low, mean), np.where(low == high, 0, variance)   # rounding is no spread
     if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
         raise ValueError(f"x is too large to be scaled in float64: it reaches {max(-low.min(), high.max()):.3g}")
+    if (lost := (variance == 0) & (low < high)).any() and (variance > 0).any():
+        raise ValueError(f"column {lost.argmax()} of x varies too little for float64: scale it, or leave it out")
     if not (variance > 0).any():
         raise ValueError("x must vary: all its rows are equal, or too near to each other for float64")
     scale = np.where(variance > 0, math.sqrt(variance.mean()), 0.0) if image_side(x) else np.sqrt(variance)

@@ -87,7 +87,7 @@ def one_nearest_neighbour(x: Array, y: Array) -> float:
 
     Leave-one-out accuracy of the 1-nearest-neighbour classifier (Lopez-Paz and Oquab 2017, arXiv:1610.06545), for x and
     y of as many rows, (n, d). It sees what is too near as well: below 0.5 rows of x copy rows of y. For equal laws its
-    standard error is about 0.5 / sqrt(2 n).
+    standard error is about 0.64 / sqrt(2 n) in few dimensions: two rows that are each other's nearest share their fate.
     """
     def right(a: Array, b: Array) -> Any:
         own, other = neighbour_distances(a, a, 2), neighbour_distances(a, b, 1)

@@ -33,6 +33,7 @@ from .checks import (
     check_array,
     check_count,
     check_dtype,
+    check_entries,
     check_shape,
     check_times,
     check_type,
@@ -129,7 +130,8 @@ class MLP:
                  dtype: Any = "float32", device: str = "cpu") -> None:
         check_type("schedule", schedule, Schedule)
         if directions is not None:
-            directions = check_shape("directions", np.asarray(directions, dtype=float), dim, "m")
+            directions = check_array("directions", directions, np, np.float64)
+            check_entries("directions", check_shape("directions", directions, dim, "m"))
         self.shapes = layer_shapes(dim, hidden, depth, fourier, dim if directions is None else directions.shape[1])
         self.dim, self.hidden, self.depth, self.fourier = dim, hidden, depth, fourier
         self.dtype = check_dtype(dtype, "float32", "float64", "complex128")

@@ -29,6 +29,8 @@ from .checks import (
 )
 from .schedule import Schedule
 
+POWER = 2.0     # of `few_times` without noise
+
 
 def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, *, x_T: Any = None,
                start: int | None = None, noise: Any = None, variance: str = "beta",
@@ -91,7 +93,9 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     start = s.T if start is None else check_count("start", start, most=s.T)
     ancestral, second_order = steps is None and eta in (None, 1), steps is not None and eta is None
     eta = check_real("eta", (0.0 if second_order else 1.0) if eta is None else eta, 0, 1, closed=True)
-    times = few_times(start, steps, 1.5 if second_order else 1.0)
+    times = few_times(start, steps, POWER if second_order else 1.0)
+    if x_T is None and times[0] < s.T:
+        raise ValueError(f"x_T must be given where the first time, {times[0]}, is not T = {s.T}: x_t is N(0, I) at T alone")
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
     if clip is not None and not callable(clip):
         low, high = (xp.asarray(v, dtype=dtype) for v in check_clip(clip, dim))
@@ -167,7 +171,7 @@ def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None,
 def few_times(start: int, steps: int | Sequence[int] | None, power: float = 1.0) -> list[int]:
     """n falling times, the i-th from below near start (i/n)^power; or all from `start` down; or `steps` itself, checked.
 
-    With the power 1 they are evenly spread. With 1.5 they lie closer together near 0, where x_t gets its detail.
+    With the power 1 they are evenly spread. With 2 they lie closer together near 0, where x_t gets its detail.
     """
     if steps is None or isinstance(steps, (int, np.integer)):
         n = start if steps is None else check_count("steps", steps, most=start)
@@ -196,7 +200,7 @@ def middle(s: Schedule, t: int, r: int, eps_hat: Any, before: tuple[int, Any] | 
     return axpby(1 + half, eps_hat, -half, last)
 
 
-def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -> Any:
+def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int = 100) -> Any:
     """Go up from data to the x_T from which ``sample(..., x_T=x_T, steps=steps)`` comes down to the data again.
 
     The same ODE over the same times as there. What comes back differs from x0 by an error of second order in the
@@ -209,8 +213,8 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -
         As in `trajectory`.
     s : Schedule
     x0 : (B, d) array
-    steps : int, optional
-        T by default.
+    steps : int
+        At most T.
 
     Returns
     -------
@@ -226,7 +230,7 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -
     check_type("s", s, Schedule)
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
     x = check_entries("x0", check_shape("x0", check_array("x0", x0, xp, dtype), "B", "d"))
-    before, times = (0, 0 * x), few_times(s.T, s.T if steps is None else check_count("steps", steps, most=s.T), 1.5)[::-1]
+    before, times = (0, 0 * x), few_times(s.T, check_count("steps", steps), POWER)[::-1]
     x = s.signal(times[0], x) * x
     x = axpby(1.0, x, s.noise(times[0], x) / 2, predict(denoiser, x.copy(), times[0]))
     for t, r in pairwise(times):

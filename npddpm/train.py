@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import math
+import operator
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -220,7 +221,7 @@ class DDPM:
                 "optimizer": Adam(net.parameters), "step": 0, "losses": [], "_loss_sum": 0.0, "outputs": Outputs()}
 
     def _network(self, axes: PrincipalAxes, shape: dict[str, Any], rng: Any, device: str) -> MLP:
-        directions = None if axes.V is None or shape["fourier"] == 0 else axes.V.T       # edges often follow the columns
+        directions = None if axes.V is None or shape["fourier"] == 0 else axes.V[axes.V.any(1)].T   # edges follow the columns
         return MLP(len(axes.variances), schedule=self.schedule, variances=axes.variances, directions=directions, rng=rng,
                    device=device, **shape)
 
@@ -299,7 +300,7 @@ class DDPM:
             samples. How many ranks there are changes nothing in them.
         **options
             x_T=None, start=None, noise=None, variance="beta", steps=None, eta=None and clip=None, see `npddpm.trajectory`.
-            `clip` is in the units of the data, x_T and `noise` in those of `axes`: rows x with the noise of time t removed are
+            `clip` is in the units of the data, where it has the last word; x_T and `noise` are in those of `axes`: rows x with the noise of time t removed are
             ``sample(len(x), x_T=schedule.q_sample(axes.standardize(x), t, eps), start=t)``.
 
         Raises
@@ -322,8 +323,9 @@ class DDPM:
         if isinstance(steps, Iterable) and not isinstance(steps, (str, bytes)):
             options["steps"] = list(steps)      # each chunk goes through them
         if clip is not None:
-            low, high = check_clip(clip, len(self.axes.mean))
-            options["clip"] = lambda z: self.to_network(self.axes.restore(z).clip(low, high))
+            low_high = () if callable(clip) else check_clip(clip, len(self.axes.mean))
+            cut: Callable[[Any], Any] = clip if callable(clip) else operator.methodcaller("clip", *low_high)
+            options["clip"] = lambda z: self.to_network(cut(self.axes.restore(z)))
         if x_T is not None:
             x_T = check_shape("x_T", check_array("x_T", x_T, net.xp), n, net.dim)
         if noise is not None:
@@ -336,18 +338,20 @@ class DDPM:
             if noise is not None:
                 options["noise"] = noise[:, rows]
             z = samplers.sample(net, self.schedule, rows.stop - rows.start, net.dim, stream(i), **options)
-            return self.axes.restore(z)
+            return self.axes.restore(z) if clip is None else cut(self.axes.restore(z))
 
         return in_turns(comm, math.ceil(n / CHUNK), chunk)
 
-    def encode(self, x: Any, steps: int | None = None) -> np.ndarray:
+    def encode(self, x: Any, steps: int = 100) -> np.ndarray:
         """The x_T, (B, r) in the units of `axes`, from which ``sample(B, x_T=x_T, steps=steps)`` comes back to rows x.
+
+        Rows off the plane of the training rows come back as the nearest points of it.
 
         Parameters
         ----------
         x : (B, d) array_like
-        steps : int, optional
-            See `npddpm.encode`. By default T, all of them.
+        steps : int
+            See `npddpm.encode`.
 
         Raises
         ------
@@ -466,11 +470,11 @@ class DDPM:
         model._rng.bit_generator.state = config["rng"]
         d, r = arrays["scale"].size, arrays["variances"].size
         P = sum(m * n for m, n in layer_shapes(r, config["hidden"], config["depth"], config["fourier"],
-                                            d if config["fourier"] else r))
+                                            int(arrays["V"].any(1).sum()) if config["fourier"] and "V" in arrays else r))
         wanted: dict[str, tuple[tuple[int, ...], str]] = dict.fromkeys(("mean", "scale"), ((d,), "float64"))
         wanted |= dict.fromkeys(("parameters", "average", "m", "v"), ((P,), config["dtype"]))
         wanted |= {"variances": ((r,), "float64"), "losses": ((arrays["losses"].size,), "float64")}
-        if "V" in arrays or r != d:
+        if "V" in arrays or r != np.count_nonzero(arrays["scale"]):
             wanted["V"] = (d, r), "float64"
         for name, (shape, dtype) in wanted.items():
             array = arrays[name]

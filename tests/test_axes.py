@@ -114,10 +114,60 @@ def test_fewer_rows_than_columns_leave_doubt_everywhere():
     assert 0 < delta < 1 and a.variances.min() > 0.1 * delta and len(a.variances) == 30
 
 
+def test_a_thin_axis_is_no_rounding_error():
+    """Start and end of something, 1.7e9 with a difference of 10; and columns that are sums, around large means."""
+    rng = np.random.default_rng(0)
+    start = 1.7e9 + 1e7 * rng.random(5000)
+    a = PrincipalAxes.of(np.column_stack([start, start + rng.exponential(10, 5000)]))
+    assert len(a.variances) == 2
+    for offset in (0, 1e3, 1e9):
+        u, v = offset + rng.standard_normal((2, 300))
+        x = np.column_stack([u, v, u + v, u, v - u, 2 * u - 7])
+        a = PrincipalAxes.of(x)
+        assert len(a.variances) == 2 and a.contain(x).all()
+
+
+def test_copies_of_columns_with_few_rows():
+    """Fewer rows than columns, of a plane with fewer dimensions still: it is the plane that is sampled."""
+    x = np.tile(np.random.default_rng(0).standard_normal((50, 4)), 30)
+    a = PrincipalAxes.of(x)
+    assert len(a.variances) == 4 and a.restore(a.standardize(x)) == approx(x, abs=1e-9)
+
+
+def test_few_rows_a_column_are_shrunk():
+    """From two rows a column on the covariance is that of the rows; just above one it would be far too sure."""
+    law = np.random.default_rng(1).standard_normal((40, 40))
+    x, other = (np.random.default_rng(seed).standard_normal((n, 40)) @ law for seed, n in ((2, 42), (3, 1000)))
+    a = PrincipalAxes.of(x)
+    rows, others = a.standardize(x).var(0), a.standardize(other).var(0)
+    assert a.variances.sum() == approx(rows.sum()) and (others / rows).max() > 100 > 10 * (others / a.variances).max()
+    many = np.random.default_rng(4).standard_normal((80, 40)) @ law
+    b = PrincipalAxes.of(many)
+    assert b.variances == approx(b.standardize(many).var(0))
+
+
+def test_the_volume_of_scales_far_apart():
+    """The bound of a model whose columns have scales 1e9 and 1e-9 is that of the scaled columns, less log 1e9 1e-9 = 0."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((500, 2)) @ np.array([[1, 0.6], [0, 0.8]])
+    near, far = (PrincipalAxes.of(z * scale) for scale in ([1, 1], [1e9, 1e-9]))
+    assert far.log_volume() == approx(near.log_volume(), abs=1e-9)
+    plane = PrincipalAxes.of(z @ np.array([[1, 0, 2], [0, 1e-3, 1]]) * [1e3, 1, 1])
+    B = np.array([[1e3, 0, 2], [0, 1e-3, 1]])
+    expected = np.log(np.linalg.det(B @ B.T)) / 2 + np.linalg.slogdet(np.cov(z.T, bias=True))[1] / 2
+    assert plane.log_volume() + np.log(plane.variances).sum() / 2 == approx(expected, abs=1e-8)
+
+
+def test_constant_columns_take_no_part():
+    """Neither in the Fourier features, nor where there are too many columns to turn."""
+    x = np.column_stack([data.load("moons", 300), np.ones((300, 5))])
+    assert DDPM(S, 8, 1).fit(x, steps=1, rng=0).net.shapes == DDPM(S, 8, 1).fit(x[:, :2], steps=1, rng=0).net.shapes
+
+
 def test_too_many_columns_are_not_turned(monkeypatch):
     monkeypatch.setattr(axes, "MOST_TURNED", 3)
     x = np.column_stack([data.load("moons", 300), np.full(300, 2.0), np.arange(300.0)])
     a = PrincipalAxes.of(x)
-    assert a.V is None and a.variances == approx([1, 1, 0, 1]) and a.restore(a.standardize(x)) == approx(x)
+    assert a.V is None and a.variances == approx([1, 1, 1]) and a.restore(a.standardize(x)) == approx(x)
     model = DDPM(S, 8, 1).fit(x, steps=20, rng=0)
     assert (model.sample(9, rng=0)[:, 2] == 2).all()
