@@ -469,22 +469,28 @@ class DDPM:
         model._rng = np.random.Generator(np.random.PCG64())
         model._rng.bit_generator.state = config["rng"]
         d, r = arrays["scale"].size, arrays["variances"].size
-        P = sum(m * n for m, n in layer_shapes(r, config["hidden"], config["depth"], config["fourier"],
-                                            int(arrays["V"].any(1).sum()) if config["fourier"] and "V" in arrays else r))
-        wanted: dict[str, tuple[tuple[int, ...], str]] = dict.fromkeys(("mean", "scale"), ((d,), "float64"))
-        wanted |= dict.fromkeys(("parameters", "average", "m", "v"), ((P,), config["dtype"]))
-        wanted |= {"variances": ((r,), "float64"), "losses": ((arrays["losses"].size,), "float64")}
+        known = {"betas"}
+
+        def check(shape: tuple[int, ...], dtype: str, *names: str) -> None:
+            known.update(names)
+            for name in names:
+                array = arrays[name]
+                if array.shape != shape or array.dtype != dtype or not np.isfinite(array).all():
+                    raise ValueError(f"its {name} must be finite numbers of {dtype}, of shape {shape}, "
+                                     f"and are {array.dtype} of shape {array.shape}")
+
+        check((d,), "float64", "mean", "scale")
+        check((r,), "float64", "variances")
+        check((arrays["losses"].size,), "float64", "losses")
         if "V" in arrays or r != np.count_nonzero(arrays["scale"]):
-            wanted["V"] = (d, r), "float64"
-        for name, (shape, dtype) in wanted.items():
-            array = arrays[name]
-            if array.shape != shape or array.dtype != dtype or not np.isfinite(array).all():
-                raise ValueError(f"its {name} must be finite numbers of {dtype}, of shape {shape}, "
-                                 f"and are {array.dtype} of shape {array.shape}")
+            check((d, r), "float64", "V")
+        directions = int(arrays["V"].any(1).sum()) if "V" in arrays else r
+        P = sum(m * n for m, n in layer_shapes(r, config["hidden"], config["depth"], config["fourier"], directions))
+        check((P,), config["dtype"], "parameters", "average", "m", "v")
         for name in ("scale", "variances", "v"):
             if (arrays[name] < 0).any():
                 raise ValueError(f"its {name} must not be negative")
-        if unknown := arrays.keys() - wanted.keys() - {"betas"}:
+        if unknown := arrays.keys() - known:
             raise ValueError(f"it holds {', '.join(unknown):.80}, which no checkpoint has")
         check_count("its optimizer_t", config["optimizer_t"])
         model.axes = PrincipalAxes(arrays["mean"], arrays["scale"], arrays.get("V"), arrays["variances"])

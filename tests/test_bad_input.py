@@ -410,7 +410,7 @@ def test_foreign_checkpoints_are_refused(tmp_path, checkpoint):
     refuse("cannot read", config=np.array("[1]"))
     refuse("hidden must be", config=changed(hidden=-4))
     refuse("its parameters must be finite numbers", config=changed(hidden=10**7))
-    refuse("its parameters must be finite numbers", variances=np.ones(10**6))
+    refuse("its V must be finite numbers", variances=np.ones(10**6))
     refuse("its V must be finite numbers of float64, of shape", V=np.zeros((3, 3)))
     refuse("its variances must not be negative", variances=-arrays["variances"])
     refuse("its parameters must be finite numbers", config=changed(hidden=4))
