@@ -71,7 +71,7 @@ def parser() -> Parser:
 
     sample = commands.add_parser("sample", help="draw samples from a model")
     sample.add_argument("-n", type=int, default=1000, help="number of samples")
-    sample.add_argument("--steps", type=int, help="in this many steps, instead of all T: 20 will do")
+    sample.add_argument("--steps", type=int, help="in this many steps, instead of all T: 20 are nearly as good")
     sample.add_argument("--eta", type=float, help="the steps are DDIM's, with this share of noise: 0 none, 1 as DDPM")
     sample.add_argument("--variance", choices=["beta", "posterior"], help="of all T steps (beta); fewer steps have --eta in its place")
     sample.add_argument("--out", type=Path, default=Path("samples.npy"))
