@@ -90,12 +90,12 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     check_type("s", s, Schedule)
     n, dim = check_count("n", n), check_count("dim", dim)
     check_choice("variance", variance, "beta", "posterior")
+    if start is not None and x_T is None:
+        raise ValueError("start needs x_T, which is N(0, I) at T alone")
     start = s.T if start is None else check_count("start", start, most=s.T)
     ancestral, second_order = steps is None and eta in (None, 1), steps is not None and eta is None
     eta = check_real("eta", (0.0 if second_order else 1.0) if eta is None else eta, 0, 1, closed=True)
     times = few_times(start, steps, POWER if second_order else 1.0)
-    if x_T is None and times[0] < s.T:
-        raise ValueError(f"x_T must be given where the first time, {times[0]}, is not T = {s.T}: x_t is N(0, I) at T alone")
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
     if clip is not None and not callable(clip):
         low, high = (xp.asarray(v, dtype=dtype) for v in check_clip(clip, dim))

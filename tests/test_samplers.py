@@ -78,11 +78,11 @@ def test_a_noised_input_is_denoised():
         assert x0.mean() == approx(S.sqrt_alpha_bars[300] * 0.8, abs=0.05)
         assert x0.var() == approx(S.one_minus_alpha_bars[300], rel=0.1)
     assert [t for t, _ in trajectory(law.denoiser(S), S, 4000, 1, 0, x_T=xt, start=300, steps=3)] == [300, 134, 34, 0]
-    with pytest.raises(ValueError, match="x_T must be given where the first time, 300, is not T = 1000"):
+    with pytest.raises(ValueError, match=r"start needs x_T, which is N\(0, I\) at T alone"):
         sample(law.denoiser(S), S, 4, 1, 0, start=300)
     for start in (0, 1001, 2.5):
         with pytest.raises(ValueError, match="start must be"):
-            trajectory(law.denoiser(S), S, 1, 1, start=start)
+            trajectory(law.denoiser(S), S, 1, 1, x_T=[[0.0]], start=start)
 
 
 def test_clip_with_few_steps_and_by_a_function():
