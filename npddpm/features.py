@@ -49,11 +49,16 @@ class Features:
 
     def write_x(self, xt: Any, t: Any, out: Any) -> None:
         """Write what A_0 has of x_t, (B, d), into `out`."""
-        x = self.xp.multiply(self.xp.take(self.known, t, axis=0), xt, out=out[:, :self.dim])
+        x = self.xp.multiply(at(self.known, t), xt, out=out[:, :self.dim])
         if len(self.phase):
             x = x if self.directions is None else x @ self.directions
             angles = (x[:, :, None] * self.octaves).reshape(len(xt), len(self.phase))
             self.xp.sin(angles + self.phase, out=out[:, self.dim:])
+
+
+def at(table: Any, t: Any) -> Any:
+    """Row t of a table, or the rows of (B,) times t."""
+    return table[t] if isinstance(t, int) else table.take(t, axis=0)
 
 
 def count_features(dim: int, fourier: int, directions: int) -> int:

@@ -39,7 +39,7 @@ from .checks import (
     check_type,
     check_variances,
 )
-from .features import Features, count_features
+from .features import Features, at, count_features
 from .layout import Workspace, matmul, zeros
 from .schedule import Schedule
 
@@ -189,8 +189,8 @@ class MLP:
         arrays = getattr(self._last, "arrays", None)
         if arrays is None or arrays.batch != len(xt):
             arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(xt), self.shapes)
-        rows, guess = arrays.rows, self.xp.take(self.guess, t, axis=0)
-        arrays.doubt = doubt = self.xp.take(self.doubt, t, axis=0)      # kept for the backward pass
+        rows, guess = arrays.rows, at(self.guess, t)
+        arrays.doubt = doubt = at(self.doubt, t)                        # kept for the backward pass
         A_0, W_1 = self._first_layer(arrays.A[0], xt, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
 
