@@ -18,6 +18,7 @@ Denoiser = Callable[[Any, Any], Any]
 LEAST_BETA = 1e-300     # 1 - abar_t and rho_t are at least as large, and below 1e-308 numbers lose their digits
 MOST_LAYERS = 1000      # a slip of the finger, or a file that means harm, is refused before it takes any memory
 MOST_STEPS = 100_000    # T
+MOST_ENTRIES = 2**27    # of a table with a row for each t and a column for each dimension
 LARGE = 1e18            # the square of more is infinite in float32
 MOST_OCTAVES = 64       # of Fourier features: beyond, 2^k x is nothing but rounding, and at k = 128 infinite in float32
 

@@ -27,6 +27,7 @@ import numpy as np
 
 from .backend import axpby, device_module, elementwise, generator
 from .checks import (
+    MOST_ENTRIES,
     MOST_LAYERS,
     MOST_OCTAVES,
     Array,
@@ -133,6 +134,7 @@ class MLP:
             directions = check_array("directions", directions, np, np.float64)
             check_entries("directions", check_shape("directions", directions, dim, "m"))
         self.shapes = layer_shapes(dim, hidden, depth, fourier, dim if directions is None else directions.shape[1])
+        check_count("dim (T + 1)", dim * (schedule.T + 1), most=MOST_ENTRIES)
         self.dim, self.hidden, self.depth, self.fourier = dim, hidden, depth, fourier
         self.dtype = check_dtype(dtype, "float32", "float64", "complex128")
         self.xp = xp = device_module(device)

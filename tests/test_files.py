@@ -268,6 +268,17 @@ def test_every_array_is_checked(name, array, message, arrays):
     refused_in_little_memory(message)
 
 
+def test_long_schedules_of_many_columns_are_refused():
+    """Both are small in a checkpoint, and what is computed from them is not."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"dim \(T \+ 1\) must be at most 134217728, got 1000010000"):
+            MLP(10_000, 1, 1, schedule=Schedule.linear(100_000), rng=0)
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
+
+
 def test_features_of_many_columns_take_little_memory():
     """No (d, d) matrix: a checkpoint of a narrow network for a hundred thousand columns is a small file."""
     tracemalloc.start()
