@@ -23,7 +23,7 @@ from typing import Any
 
 from npddpm.backend import device_module
 
-from . import measure, ours, peers, quality, ranks, report
+from . import measure, ours, peers, quality, ranks, report, rows
 from .ours import Shape
 
 SHAPES = [Shape(2, 128, 3, 32), Shape(2, 128, 3, 256), Shape(64, 256, 3, 256), Shape(64, 512, 3, 512),
@@ -104,11 +104,11 @@ def main() -> None:
         return
     if args.what == "ranks":
         about = describe("cpu")
-        rows = ranks.run(SHAPES[1:3] if args.quick else SHAPES[2:5], about["cores"], args.peers)
-        text = f"{about['device']}, {about['cores']} cores, {about['date']}\n\n{ranks.tables(rows)}\n"
+        found = ranks.run(SHAPES[1:3] if args.quick else SHAPES[2:5], about["cores"], args.peers)
+        text = f"{about['device']}, {about['cores']} cores, {about['date']}\n\n{ranks.tables(found)}\n"
         if not args.quick:
             (report.RESULTS / "ranks.md").write_text(text, encoding="utf-8")
-        print(json.dumps(about | {"rows": rows}, indent=1) if args.json else text)
+        print(json.dumps(about | {"rows": found}, indent=1) if args.json else text)
         return
     devices = ["cpu", "gpu"] if args.device == "all" else [args.device]
     try:
@@ -122,12 +122,14 @@ def main() -> None:
     if args.what == "quality":
         result = {device: describe(device) | {"rows": quality.run(device, args.peers, args.quick)} for device in devices}
         text = {device: f"{r['device']}, {r['date']}\n\n{quality.tables(r['rows'])}\n" for device, r in result.items()}
-        if "cpu" in text and args.peers:
-            text["cpu"] += f"\n{rows.tables(rows.run(args.quick))}\n"
-        if "cpu" in text and args.images:
-            text["cpu"] += f"\n{rows.images(args.images)}\n"
-        for device in () if args.quick else devices:
-            (report.RESULTS / f"quality-{device}.md").write_text(text[device], encoding="utf-8")
+        files = {f"quality-{device}.md": page for device, page in text.items()}
+        parts = [rows.tables(rows.run(args.quick))] if args.peers and "cpu" in devices else []
+        parts += [rows.images(args.images)] if args.images and "cpu" in devices else []
+        if parts:
+            about = describe("cpu")
+            text["rows"] = files["rows.md"] = "\n\n".join([f"{about['device']}, {about['date']}", *parts]) + "\n"
+        for name, page in () if args.quick else files.items():
+            (report.RESULTS / name).write_text(page, encoding="utf-8")
         print(json.dumps(result, indent=1) if args.json else "\n".join(text.values()))
         return
     results = {device: run(device, args.peers, args.quick) for device in devices}
