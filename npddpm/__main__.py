@@ -413,7 +413,8 @@ def ratio(a: float, b: float) -> str:
 
 def losses(model: DDPM, real: Reference, seed: int) -> np.ndarray:
     """`loss_by_time` of a model on real rows, beside the least possible loss where it is known."""
-    law = data.GAUSSIANS.standardized(model.axes.mean, model.axes.scale, model.axes.V) if real.source == "gaussians" and model.net.dim == 2 else None
+    known = real.source == "gaussians" and model.net.dim == 2
+    law = data.GAUSSIANS.standardized(model.axes.mean, model.axes.scale, model.axes.V) if known else None
     return loss_by_time(model.denoiser(), model.schedule, model.to_network(real.held), seed, law)
 
 

@@ -2,8 +2,9 @@
 
     z = V^T (x - mean) / scale,     x = mean + scale V z
 
-V has orthonormal columns, so noise N(0, I) on (x - mean) / scale is N(0, I) in z too. Each axis of z has a variance lambda_i of its own,
-and no correlation with another: of the Gaussian from which an `MLP` starts, nothing more has to be known.
+V has orthonormal columns, so noise N(0, I) on (x - mean) / scale is N(0, I) in z too. Each axis of z has a variance
+lambda_i of its own, and no correlation with another: of the Gaussian from which an `MLP` starts, nothing more has to be
+known.
 """
 
 from __future__ import annotations
@@ -63,13 +64,13 @@ class PrincipalAxes(NamedTuple):
         def rows() -> Iterator[Array]:
             return ((block[:, columns] - mean[columns]) / scale[columns] for block in blocks(x))
 
-        def covariance(along: Array) -> Any:
-            return sum((z @ along).T @ (z @ along) / n for z in rows())
+        def covariance(parts: Iterator[Array]) -> Any:
+            return sum(z.T @ z / n for z in parts)
 
-        variances, V = spectrum(covariance(np.eye(len(columns))))
-        small = variances < 1e-8 * variances[0]     # they come from squares, of which half of the digits are left: look again
+        variances, V = spectrum(covariance(rows()))
+        small = variances < 1e-8 * variances[0]     # of squares half of the digits are left: look again
         if small.any():
-            variances[small], U = spectrum(covariance(V[:, small]))
+            variances[small], U = spectrum(covariance(z @ V[:, small] for z in rows()))
             V[:, small] = V[:, small] @ U
         rounding = (64 * np.finfo(float).eps) ** 2 * (variances[0] + ((mean[columns] / scale[columns]) ** 2).sum())
         vary = variances > rounding

@@ -99,8 +99,8 @@ def one_nearest_neighbour(x: Array, y: Array) -> float:
 def precision_recall(drawn: Array, real: Array, k: int = 3) -> tuple[float, float]:
     """Shares of the samples that lie where real rows do, and of the real rows that lie where samples do.
 
-    Of two tables (n, d) and (m, d) with more than k rows each, a set's place is the union of balls around its rows, each as far as the k-th nearest other row (Kynkaanniemi et al.
-    2019, arXiv:1904.06991). Two sets of real rows do not reach 1 either: compare with theirs.
+    Of two tables (n, d) and (m, d) with more than k rows each, a set's place is the union of balls around its rows, each as
+    far as the k-th nearest other row (Kynkaanniemi et al. 2019, arXiv:1904.06991). Two sets of real rows do not reach 1 either: compare with theirs.
     """
     def inside(a: Array, b: Array) -> float:
         radius = neighbour_distances(b, b, k + 1)

@@ -17,8 +17,8 @@ class Features:
 
         A_0 = [ sin(w_j s), cos(w_j s),  m,  sin(2^k u.m), cos(2^k u.m),  1 ],      m = E[x_0 | x_t],  s = 1000 t / T
 
-    The 32 frequencies are w_j = 10000^(-j/32) (Vaswani et al. 2017). The octaves
-    k = 0 ... fourier - 1, along each direction u, give a narrow network the sharp edges of low-dimensional data.
+    The 32 frequencies are w_j = 10000^(-j/32) (Vaswani et al. 2017). The octaves k = 0 ... fourier - 1, along each
+    direction u, give a narrow network the sharp edges of low-dimensional data.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Features:
         angles = np.outer(np.arange(schedule.T + 1) * 1000 / schedule.T, w)
         tau = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
         octaves = np.tile(2.0 ** np.arange(fourier), 2)                         # once for the sine, once for the cosine
-        phase = np.tile(np.repeat([0, np.pi / 2], fourier), m)                            # cos(x) = sin(x + pi/2)
+        phase = np.tile(np.repeat([0, np.pi / 2], fourier), m)           # cos(x) = sin(x + pi/2)
         self.tau, self.known, self.octaves, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, known, octaves, phase))
         self.directions = None if directions is None else xp.asarray(directions, dtype=dtype)
         self.time_columns = tau.shape[1]

@@ -76,8 +76,8 @@ class MLP:
 
     F starts as 0, so training starts from the best Gaussian, and learns only what is not Gaussian. In place of
     E[x_0 | x_t] the network could see x_t itself, or x_t / sqrt(v): both drown the few axes that carry an image in the
-    hundreds that carry noise, and on 28 x 28 digits a network that sees them hardly improves on the Gaussian. For lambda = 1 F is the "v" of Salimans
-    and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
+    hundreds that carry noise, and on 28 x 28 digits a network that sees them hardly improves on the Gaussian. For
+    lambda = 1 F is the "v" of Salimans and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
 
     Parameters
     ----------

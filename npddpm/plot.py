@@ -129,7 +129,8 @@ def draw(axes: Any, rows: np.ndarray, x: np.ndarray, grid: tuple[int, int] = GRI
 def draw_field(axes: Any, model: DDPM, net: Any, t: int, x0: Any, eps: Any) -> None:
     """Arrows -eps_hat(x_t, t) on a lattice, over points of x_t, in the units of the data."""
     line = np.linspace(-2.5, 2.5, 18)
-    lattice = model.axes.mean + np.where(model.axes.scale > 0, model.axes.scale, 1) * np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+    scale = np.where(model.axes.scale > 0, model.axes.scale, 1)
+    lattice = model.axes.mean + scale * np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
     arrows = model.axes.mean - model.axes.restore(net(model.to_network(lattice), t))
     points = model.axes.restore(model.schedule.q_sample(x0, t, eps))
     axes.scatter(*points.T, s=2, linewidths=0, color="0.8")

@@ -19,5 +19,8 @@ def fourier(r: int) -> int:
 
 
 def steps(n: int) -> int:
-    """Training steps for n rows: four a row, but at least 1,000, and at most 10,000: with more the network would memorise a small table."""
+    """Training steps for n rows: four a row, but at least 1,000, and at most 10,000.
+
+    With more the network would memorise a small table.
+    """
     return min(10_000, max(1000, 4 * n))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, TypedDict, Unpack
@@ -97,8 +98,9 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     eta = check_real("eta", (0.0 if second_order else 1.0) if eta is None else eta, 0, 1, closed=True)
     times = few_times(start, steps, POWER if second_order else 1.0)
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
+    cut: Any = clip
     if clip is not None and not callable(clip):
-        low, high = (xp.asarray(v, dtype=dtype) for v in check_clip(clip, dim))
+        cut = operator.methodcaller("clip", *(xp.asarray(v, dtype=dtype) for v in check_clip(clip, dim)))
     z: Any = None if noise is None else check_shape("noise", check_array("noise", noise, xp, dtype), s.T + 1, n, dim)
     for t in times[:-1] if noise is not None else []:
         check_entries(f"noise[{t}]", z[t])
@@ -116,12 +118,12 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
             eps_hat = predict(denoiser, x.copy(), t)
             if second_order:
                 eps_hat, before = middle(s, t, r, eps_hat, before), (t, eps_hat)
-            if clip is None and a < 1e3:
+            if cut is None and a < 1e3:
                 x = axpby(a, x, -b, eps_hat)
-            else:   # predict x_0, clip it, noise it again as far as r; where a is large, b = a sqrt(1-abar_t) - c has no digits of c
+            else:   # predict x_0, cut it, noise it again as far as r; beside a large a, b would have no digits of c
                 x0 = axpby(1.0, x, -s.noise(t, x), eps_hat) / max(s.signal(t, x), 1e-30)
-                if clip is not None:
-                    x0 = clip(x0) if callable(clip) else x0.clip(low, high)
+                if cut is not None:
+                    x0 = cut(x0)
                     eps_hat = axpby(1.0, x, -s.signal(t, x), x0) / max(s.noise(t, x), 1e-30)
                 x = axpby(s.signal(r, x), x0, c, eps_hat)
             if sigma > 0:
@@ -195,7 +197,8 @@ def middle(s: Schedule, t: int, r: int, eps_hat: Any, before: tuple[int, Any] | 
     if before is None:
         return eps_hat
     q, last = before
-    phi_q, phi_t, phi_r = np.arctan2(s.sqrt_one_minus_alpha_bars, s.sqrt_alpha_bars)[[q, t, r]].tolist()
+    at = [q, t, r]
+    phi_q, phi_t, phi_r = np.arctan2(s.sqrt_one_minus_alpha_bars[at], s.sqrt_alpha_bars[at]).tolist()
     half = (phi_r - phi_t) / (2 * (phi_t - phi_q)) if phi_t != phi_q else 0.0
     return axpby(1 + half, eps_hat, -half, last)
 

@@ -300,8 +300,8 @@ class DDPM:
             samples. How many ranks there are changes nothing in them.
         **options
             x_T=None, start=None, noise=None, variance="beta", steps=None, eta=None and clip=None, see `npddpm.trajectory`.
-            `clip` is in the units of the data, where it has the last word; x_T and `noise` are in those of `axes`: rows x with the noise of time t removed are
-            ``sample(len(x), x_T=schedule.q_sample(axes.standardize(x), t, eps), start=t)``.
+            `clip` is in the units of the data, where it has the last word; x_T and `noise` are in those of `axes`: rows x with
+            the noise of time t removed are ``sample(len(x), x_T=schedule.q_sample(axes.standardize(x), t, eps), start=t)``.
 
         Raises
         ------
@@ -337,8 +337,8 @@ class DDPM:
                 options["x_T"] = x_T[rows]
             if noise is not None:
                 options["noise"] = noise[:, rows]
-            z = samplers.sample(net, self.schedule, rows.stop - rows.start, net.dim, stream(i), **options)
-            return self.axes.restore(z) if clip is None else cut(self.axes.restore(z))
+            x = self.axes.restore(samplers.sample(net, self.schedule, rows.stop - rows.start, net.dim, stream(i), **options))
+            return x if clip is None else cut(x)
 
         return in_turns(comm, math.ceil(n / CHUNK), chunk)
 
@@ -420,8 +420,8 @@ class DDPM:
         self._check_trained()
         check_json("about", self.about)
         net = self.net
-        config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier, "dtype": net.dtype.name, "step": self.step,
-                  "optimizer_t": self.optimizer.t, "loss_sum": float(self._loss_sum),
+        config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier,
+                  "dtype": net.dtype.name, "step": self.step, "optimizer_t": self.optimizer.t, "loss_sum": float(self._loss_sum),
                   "rng": self._rng.bit_generator.state, "about": self.about}
         on_device = {"parameters": self.net.parameters, "average": self.average,
                      "m": self.optimizer.m, "v": self.optimizer.v}

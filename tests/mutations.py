@@ -83,7 +83,7 @@ diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (2 / res
 samplers.py | sigma = math.sqrt(s.betas[t]) | sigma = s.betas[t] | a variance for a deviation in the sampler
 samplers.py | variance == "beta" and r > 0: | variance == "beta": | noise in the last step
 samplers.py | half = (phi_r - phi_t) / (2 * (phi_t - phi_q)) | half = (phi_r - phi_t) / (phi_t - phi_q) | the end of the step for its middle
-samplers.py | [[q, t, r]].tolist() | [[t, q, r]].tolist() | two times exchanged
+samplers.py | at = [q, t, r] | at = [t, q, r] | two times exchanged
 samplers.py | s.noise(times[0], x) / 2 | s.noise(times[0], x) | all of the noise in the first step up
 diffusion.py | s.q_mean_variance(x0, s.T), 0.0 | s.q_mean_variance(x0, s.T - 1), 0.0 | T-1 for T in the prior
 diffusion.py | float(s.reverse_eps_coefs[t])**2 / (2 * sigma2) | float(s.loss_weights[t]) | the weight of beta_t for that of rho_t
