@@ -68,11 +68,12 @@ class PrincipalAxes(NamedTuple):
             return sum(z.T @ z / n for z in parts)
 
         variances, V = spectrum(covariance(rows()))
-        small = variances < 1e-8 * variances[0]     # of squares half of the digits are left: look again
-        if small.any():
-            variances[small], U = spectrum(covariance(z @ V[:, small] for z in rows()))
-            V[:, small] = V[:, small] @ U
         rounding = (64 * np.finfo(float).eps) ** 2 * (variances[0] + ((mean[columns] / scale[columns]) ** 2).sum())
+        first = 0           # the digits of thin axes are lost beside thick ones: look at them again, without those
+        while variances[first] > rounding and (variances < 1e-4 * variances[first]).any():
+            first = int(np.argmax(variances < 1e-4 * variances[first]))
+            variances[first:], W = spectrum(covariance(z @ V[:, first:] for z in rows()))
+            V[:, first:] = V[:, first:] @ W
         vary = variances > rounding
         if vary.sum() >= n - 1:                     # so few rows lie in a plane in any case, and show none
             vary[:] = True

@@ -127,6 +127,18 @@ def test_a_thin_axis_is_no_rounding_error():
         assert len(a.variances) == 2 and a.contain(x).all()
 
 
+@given(st.integers(0, 2**32), st.integers(2, 12), st.integers(1, 4), st.floats(0, 7))
+def test_linear_columns_are_found_beside_axes_of_any_width(seed, d, dependent, decades):
+    """Variances over up to fourteen decades: those that are 0 but for rounding are not mistaken for thin axes."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((100, d)) * 10.0 ** -(decades * rng.random(d)) @ np.linalg.qr(rng.standard_normal((d, d)))[0]
+    x = np.column_stack([x, x @ rng.standard_normal((d, dependent))])
+    a = PrincipalAxes.of(x)
+    z = (x - x.mean(0)) / x.std(0)
+    expected = np.linalg.svd(z, compute_uv=False)[:d] ** 2 / 100
+    assert len(a.variances) == d and a.variances == approx(expected, rel=1e-3)
+
+
 def test_copies_of_columns_with_few_rows():
     """Fewer rows than columns, of a plane with fewer dimensions still: it is the plane that is sampled."""
     x = np.tile(np.random.default_rng(0).standard_normal((50, 4)), 30)
