@@ -10,8 +10,9 @@ import numpy as np
 
 from npddpm import MLP, Schedule, loss_and_gradient, sample
 from npddpm.backend import device_module, generator, standard_normal, synchronize
+from npddpm.features import count_features
 from npddpm.layout import zeros
-from npddpm.mlp import g, g_backward, layer_shapes
+from npddpm.mlp import g, g_backward
 from npddpm.optim import Adam, adam_step
 from npddpm.ranks import Ranks
 
@@ -107,7 +108,7 @@ def kernels(shape: Shape, device: str) -> Iterator[tuple[str, Callable[[], Any],
 
 def products(shape: Shape) -> list[int]:
     """Multiplications and additions in A W for one example, layer by layer."""
-    inputs, _ = layer_shapes(shape.d, 1, 1, fourier=0, directions=0)[0]
+    inputs = count_features(shape.d, 0, 0) + 1
     return [2 * inputs * shape.hidden, *[2 * shape.hidden**2] * (shape.depth - 1), 2 * shape.hidden * shape.d]
 
 

@@ -44,6 +44,13 @@ def check_real(name: str, value: Any, low: float, high: float, *, closed: bool =
     raise ValueError(f"{name} must {where}, got {value!r:.80}")
 
 
+def check_bool(name: str, value: Any) -> bool:
+    """Return `value`, or raise ValueError if it is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r:.80}")
+    return value
+
+
 def check_choice(name: str, value: Any, *choices: str) -> None:
     """Raise ValueError if `value` is none of the choices."""
     if value not in choices:
@@ -254,6 +261,18 @@ def check_shape(name: str, array: Any, *shape: int | str) -> Any:
         wanted = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
         raise ValueError(f"{name} must have shape ({wanted}), got {array.shape}")
     return array
+
+
+def check_sizes(dim: Any, hidden: Any, depth: Any, fourier: Any) -> list[int]:
+    """The sizes of a network as ints, or ValueError."""
+    return [check_count("dim", dim), check_count("hidden", hidden), check_count("depth", depth, most=MOST_LAYERS),
+            check_count("fourier", fourier, least=0, most=MOST_OCTAVES)]
+
+
+def check_directions(directions: Any, dim: int) -> Array:
+    """Return (dim, m) float64 of finite numbers, or raise an error."""
+    directions = check_array("directions", directions, np, np.float64)
+    return np.asarray(check_entries("directions", check_shape("directions", directions, dim, "m")))
 
 
 def check_variances(variances: Any, dim: int) -> Array:

@@ -13,19 +13,8 @@ import numpy as np
 
 from . import gaussian
 from .backend import axpby, generator, get_array_module
-from .checks import (
-    Denoiser,
-    check_array,
-    check_backward,
-    check_choice,
-    check_count,
-    check_entries,
-    check_finite,
-    check_rows,
-    check_shape,
-    check_type,
-    predict,
-)
+from .checks import (Denoiser, check_array, check_backward, check_choice, check_count, check_entries, check_finite,
+                     check_rows, check_shape, check_type, predict)
 from .schedule import Schedule
 
 

@@ -15,7 +15,7 @@ TIME_FREQUENCIES = 32
 class Features:
     """What the network sees of x_t and t. Nothing in it is learned, so no gradient goes through it.
 
-        A_0 = [ sin(w_j s), cos(w_j s),  m,  sin(2^k u.m), cos(2^k u.m),  1 ],      m = E[x_0 | x_t],  s = 1000 t / T
+        A_0 = [ sin(w_j s), cos(w_j s),  m,  sin(2^k m.u), cos(2^k m.u),  1 ],      m = E[x_0 | x_t],  s = 1000 t / T
 
     The 32 frequencies are w_j = 10000^(-j/32) (Vaswani et al. 2017). The octaves k = 0 ... fourier - 1, along each
     direction u, give a narrow network the sharp edges of low-dimensional data.
@@ -26,34 +26,53 @@ class Features:
         Row t is what A_0 has of t.
     known : (T+1, d) array
         E[x_0 | x_t] is known[t] * x_t.
-    time_columns : int
-        Their number, 64.
-    directions : (d, m) array or None
-        The u, one a column; None for the coordinates.
+    U : (d, m) array or None
+        The directions u, one a column; None for the coordinates.
+    directions : int
+        Their number m.
     octaves, phase : (2 fourier,) and (2 m fourier,) arrays
-        sin(octaves u.m + phase) are the sines and cosines.
+        sin(octaves m.u + phase) are the sines and cosines.
+    count : int
+        Columns of A_0, without the ones.
     """
 
     def __init__(self, xp: Any, dtype: Any, schedule: Schedule, known: Array, fourier: int,
                  directions: Array | None) -> None:
         self.xp, self.dim = xp, known.shape[1]
-        m = self.dim if directions is None else directions.shape[1]
+        self.directions = self.dim if directions is None else directions.shape[1]
         w = 10000.0 ** (-np.arange(TIME_FREQUENCIES) / TIME_FREQUENCIES)
         angles = np.outer(np.arange(schedule.T + 1) * 1000 / schedule.T, w)
         tau = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
         octaves = np.tile(2.0 ** np.arange(fourier), 2)                         # once for the sine, once for the cosine
-        phase = np.tile(np.repeat([0, np.pi / 2], fourier), m)           # cos(x) = sin(x + pi/2)
+        phase = np.tile(np.repeat([0, np.pi / 2], fourier), self.directions)             # cos(x) = sin(x + pi/2)
         self.tau, self.known, self.octaves, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, known, octaves, phase))
-        self.directions = None if directions is None else xp.asarray(directions, dtype=dtype)
-        self.time_columns = tau.shape[1]
+        self.U = None if directions is None else xp.asarray(directions, dtype=dtype)
+        self.count = count_features(self.dim, fourier, self.directions)
 
-    def write_x(self, xt: Any, t: Any, out: Any) -> None:
-        """Write what A_0 has of x_t, (B, d), into `out`."""
-        x = self.xp.multiply(at(self.known, t), xt, out=out[:, :self.dim])
+    def first_layer(self, A_0: Any, W_1: Any, xt: Any, t: Any) -> tuple[Any, Any, Any]:
+        """A_0, filled in, W_1, and E[x_0 | x_t] U. With one t its share of Z_1 is the same in each row, and joins the bias:
+
+            [tau, phi, 1] [W_t; W_x; b] = [phi, 1] [W_x; b + tau W_t]
+        """
+        k, tau = 2 * TIME_FREQUENCIES, self.tau
+        of_t, of_x = A_0[:len(xt), :k], A_0[:len(xt), k:-1]
+        mU = self.along(self.xp.multiply(at(self.known, t), xt, out=of_x[:, :self.dim]))
         if len(self.phase):
-            x = x if self.directions is None else x @ self.directions
-            angles = (x[:, :, None] * self.octaves).reshape(len(xt), len(self.phase))
-            self.xp.sin(angles + self.phase, out=out[:, self.dim:])
+            angles = (mU[:, :, None] * self.octaves).reshape(len(xt), len(self.phase))
+            self.xp.sin(angles + self.phase, out=of_x[:, self.dim:])
+        if not isinstance(t, int):
+            self.xp.take(tau, t, axis=0, out=of_t)
+            return A_0, W_1, mU
+        of_t[:] = tau[t]                                                # needed in dW_1 = A_0^T dZ_1 all the same
+        return A_0[:, k:], self.xp.concatenate([W_1[k:-1], W_1[-1:] + tau[t] @ W_1[:k]]), mU
+
+    def along(self, x: Any) -> Any:
+        """x U, from the coordinates to the directions."""
+        return x if self.U is None else x @ self.U
+
+    def back(self, y: Any) -> Any:
+        """y U^T."""
+        return y if self.U is None else y @ self.U.T
 
 
 def at(table: Any, t: Any) -> Any:
@@ -64,3 +83,14 @@ def at(table: Any, t: Any) -> Any:
 def count_features(dim: int, fourier: int, directions: int) -> int:
     """Columns of A_0, without the ones."""
     return 2 * TIME_FREQUENCIES + dim + 2 * fourier * directions
+
+
+def gaussian_answer(s: Schedule, variances: Array) -> tuple[Array, Array, Array]:
+    """What x_t is multiplied by in E[x_0 | x_t] and E[eps | x_t], and sd[eps | x_t], for x_0 ~ N(0, diag lambda).
+
+    Three (T+1, d) tables, with the row t for x_t; see `MLP`.
+    """
+    lam = np.maximum(variances, 1e-30)                                  # v = 0 for lambda = 0 at t = 0: no 0/0
+    abar, rest = s.alpha_bars[:, None], s.one_minus_alpha_bars[:, None]
+    v = abar * lam + rest                                               # Var x_t
+    return np.sqrt(abar) * lam / v, np.sqrt(rest) / v, np.sqrt(abar * lam / v)

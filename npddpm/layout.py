@@ -4,7 +4,7 @@
   columns, else by columns, for which they exchange more: up to half as long again where two cores share no cache.
   So a batch smaller than a layer lies transposed.
 - **A batch as large as a layer gets one row more**, an example of zeros, so that rows outnumber columns.
-  Its gradient dF stays 0, and with it its share in every sum over the batch.
+  Its gradient dH stays 0, and with it its share in every sum over the batch.
 - **Elementwise passes run over memory from end to end**, since around gaps they take twice as long: over padding and
   ones too where an example is a row, and over all but the row of ones where it is a column.
 - **Buffers are used again**: A_l takes the place of Z_l, dZ_l that of dA_l, two buffers serve all dA_l by turns, and a
@@ -33,18 +33,19 @@ class Workspace:
         The features and the layers' outputs: a row for each example, the last column all ones.
     Z, dA, dZ : lists of arrays, l = 1 ... L
         A row for each example, with no column of ones.
-    dF : array
+    dH : array
         A row for each example.
     rows : slice
         The rows that are examples of the batch.
-    doubt : (d,) or (B, d) array
-        sd[eps | x_t] of the forward pass, for the backward pass.
+    doubt, mU : arrays
+        sd[eps | x_t], and E[x_0 | x_t] U, of the forward pass, for the backward pass.
     """
 
     def __init__(self, xp: Any, dtype: Any, batch: int, shapes: Sequence[tuple[int, int]]) -> None:
-        (features, h), (_, dim), L = shapes[0], shapes[-1], len(shapes) - 1
+        (features, h), (_, outputs), L = shapes[0], shapes[-1], len(shapes) - 1
         self.batch, self.rows = batch, slice(batch)
         self.doubt: Any = None
+        self.mU: Any = None
         self.examples_are_rows = xp is np and batch >= h
         examples = max(batch, h + 1) if self.examples_are_rows else batch
         shape = (examples, h + 8 - h % 8) if self.examples_are_rows else (h, examples)
@@ -60,7 +61,7 @@ class Workspace:
         self._da = [None, *by_turns]                                        # the memory of dA_l, then of dZ_l
         self.A, self.Z = by_layer(whole, h + 1), by_layer(whole, h)
         self.dA = self.dZ = by_layer(by_turns, h)
-        self.A[0], self.dF = zeros(xp, (examples, features), dtype), zeros(xp, (examples, dim), dtype)
+        self.A[0], self.dH = zeros(xp, (examples, features), dtype), zeros(xp, (examples, outputs), dtype)
         for A in self.A:
             A[:, -1] = 1
 
@@ -73,6 +74,20 @@ class Workspace:
     def apply_backward(self, g_backward: Callable[..., None], l: int) -> None:
         """dZ_l = dA_l * g'(Z_l), in the place of dA_l."""
         g_backward(self._da[l], self._a[l], self._u[l])
+
+
+def layer_shapes(features: int, hidden: int, depth: int, outputs: int) -> list[tuple[int, int]]:
+    """Rows and columns of W_1 ... W_{L+1}: (inputs + 1, outputs)."""
+    return [(features + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, outputs)]
+
+
+def split(vector: Any, shapes: Sequence[tuple[int, int]]) -> list[Any]:
+    """The views of a (P,) vector, of the parameters or their gradient, that have these shapes."""
+    views, start = [], 0
+    for m, n in shapes:
+        views.append(vector[start:start + m * n].reshape(m, n))
+        start += m * n
+    return views
 
 
 def zeros(xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:

@@ -8,7 +8,8 @@ short for dL/dX, * goes element by element, and l runs over the hidden layers 1 
     A_0 = features of E[x_0 | x_t] and t
     Z_l = A_{l-1} W_l                                       dW_l = A_{l-1}^T dZ_l,      dA_{l-1} = dZ_l W_l^T
     A_l = [ g(Z_l), 1 ]                                     dZ_l = dA_l * g'(Z_l)
-    F = A_L W_{L+1}                                         dW_{L+1} = A_L^T dF,        dA_L = dF W_{L+1}^T
+    H = A_L W_{L+1}                                         dW_{L+1} = A_L^T dH,        dA_L = dH W_{L+1}^T
+    F = H, or with gates F_0 + (G * mU) U^T, H = [F_0, G]   dH = dF, or [dF, dG],       dG = dF U * mU
     eps_hat = E[eps | x_t] + sd[eps | x_t] * F              dF = sd[eps | x_t] * d eps_hat
 
 A dA has no column for the ones, which are constants, so that the bias row of W is left out in it.
@@ -21,27 +22,16 @@ from __future__ import annotations
 
 import math
 import threading
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .backend import axpby, device_module, elementwise, generator
-from .checks import (
-    MOST_ENTRIES,
-    MOST_LAYERS,
-    MOST_OCTAVES,
-    Array,
-    check_array,
-    check_count,
-    check_dtype,
-    check_entries,
-    check_shape,
-    check_times,
-    check_type,
-    check_variances,
-)
-from .features import Features, at, count_features
-from .layout import Workspace, matmul, zeros
+from .checks import (MOST_ENTRIES, check_array, check_bool, check_count, check_directions, check_dtype, check_shape, check_sizes,
+                     check_times, check_type, check_variances)
+from .features import TIME_FREQUENCIES, Features, at, gaussian_answer
+from .layout import Workspace, layer_shapes, matmul, split, zeros
 from .schedule import Schedule
 
 
@@ -74,10 +64,16 @@ class MLP:
 
         eps_hat = E[eps | x_t] + sd[eps | x_t] F( E[x_0 | x_t], t )
 
-    F starts as 0, so training starts from the best Gaussian, and learns only what is not Gaussian. In place of
-    E[x_0 | x_t] the network could see x_t itself, or x_t / sqrt(v): both drown the few axes that carry an image in the
-    hundreds that carry noise, and on 28 x 28 digits a network that sees them hardly improves on the Gaussian. For
-    lambda = 1 F is the "v" of Salimans and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
+    F starts as 0, so training starts from the best Gaussian, and learns only what is not Gaussian. With gates it is
+
+        F = F_0 + (G * m U) U^T,    m = E[x_0 | x_t]
+
+    with a column of U for each pixel, so that m U is the guess there, and a factor G for it that the network sets. Where an
+    image is dark the guess is nothing but noise, and one factor removes it, which layers of some hundreds cannot do for
+    as many pixels: without gates 28 x 28 digits keep a grain of noise. In place of E[x_0 | x_t] the network could see x_t
+    itself, or x_t / sqrt(v): both drown the few axes that carry an image in the hundreds that carry noise, and on such digits
+    a network that sees them hardly improves on the Gaussian. For lambda = 1 F is the "v" of Salimans and Ho (2022,
+    arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
 
     Parameters
     ----------
@@ -90,8 +86,10 @@ class MLP:
         lambda, the variances of the data, 1 by default. Where one is 0, x_0 is predicted as 0.
     fourier : int
         Octaves of fixed Fourier features, see `Features`.
+    gated : bool
+        Whether F has gates.
     directions : (d, m) array_like, optional
-        What they are features of, linear functions of x; by default its coordinates.
+        U, whose columns the features and the gates belong to; by default the coordinates.
     rng : None, int or Generator
         For the initial weights.
     dtype : {"float32", "float64", "complex128"}
@@ -107,7 +105,7 @@ class MLP:
         W_1 ... W_{L+1}, views of `parameters`, (inputs + 1, outputs) with the bias in the last row.
     shapes : list of (int, int)
         Their shapes.
-    dim, hidden, depth, fourier, directions, schedule, variances, device
+    dim, hidden, depth, fourier, gated, directions, schedule, variances, device
         As given.
     dtype : numpy.dtype
     features : Features
@@ -119,7 +117,7 @@ class MLP:
     Raises
     ------
     ValueError
-        If a size, `variances`, `directions`, `rng`, `dtype` or `device` cannot be used.
+        If a size, `gated`, `variances`, `directions`, `rng`, `dtype` or `device` cannot be used.
     TypeError
         If `schedule` is no Schedule, or `rng` nothing that a generator is made from.
     RuntimeError
@@ -127,25 +125,23 @@ class MLP:
     """
 
     def __init__(self, dim: int, hidden: int = 128, depth: int = 3, *, schedule: Schedule,
-                 variances: Any = None, fourier: int = 0, directions: Any = None, rng: Any = None,
+                 variances: Any = None, fourier: int = 0, gated: bool = False, directions: Any = None, rng: Any = None,
                  dtype: Any = "float32", device: str = "cpu") -> None:
         check_type("schedule", schedule, Schedule)
-        if directions is not None:
-            directions = check_array("directions", directions, np, np.float64)
-            check_entries("directions", check_shape("directions", directions, dim, "m"))
-        self.shapes = layer_shapes(dim, hidden, depth, fourier, dim if directions is None else directions.shape[1])
+        self.dim, self.hidden, self.depth, self.fourier = check_sizes(dim, hidden, depth, fourier)
         check_count("dim (T + 1)", dim * (schedule.T + 1), most=MOST_ENTRIES)
-        self.dim, self.hidden, self.depth, self.fourier = dim, hidden, depth, fourier
         self.dtype = check_dtype(dtype, "float32", "float64", "complex128")
-        self.xp = xp = device_module(device)
-        self.schedule, self.directions, self.device = schedule, directions, device
+        self.xp, self.schedule, self.device = device_module(device), schedule, device
+        self.directions = None if directions is None else check_directions(directions, dim)
         self.variances = np.ones(dim) if variances is None else check_variances(variances, dim)
-        known, guess, doubt = gaussian_answer(schedule, self.variances)
+        xp, (known, guess, doubt) = self.xp, gaussian_answer(schedule, self.variances)
         self.guess, self.doubt = (xp.asarray(table, dtype=self.dtype) for table in (guess, doubt))
         self.features = Features(xp, self.dtype, schedule, known, fourier, self.directions)
+        self.gated = check_bool("gated", gated)
+        self.shapes = layer_shapes(self.features.count, hidden, depth, dim + gated * self.features.directions)
         self.parameters = zeros(xp, (sum(m * n for m, n in self.shapes),), self.dtype)
-        self.weights = self.split(self.parameters)
-        rng, k, W_1 = generator(rng), self.features.time_columns, self.weights[0]
+        self.weights = split(self.parameters, self.shapes)
+        rng, k, W_1 = generator(rng), 2 * TIME_FREQUENCIES, self.weights[0]
         for block in (W_1[:k], W_1[k:-1], *(W[:-1] for W in self.weights[1:-1])):
             # He et al. (2015) for relu(2z), which g resembles. t and x have a fan-in each, so that neither drowns the
             # other; the biases and W_{L+1} start as 0.
@@ -154,17 +150,13 @@ class MLP:
         self._last = threading.local()              # the arrays of the last forward pass, in each thread its own
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Of a copy the weights are views of its own parameters."""
-        return _copy, (self.dim, self.hidden, self.depth, self.schedule, self.variances, self.fourier, self.directions,
-                       self.dtype.name, self.device, self.parameters)
+        """A copy is a new network, so that its weights are views of its own parameters."""
+        make = partial(MLP, self.dim, self.hidden, self.depth, schedule=self.schedule, variances=self.variances, rng=0,
+                       fourier=self.fourier, gated=self.gated, directions=self.directions, dtype=self.dtype, device=self.device)
+        return make, (), self.parameters
 
-    def split(self, vector: Any) -> list[Any]:
-        """Return the views of a (P,) vector, of the parameters or their gradient, that are laid out as `weights`."""
-        views, start = [], 0
-        for m, n in self.shapes:
-            views.append(vector[start:start + m * n].reshape(m, n))
-            start += m * n
-        return views
+    def __setstate__(self, parameters: Any) -> None:
+        self.parameters[...] = parameters
 
     def __call__(self, xt: Any, t: Any) -> Any:
         """Predict the noise. The arrays of the pass are kept, for `backward`, until the next call in this thread.
@@ -193,14 +185,17 @@ class MLP:
             arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(xt), self.shapes)
         rows, guess = arrays.rows, at(self.guess, t)
         arrays.doubt = doubt = at(self.doubt, t)                        # kept for the backward pass
-        A_0, W_1 = self._first_layer(arrays.A[0], xt, t)
+        A_0, W_1, arrays.mU = self.features.first_layer(arrays.A[0], self.weights[0], xt, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
 
         for l in range(1, self.depth + 1):
             matmul(A[l - 1], W[l], out=Z[l])                            # Z_l = A_{l-1} W_l
             arrays.apply(g, l)                                          # A_l = g(Z_l), in the memory of Z_l
-        F = A[-1] @ W[-1]                                               # F = A_L W_{L+1}
-        return axpby(guess, xt, doubt, F[rows])                         # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
+        H = (A[-1] @ W[-1])[rows]                                       # H = A_L W_{L+1} = [ F_0, G ]
+        F = H[:, :self.dim]
+        if self.gated:
+            F = F + self.features.back(H[:, self.dim:] * arrays.mU)     # F = F_0 + (G * m U) U^T
+        return axpby(guess, xt, doubt, F)                               # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
 
     def backward(self, grad_out: Any, out: Any = None) -> Any:
         """The gradient of L for all parameters, from grad_out = dL/d eps_hat of the last forward pass.
@@ -228,56 +223,18 @@ class MLP:
         if out is None:
             out = zeros(self.xp, self.parameters.shape, self.dtype)
         check_shape("out", out, len(self.parameters))
-        A, dA, dZ, dF = arrays.A, arrays.dA, arrays.dZ, arrays.dF
-        W, dW = [None, *self.weights], [None, *self.split(out)]
+        A, dA, dZ, dH = arrays.A, arrays.dA, arrays.dZ, arrays.dH
+        dF, dG = dH[rows, :self.dim], dH[rows, self.dim:]
+        W, dW = [None, *self.weights], [None, *split(out, self.shapes)]
 
-        self.xp.multiply(arrays.doubt, d_eps_hat, out=dF[rows])         # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
-        matmul(A[-1].T, dF, out=dW[-1])                                 # F = A_L W_{L+1}
-        matmul(dF, W[-1][:-1].T, out=dA[-1])                            #     without the bias, since ones stay ones
+        self.xp.multiply(arrays.doubt, d_eps_hat, out=dF)               # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
+        if self.gated:
+            self.xp.multiply(self.features.along(dF), arrays.mU, out=dG)    # F = F_0 + (G * m U) U^T
+        matmul(A[-1].T, dH, out=dW[-1])                                 # H = A_L W_{L+1} = [ F_0, G ]
+        matmul(dH, W[-1][:-1].T, out=dA[-1])                            #     without the bias, since ones stay ones
         for l in range(self.depth, 0, -1):
             arrays.apply_backward(g_backward, l)                        # A_l = g(Z_l): dZ_l = dA_l * g'(Z_l), in place
             matmul(A[l - 1].T, dZ[l], out=dW[l])                        # Z_l = A_{l-1} W_l
             if l > 1:
                 matmul(dZ[l], W[l][:-1].T, out=dA[l - 1])               #     without the bias
         return out
-
-    def _first_layer(self, A_0: Any, xt: Any, t: Any) -> tuple[Any, Any]:
-        """A_0, filled in, and W_1. With one t for all rows its share of Z_1 is the same in each, and joins the bias:
-
-            [tau, phi, 1] [W_t; W_x; b] = [phi, 1] [W_x; b + tau W_t]
-        """
-        W_1, tau, k = self.weights[0], self.features.tau, self.features.time_columns
-        of_t, of_x = A_0[:len(xt), :k], A_0[:len(xt), k:-1]
-        self.features.write_x(xt, t, out=of_x)
-        if not isinstance(t, int):
-            self.xp.take(tau, t, axis=0, out=of_t)
-            return A_0, W_1
-        of_t[:] = tau[t]                                                # needed in dW_1 = A_0^T dZ_1 all the same
-        return A_0[:, k:], self.xp.concatenate([W_1[k:-1], W_1[-1:] + tau[t] @ W_1[:k]])
-
-
-def _copy(dim: int, hidden: int, depth: int, schedule: Schedule, variances: Array, fourier: int, directions: Array,
-          dtype: str, device: str, p: Any) -> MLP:
-    net = MLP(dim, hidden, depth, schedule=schedule, variances=variances, fourier=fourier, directions=directions, rng=0,
-              dtype=dtype, device=device)
-    net.parameters[...] = p
-    return net
-
-
-def gaussian_answer(s: Schedule, variances: Array) -> tuple[Array, Array, Array]:
-    """What x_t is multiplied by in E[x_0 | x_t] and E[eps | x_t], and sd[eps | x_t], for x_0 ~ N(0, diag lambda).
-
-    Three (T+1, d) tables, with the row t for x_t.
-    """
-    lam = np.maximum(variances, 1e-30)                                  # v = 0 for lambda = 0 at t = 0: no 0/0
-    abar, rest = s.alpha_bars[:, None], s.one_minus_alpha_bars[:, None]
-    v = abar * lam + rest                                               # Var x_t
-    return np.sqrt(abar) * lam / v, np.sqrt(rest) / v, np.sqrt(abar * lam / v)
-
-
-def layer_shapes(dim: int, hidden: int, depth: int, fourier: int, directions: int) -> list[tuple[int, int]]:
-    """Rows and columns of W_1 ... W_{L+1}: (inputs + 1, outputs)."""
-    dim, hidden = check_count("dim", dim), check_count("hidden", hidden)
-    depth = check_count("depth", depth, most=MOST_LAYERS)
-    features = count_features(dim, check_count("fourier", fourier, least=0, most=MOST_OCTAVES), directions)
-    return [(features + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, dim)]

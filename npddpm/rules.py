@@ -18,6 +18,11 @@ def fourier(r: int) -> int:
     return 4 if r <= 3 else 0
 
 
+def gated(r: int) -> bool:
+    """Whether there is a gate for each column, for r principal axes: for more than 32."""
+    return r > 32
+
+
 def steps(n: int) -> int:
     """Training steps for n rows: four a row, but at least 1,000, and at most 10,000.
 

@@ -14,20 +14,8 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from .backend import axpby, device_module, generator, standard_normal
-from .checks import (
-    Denoiser,
-    check_array,
-    check_choice,
-    check_clip,
-    check_count,
-    check_entries,
-    check_finite,
-    check_real,
-    check_shape,
-    check_steps,
-    check_type,
-    predict,
-)
+from .checks import (Denoiser, check_array, check_choice, check_clip, check_count, check_entries, check_finite, check_real,
+                     check_shape, check_steps, check_type, predict)
 from .schedule import Schedule
 
 POWER = 2.0     # of `few_times` without noise

@@ -17,29 +17,19 @@ import numpy as np
 from . import diffusion, rules, samplers
 from .axes import PrincipalAxes
 from .backend import generator, standard_normal, to_host, use_gpu
-from .checks import (
-    MOST_LAYERS,
-    MOST_OCTAVES,
-    check_array,
-    check_choice,
-    check_clip,
-    check_count,
-    check_data,
-    check_dtype,
-    check_json,
-    check_real,
-    check_shape,
-    check_type,
-)
+from .checks import (MOST_LAYERS, MOST_OCTAVES, check_array, check_bool, check_choice, check_clip, check_count, check_data, check_dtype,
+                     check_json, check_real, check_shape, check_sizes, check_type)
 from .data import Mapped, check_rows_of
+from .features import count_features
 from .files import Outputs, load_arrays, open_to_read
-from .mlp import MLP, layer_shapes
+from .layout import layer_shapes
+from .mlp import MLP
 from .optim import Adam, clip_norm, learning_rate, update_average
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
 from .samplers import SamplerOptions
 from .schedule import Schedule
 
-FORMAT = 5         # of checkpoints
+FORMAT = 6         # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
 CHUNK = 2500       # samples drawn at a time
 DIVERGED = 10      # times the loss of a guess of 0
@@ -52,7 +42,7 @@ class DDPM:
     ----------
     schedule : Schedule, optional
         By default `Schedule.linear()`, 1000 steps.
-    hidden, depth, fourier : int, optional
+    hidden, depth, fourier, gated : int, int, int, bool, optional
         Of the network, see `MLP`. By default `fit` chooses them by the rules of `npddpm.rules`.
     dtype : {"float32", "float64"}
 
@@ -73,13 +63,13 @@ class DDPM:
     outputs : Outputs
         The checkpoints that `save` replaces, since they are this model's own.
     schedule
-        As given; `shape` holds hidden, depth, fourier and dtype.
+        As given; `shape` holds hidden, depth, fourier, gated and dtype.
     optimizer : Adam
 
     Raises
     ------
     ValueError
-        If `hidden`, `depth`, `fourier` or `dtype` cannot be used.
+        If `hidden`, `depth`, `fourier`, `gated` or `dtype` cannot be used.
     TypeError
         If `schedule` is no Schedule, or `about` is set to what JSON cannot hold.
 
@@ -95,13 +85,14 @@ class DDPM:
     _rng: Any
 
     def __init__(self, schedule: Schedule | None = None, hidden: int | None = None, depth: int | None = None, *,
-                 fourier: int | None = None, dtype: str = "float32") -> None:
+                 fourier: int | None = None, gated: bool | None = None, dtype: str = "float32") -> None:
         self.schedule = Schedule.linear() if schedule is None else schedule
         check_type("schedule", self.schedule, Schedule)
         self.shape: dict[str, Any] = {
             "hidden": None if hidden is None else check_count("hidden", hidden),
             "depth": None if depth is None else check_count("depth", depth, most=MOST_LAYERS),
             "fourier": None if fourier is None else check_count("fourier", fourier, least=0, most=MOST_OCTAVES),
+            "gated": None if gated is None else check_bool("gated", gated),
             "dtype": check_dtype(dtype, "float32", "float64").name}
         self.step = 0
         self.losses: list[float] = []
@@ -214,14 +205,15 @@ class DDPM:
         if comm is not None and device == "gpu":
             use_gpu(comm.rank)
         r = len(axes.variances)
-        chosen = {"hidden": rules.hidden(r), "depth": rules.depth(r), "fourier": rules.fourier(r)}
+        chosen = {"hidden": rules.hidden(r), "depth": rules.depth(r), "fourier": rules.fourier(r), "gated": rules.gated(r)}
         shape = {name: chosen[name] if value is None else value for name, value in self.shape.items()}
         net = self._network(axes, shape, rng, device)
         return {"net": net, "axes": axes, "_rng": rng, "average": net.parameters.copy(),
                 "optimizer": Adam(net.parameters), "step": 0, "losses": [], "_loss_sum": 0.0, "outputs": Outputs()}
 
     def _network(self, axes: PrincipalAxes, shape: dict[str, Any], rng: Any, device: str) -> MLP:
-        directions = None if axes.V is None or shape["fourier"] == 0 else axes.V[axes.V.any(1)].T   # edges follow the columns
+        along_columns = axes.V is not None and (shape["fourier"] > 0 or shape["gated"])     # which edges and pixels follow
+        directions = axes.V[axes.V.any(1)].T if along_columns and axes.V is not None else None
         return MLP(len(axes.variances), schedule=self.schedule, variances=axes.variances, directions=directions, rng=rng,
                    device=device, **shape)
 
@@ -420,7 +412,7 @@ class DDPM:
         self._check_trained()
         check_json("about", self.about)
         net = self.net
-        config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier,
+        config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier, "gated": net.gated,
                   "dtype": net.dtype.name, "step": self.step, "optimizer_t": self.optimizer.t, "loss_sum": float(self._loss_sum),
                   "rng": self._rng.bit_generator.state, "about": self.about}
         on_device = {"parameters": self.net.parameters, "average": self.average,
@@ -465,7 +457,8 @@ class DDPM:
     def _from_checkpoint(cls, config: dict[str, Any], arrays: dict[str, Any]) -> DDPM:
         """Everything but the network and its optimizer, and the check of all that `_place` will use."""
         model = cls(Schedule.from_betas(arrays["betas"]), config["hidden"], config["depth"],
-                    fourier=check_count("its fourier", config["fourier"], least=0), dtype=config["dtype"])
+                    fourier=check_count("its fourier", config["fourier"], least=0), gated=check_bool("its gated", config["gated"]),
+                    dtype=config["dtype"])
         model._rng = np.random.Generator(np.random.PCG64())
         model._rng.bit_generator.state = config["rng"]
         d, r = arrays["scale"].size, arrays["variances"].size
@@ -485,7 +478,8 @@ class DDPM:
         if "V" in arrays or r != np.count_nonzero(arrays["scale"]):
             check((d, r), "float64", "V")
         directions = int(arrays["V"].any(1).sum()) if "V" in arrays else r
-        P = sum(m * n for m, n in layer_shapes(r, config["hidden"], config["depth"], config["fourier"], directions))
+        r, hidden, depth, fourier = check_sizes(r, *(config[name] for name in ("hidden", "depth", "fourier")))
+        P = sum(m * n for m, n in layer_shapes(count_features(r, fourier, directions), hidden, depth, r + directions * config["gated"]))
         check((P,), config["dtype"], "parameters", "average", "m", "v")
         for name in ("scale", "variances", "v"):
             if (arrays[name] < 0).any():

@@ -65,11 +65,12 @@ schedule.py | (values - added)\n | 0\n | sums without compensation
 mlp.py | slope = 2 - u | slope = 1 - u | tanh for its square in g'
 mlp.py | slope += u | slope += 1 | 1 for 1 + tanh in g'
 mlp.py | multiply(arrays.doubt, d_eps_hat, | multiply(1.0, d_eps_hat, | the factor of F forgotten backwards
-mlp.py | axpby(guess, xt, doubt, F[rows]) | axpby(doubt, xt, guess, F[rows]) | the first term's factor and F's exchanged
-mlp.py | np.sqrt(abar) * lam / v, np.sqrt(rest) / v | np.sqrt(abar) / v, np.sqrt(rest) / v | lambda forgotten in E[x_0]
-mlp.py | np.sqrt(abar * lam / v) | abar * lam / v | a variance for a deviation in F's factor
-mlp.py | v = abar * lam + rest | v = abar * lam**2 + rest | a deviation taken for a variance
-mlp.py | W_1[-1:] + tau[t] @ W_1[:k] | W_1[-1:] | the time features forgotten
+mlp.py | axpby(guess, xt, doubt, F) | axpby(doubt, xt, guess, F) | the first term's factor and F's exchanged
+features.py | np.sqrt(abar) * lam / v, np.sqrt(rest) / v | np.sqrt(abar) / v, np.sqrt(rest) / v | lambda forgotten in E[x_0]
+features.py | np.sqrt(abar * lam / v) | abar * lam / v | a variance for a deviation in F's factor
+features.py | v = abar * lam + rest | v = abar * lam**2 + rest | a deviation taken for a variance
+features.py | W_1[-1:] + tau[t] @ W_1[:k] | W_1[-1:] | the time features forgotten
+mlp.py | multiply(self.features.along(dF), arrays.mU, out=dG) | multiply(self.features.along(dF), 1.0, out=dG) | a gate's derivative without what it multiplies
 mlp.py | math.sqrt(2 / len(block)) / 2 | math.sqrt(2 / len(block)) | He's deviation not halved
 optim.py | v += g * g | v += g | g for g^2
 optim.py | lr * math.sqrt(n2) / n1 | lr * n2 / n1 | n2 for its root in Adam

@@ -19,7 +19,7 @@ def test_arrays_look_like_the_mathematics(batch, hidden):
     """A row for each example, ones at the end of every A, A_l in the place of Z_l; and they survive a pass over memory."""
     work = Workspace(np, np.dtype("float64"), batch, [(4, hidden), (hidden + 1, hidden), (hidden + 1, 2)])
     assert [A[work.rows].shape for A in work.A] == [(batch, 4), (batch, hidden + 1), (batch, hidden + 1)]
-    assert work.dF[work.rows].shape == (batch, 2)
+    assert work.dH[work.rows].shape == (batch, 2)
     z = np.random.default_rng(0).standard_normal((batch, hidden))
     for l in (1, 2):
         work.Z[l][work.rows], work.dA[l][work.rows] = z, 2 * z

@@ -172,13 +172,15 @@ def test_fit_and_training_have_the_same_defaults():
         found = inspect.signature(method).parameters
         assert {name: p.default for name, p in found.items() if p.default is not p.empty} == wanted
     model = DDPM()
-    assert model.schedule == Schedule.linear(1000) and model.shape == {"hidden": None, "depth": None, "fourier": None, "dtype": "float32"}
+    assert model.schedule == Schedule.linear(1000) and model.shape == {"hidden": None, "depth": None, "fourier": None, "gated": None,
+                                                                     "dtype": "float32"}
     assert (model.step, model.losses, model.about) == (0, [], {})
 
 
 @pytest.mark.parametrize("name, value, message", [
     ("hidden", 0, "of at least 1, got 0"), ("depth", 1001, "at most 1000, got 1001"), ("fourier", 65, "at most 64, got 65"),
-    ("fourier", -1, "of at least 0, got -1"), ("dtype", "complex128", "float32 or float64, got 'complex128'")])
+    ("fourier", -1, "of at least 0, got -1"), ("gated", 1, "True or False, got 1"),
+    ("dtype", "complex128", "float32 or float64, got 'complex128'")])
 def test_settings_out_of_range_are_refused_at_once(name, value, message):
     with pytest.raises(ValueError, match=f"^{name} must be .*{message}"):
         DDPM(S, **{name: value})
@@ -244,16 +246,16 @@ def test_the_bound_is_that_of_the_scaled_rows():
 
 
 def test_a_checkpoint_holds_the_settings(tmp_path):
-    model = DDPM(Schedule.cosine(7), 5, 3, fourier=1, dtype="float64").fit(MOONS, 3, 4, rng=0)
+    model = DDPM(Schedule.cosine(7), 5, 3, fourier=1, gated=True, dtype="float64").fit(MOONS, 3, 4, rng=0)
     model.save(tmp_path / "m.npz")
     again = DDPM.load(tmp_path / "m.npz")
-    assert again.shape == model.shape == {"hidden": 5, "depth": 3, "fourier": 1, "dtype": "float64"}
+    assert again.shape == model.shape == {"hidden": 5, "depth": 3, "fourier": 1, "gated": True, "dtype": "float64"}
     assert again.net.fourier == 1 and again.schedule == model.schedule and again.optimizer.t == 3
     for name in ("m", "v"):
         assert (getattr(again.optimizer, name) == getattr(model.optimizer, name)).all()
     with np.load(tmp_path / "m.npz") as file:
         config = json.loads(str(file["config"]))
-    assert config["loss_sum"] == model._loss_sum and config["format"] == 5      # which later versions must know
+    assert config["loss_sum"] == model._loss_sum and config["format"] == 6      # which later versions must know
 
 
 @pytest.mark.parametrize("note", [float("nan"), (1, 2), {1: 2}])
