@@ -14,7 +14,7 @@ import numpy as np
 from npddpm import DDPM, data, rules
 from npddpm.evaluate import energy_distance, neighbour_distances, one_nearest_neighbour
 from npddpm.optim import learning_rate
-from npddpm.samplers import few_times
+from npddpm.samplers import few_times, reverse_coefficients
 
 from . import peers
 from .ours import SCHEDULE, Shape
@@ -53,7 +53,7 @@ def torch_learner(x: np.ndarray, device: str, seed: int) -> Iterator[Sampler]:
                 if steps is None:
                     a, b, sigma = float(s.rsqrt_alphas[t]), float(s.reverse_eps_coefs[t]), float(s.betas[t]) ** 0.5
                 else:
-                    a, b, _, sigma = s.reverse_coefficients(t, after, eta=0.0)
+                    a, b, _, sigma = reverse_coefficients(s, t, after, eta=0.0)
                 y = a * y - b * net(y, torch.full((n,), t, device=net.device))
                 if sigma > 0 and t > 1:
                     y += sigma * torch.randn_like(y)

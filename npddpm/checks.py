@@ -44,13 +44,6 @@ def check_real(name: str, value: Any, low: float, high: float, *, closed: bool =
     raise ValueError(f"{name} must {where}, got {value!r:.80}")
 
 
-def check_bool(name: str, value: Any) -> bool:
-    """Return `value`, or raise ValueError if it is neither True nor False."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, got {value!r:.80}")
-    return value
-
-
 def check_choice(name: str, value: Any, *choices: str) -> None:
     """Raise ValueError if `value` is none of the choices."""
     if value not in choices:

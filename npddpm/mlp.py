@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from .backend import axpby, device_module, elementwise, generator
-from .checks import (MOST_ENTRIES, check_array, check_bool, check_count, check_directions, check_dtype, check_shape, check_sizes,
+from .checks import (MOST_ENTRIES, check_array, check_count, check_directions, check_dtype, check_shape, check_sizes,
                      check_times, check_type, check_variances)
 from .features import TIME_FREQUENCIES, Features, at, gaussian_answer
 from .layout import Workspace, layer_shapes, matmul, split, zeros
@@ -117,9 +117,9 @@ class MLP:
     Raises
     ------
     ValueError
-        If a size, `gated`, `variances`, `directions`, `rng`, `dtype` or `device` cannot be used.
+        If a size, `variances`, `directions`, `rng`, `dtype` or `device` cannot be used.
     TypeError
-        If `schedule` is no Schedule, or `rng` nothing that a generator is made from.
+        If `schedule` is no Schedule, `gated` no bool, or `rng` nothing that a generator is made from.
     RuntimeError
         If `device` is "gpu" and there is none.
     """
@@ -137,7 +137,8 @@ class MLP:
         xp, (known, guess, doubt) = self.xp, gaussian_answer(schedule, self.variances)
         self.guess, self.doubt = (xp.asarray(table, dtype=self.dtype) for table in (guess, doubt))
         self.features = Features(xp, self.dtype, schedule, known, fourier, self.directions)
-        self.gated = check_bool("gated", gated)
+        check_type("gated", gated, bool)
+        self.gated = gated
         self.shapes = layer_shapes(self.features.count, hidden, depth, dim + gated * self.features.directions)
         self.parameters = zeros(xp, (sum(m * n for m, n in self.shapes),), self.dtype)
         self.weights = split(self.parameters, self.shapes)

@@ -31,9 +31,9 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
 
         x_r = a x_t - b eps_hat(x_t, t) + sigma_t z_t,      z_t ~ N(0, I)
 
-    with the a, b and sigma of `Schedule.reverse_coefficients`; but in Algorithm 2 with variance="beta" sigma_t is
-    sqrt(beta_t). No noise is added in the last step. With `steps` alone
-    it is DDIM without noise, with eps_hat extrapolated to the middle of the step, see `middle`.
+    with the a, b and sigma of `reverse_coefficients`; but in Algorithm 2 with variance="beta" sigma_t is sqrt(beta_t). No
+    noise is added in the last step. With `steps` alone it is DDIM without noise, with eps_hat extrapolated to the middle
+    of the step, see `middle`.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
         yield times[0], x
         before = None                                               # the time and the prediction of the step before
         for t, r in pairwise([*times, 0]):
-            a, b, c, sigma = s.reverse_coefficients(t, r, eta)
+            a, b, c, sigma = reverse_coefficients(s, t, r, eta)
             if ancestral and variance == "beta" and r > 0:
                 sigma = math.sqrt(s.betas[t])
             eps_hat = predict(denoiser, x.copy(), t)
@@ -156,6 +156,32 @@ def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None,
     for _, x in trajectory(denoiser, s, n, dim, rng, **options):
         pass
     return check_finite(x, x_T=options.get("x_T"))
+
+
+def reverse_coefficients(s: Schedule, t: int, r: int, eta: float = 1.0) -> tuple[float, float, float, float]:
+    """a, b, c and sigma of the step from x_t back to x_r by the predicted noise e: x_r = a x_t - b e + sigma z.
+
+    Here 0 <= r < t <= T are ints, z ~ N(0, I), and eta in [0, 1] is the share of noise. Song et al. (2021,
+    arXiv:2010.02502, eq. 12 and 16) predict x_0 and noise it again as far as r,
+
+        x_r = sqrt(abar_r) x_0 + c e + sigma z,                    c = sqrt(1 - abar_r - sigma^2)
+        sigma^2 = eta^2 v (1 - abar_r) / (1 - abar_t),             v = 1 - abar_t / abar_r
+
+    Inserting x_0 = (x_t - sqrt(1 - abar_t) e) / sqrt(abar_t) gives a = sqrt(abar_r / abar_t) and the difference
+    b = a sqrt(1 - abar_t) - c of near equals. It is (a^2 (1 - abar_t) - c^2) / (a sqrt(1 - abar_t) + c), with
+    a^2 v + sigma^2, a sum of positive terms, for the numerator.
+    r = t - 1 and eta = 1 give step 7: a = 1/sqrt(alpha_t), b = beta_t/sqrt(alpha_t (1 - abar_t)), sigma^2 = rho_t.
+    """
+    t = check_count("t", t, most=s.T)
+    r = check_count("r", r, least=0, most=t - 1)
+    eta = check_real("eta", eta, 0, 1, closed=True)
+    scale, v = s.q_transition(r, t)
+    before, after = s.one_minus_alpha_bars[[r, t]].tolist()             # 1 - abar_r and 1 - abar_t
+    a = 1 / max(scale, 1e-300)                                          # no overflow where all of the signal is lost
+    sigma2 = eta**2 * v * before / after
+    c = math.sqrt(before * ((1 - eta) * (1 + eta) + eta**2 * scale**2 * before / after))
+    b = a * (v + scale**2 * sigma2) / (math.sqrt(after) + scale * c)    # both divided by a
+    return a, b, c, math.sqrt(sigma2)
 
 
 def few_times(start: int, steps: int | Sequence[int] | None, power: float = 1.0) -> list[int]:

@@ -17,7 +17,7 @@ import numpy as np
 from . import diffusion, rules, samplers
 from .axes import PrincipalAxes
 from .backend import generator, standard_normal, to_host, use_gpu
-from .checks import (MOST_LAYERS, MOST_OCTAVES, check_array, check_bool, check_choice, check_clip, check_count, check_data, check_dtype,
+from .checks import (MOST_LAYERS, MOST_OCTAVES, check_array, check_choice, check_clip, check_count, check_data, check_dtype,
                      check_json, check_real, check_shape, check_sizes, check_type)
 from .data import Mapped, check_rows_of
 from .features import count_features
@@ -69,9 +69,9 @@ class DDPM:
     Raises
     ------
     ValueError
-        If `hidden`, `depth`, `fourier`, `gated` or `dtype` cannot be used.
+        If `hidden`, `depth`, `fourier` or `dtype` cannot be used.
     TypeError
-        If `schedule` is no Schedule, or `about` is set to what JSON cannot hold.
+        If `schedule` is no Schedule, `gated` no bool, or `about` is set to what JSON cannot hold.
 
     Notes
     -----
@@ -92,8 +92,10 @@ class DDPM:
             "hidden": None if hidden is None else check_count("hidden", hidden),
             "depth": None if depth is None else check_count("depth", depth, most=MOST_LAYERS),
             "fourier": None if fourier is None else check_count("fourier", fourier, least=0, most=MOST_OCTAVES),
-            "gated": None if gated is None else check_bool("gated", gated),
+            "gated": gated,
             "dtype": check_dtype(dtype, "float32", "float64").name}
+        if gated is not None:
+            check_type("gated", gated, bool)
         self.step = 0
         self.losses: list[float] = []
         self.about = {}
@@ -457,8 +459,8 @@ class DDPM:
     def _from_checkpoint(cls, config: dict[str, Any], arrays: dict[str, Any]) -> DDPM:
         """Everything but the network and its optimizer, and the check of all that `_place` will use."""
         model = cls(Schedule.from_betas(arrays["betas"]), config["hidden"], config["depth"],
-                    fourier=check_count("its fourier", config["fourier"], least=0), gated=check_bool("its gated", config["gated"]),
-                    dtype=config["dtype"])
+                    fourier=check_count("its fourier", config["fourier"], least=0), gated=config["gated"], dtype=config["dtype"])
+        check_type("its gated", config["gated"], bool)
         model._rng = np.random.Generator(np.random.PCG64())
         model._rng.bit_generator.state = config["rng"]
         d, r = arrays["scale"].size, arrays["variances"].size

@@ -57,9 +57,9 @@ schedule.py | self.log_alphas[r + 1:t + 1] | self.log_alphas[r:t + 1] | a step t
 schedule.py | cross = math.sqrt(self.alphas[t]) * v | cross = self.alphas[t] * v | alpha for sqrt(alpha) in step 4
 schedule.py | (xt - self.noise(t, xt) * eps) / self.signal(t, xt) | (xt - self.noise(t, xt) * eps) / self.signal(t, xt)**2 | abar for sqrt(abar) in the predicted x_0
 schedule.py | axpby(a, xt, -b, eps) | axpby(a, xt, b, eps) | a sign in step 7
-schedule.py | sigma2 = eta**2 * v * before / after | sigma2 = eta * v * before / after | eta for eta^2
-schedule.py | sigma2 = eta**2 * v * before / after | sigma2 = eta**2 * v | beta_t for rho_t in DDIM
-schedule.py | (v + scale**2 * sigma2) | (v + scale * sigma2) | a scale not squared in DDIM
+samplers.py | sigma2 = eta**2 * v * before / after | sigma2 = eta * v * before / after | eta for eta^2
+samplers.py | sigma2 = eta**2 * v * before / after | sigma2 = eta**2 * v | beta_t for rho_t in DDIM
+samplers.py | (v + scale**2 * sigma2) | (v + scale * sigma2) | a scale not squared in DDIM
 schedule.py | np.sin(a + b) / np.cos(a) ** 2 | np.sin(a + b) / np.cos(b) ** 2 | t for t-1 in the cosine
 schedule.py | (values - added)\n | 0\n | sums without compensation
 mlp.py | slope = 2 - u | slope = 1 - u | tanh for its square in g'

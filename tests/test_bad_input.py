@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import npddpm
 from npddpm import DDPM, MLP, GaussianMixture, Schedule, backend, data, sample, variational_bound
 from npddpm.__main__ import main
+from npddpm.samplers import reverse_coefficients
 from npddpm.train import FORMAT
 
 S, X = Schedule.linear(10), np.random.default_rng(0).standard_normal((20, 2))
@@ -77,9 +78,9 @@ LIBRARY = [
     (lambda: S.q_transition(5, 4), "r must be at most 4, got 5"),
     (lambda: S.q_transition(0, 11), "t must be at most 10, got 11"),
     (lambda: S.q_transition(1.5, 3), "r must be an int of at least 0, got 1.5"),
-    (lambda: S.reverse_coefficients(3, 3), "r must be at most 2, got 3"),
-    (lambda: S.reverse_coefficients(0, 0), "t must be an int of at least 1, got 0"),
-    (lambda: S.reverse_coefficients(3, 2, eta=2), r"eta must lie in \[0, 1\], got 2"),
+    (lambda: reverse_coefficients(S, 3, 3), "r must be at most 2, got 3"),
+    (lambda: reverse_coefficients(S, 0, 0), "t must be an int of at least 1, got 0"),
+    (lambda: reverse_coefficients(S, 3, 2, eta=2), r"eta must lie in \[0, 1\], got 2"),
     (lambda: S.signal([1, 2, 3], ["a", "b", "c"]), "x must be an array of numbers", TypeError),
     (lambda: S.q_joint(ONES, [1, 2, 3]), r"t must be an int of at least 1, got \[1, 2, 3\]"),
     (lambda: S.q_sample(ONES, np.ma.array([1, 2, 3], mask=[0, 1, 0]), ONES), "t must have no masked entries"),

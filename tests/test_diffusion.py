@@ -9,6 +9,7 @@ from pytest import approx
 import npddpm
 from npddpm import MLP, Schedule, sample, trajectory, variational_bound
 from npddpm.backend import standard_normal
+from npddpm.samplers import reverse_coefficients
 
 S = Schedule.linear(20)
 
@@ -160,7 +161,7 @@ def test_rows_and_steps_have_noise_of_their_own():
     """No two rows of one draw, no two steps and no two seeds share their noise."""
     n, d = 24, 4000
     steps = [x for _, x in trajectory(lambda x, t: np.zeros_like(x), S, n, d, rng=0)]
-    shares = [S.reverse_coefficients(t, t - 1)[0] for t in range(20, 0, -1)]
+    shares = [reverse_coefficients(S, t, t - 1)[0] for t in range(20, 0, -1)]
     noise = [steps[0], *(after - a * before for a, before, after in zip(shares, steps, steps[1:]))][:20]
     assert largest_correlation(np.concatenate(noise[:6])) < 6 and largest_correlation(np.concatenate(noise[-6:])) < 6
     other = sample(shrink, S, n, d, rng=1)

@@ -246,7 +246,8 @@ def test_arrays_twice_or_unknown(arrays):
 
 @pytest.mark.parametrize("name, value, message", [
     ("depth", 10**9, "depth must be at most 1000"), ("depth", "3", "depth must be an int"), ("hidden", 4.0, "hidden must be"),
-    ("fourier", None, "its fourier must be"), ("fourier", 10**9, "fourier must be at most 64"),
+    ("gated", None, "its gated must be a bool"), ("fourier", None, "its fourier must be"),
+    ("fourier", 10**9, "fourier must be at most 64"),
     ("dtype", "float16", "dtype must be"), ("dtype", "float64", "its parameters must be"), ("step", 1.5, "its step must be"),
     ("loss_sum", float("nan"), "its loss_sum must"), ("loss_sum", float("inf"), "its loss_sum must"),
     ("loss_sum", "0", "its loss_sum must"), ("optimizer_t", [], "its optimizer_t must be"), ("about", [], "about must be a dict"),

@@ -13,6 +13,7 @@ from pytest import approx
 from strategies import Exact, points, reals, schedules, schedules_and_times
 
 from npddpm import Schedule
+from npddpm.samplers import reverse_coefficients
 from npddpm.schedule import running_sums
 
 
@@ -116,7 +117,7 @@ def test_reverse_coefficients_are_song_et_al(data, eta, x, eps):
     variance = exact_eta**2 * (1 - a_r) / (1 - a_t) * (1 - a_t / a_r)
     share = (1 - a_r - variance).sqrt()
     x0 = (exact_x - (1 - a_t).sqrt() * exact_eps) / a_t.sqrt()
-    a, b, c, sigma = s.reverse_coefficients(t, r, eta)
+    a, b, c, sigma = reverse_coefficients(s, t, r, eta)
     assert (c, sigma) == approx((float(share), float(variance.sqrt())), rel=1e-12, abs=1e-150)
     size = abs(a * x) + abs(a * eps)
     assert a * x - b * eps == approx(float(a_r.sqrt() * x0 + share * exact_eps), abs=1e-12 * size)
@@ -129,7 +130,7 @@ def test_reverse_coefficients_hold_step_7(schedule_and_time):
     e = Exact(s)
     _, rho = e.posterior(t, Decimal(0), Decimal(0))
     expected = 1 / e.alpha[t].sqrt(), e.beta[t] / (e.alpha[t] * (1 - e.abar[t])).sqrt()
-    a, b, _, sigma = s.reverse_coefficients(t, t - 1)
+    a, b, _, sigma = reverse_coefficients(s, t, t - 1)
     assert (a, b, sigma) == approx((*map(float, expected), float(rho.sqrt())), rel=1e-12, abs=1e-150)
 
 
@@ -137,7 +138,7 @@ def test_reverse_coefficients_hold_step_7(schedule_and_time):
 def test_reverse_coefficients_are_finite_where_the_signal_is_lost(start):
     """sqrt(abar_T) is so small that its square is 0, and 0 itself."""
     s = Schedule.linear(1000, start, 0.999)
-    assert np.isfinite([s.reverse_coefficients(1000, r, eta) for r in (0, 1, 500, 999) for eta in (0, 0.5, 1)]).all()
+    assert np.isfinite([reverse_coefficients(s, 1000, r, eta) for r in (0, 1, 500, 999) for eta in (0, 0.5, 1)]).all()
 
 
 def test_the_shares_do_not_take_the_precision_of_whole_numbers():
@@ -247,17 +248,17 @@ def test_ends_out_of_range_are_named(end, value):
 @pytest.mark.parametrize("eta", [-0.01, 1.01])
 def test_eta_out_of_range_is_named(eta):
     s = Schedule.linear(5)
-    assert s.reverse_coefficients(3, 2) == s.reverse_coefficients(3, 2, 1) != s.reverse_coefficients(3, 2, 0)
+    assert reverse_coefficients(s, 3, 2) == reverse_coefficients(s, 3, 2, 1) != reverse_coefficients(s, 3, 2, 0)
     with pytest.raises(ValueError, match=f"eta must lie in .*, got {eta}"):
-        s.reverse_coefficients(3, 2, eta)
+        reverse_coefficients(s, 3, 2, eta)
 
 
 def test_steps_out_of_range_are_named():
     s = Schedule.linear(5)
-    assert s.q_transition(0, 0) == (1, 0) and s.reverse_coefficients(1, 0)[3] == 0
+    assert s.q_transition(0, 0) == (1, 0) and reverse_coefficients(s, 1, 0)[3] == 0
     for t, r, name in ((0, 0, "t"), (6, 0, "t"), (3, 3, "r"), (3, 4, "r"), (3, -1, "r")):
         with pytest.raises(ValueError, match=f"^{name} must be"):
-            s.reverse_coefficients(t, r)
+            reverse_coefficients(s, t, r)
     s.q_joint([1.0], 1), s.q_joint([1.0], 5)
     for t in (0, 6):
         with pytest.raises(ValueError, match=f"^t must be .*, got {t}"):

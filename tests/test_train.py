@@ -4,6 +4,7 @@ import copy
 import inspect
 import json
 import pickle
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -179,11 +180,24 @@ def test_fit_and_training_have_the_same_defaults():
 
 @pytest.mark.parametrize("name, value, message", [
     ("hidden", 0, "of at least 1, got 0"), ("depth", 1001, "at most 1000, got 1001"), ("fourier", 65, "at most 64, got 65"),
-    ("fourier", -1, "of at least 0, got -1"), ("gated", 1, "True or False, got 1"),
-    ("dtype", "complex128", "float32 or float64, got 'complex128'")])
+    ("fourier", -1, "of at least 0, got -1"), ("dtype", "complex128", "float32 or float64, got 'complex128'")])
 def test_settings_out_of_range_are_refused_at_once(name, value, message):
     with pytest.raises(ValueError, match=f"^{name} must be .*{message}"):
         DDPM(S, **{name: value})
+
+
+def test_whether_there_are_gates_is_said_by_a_bool():
+    for make in (DDPM, partial(MLP, 2)):
+        with pytest.raises(TypeError, match="^gated must be a bool, got 1$"):
+            make(schedule=S, gated=1)
+
+
+def test_gates_are_for_many_axes():
+    x = np.random.default_rng(0).standard_normal((90, 33))
+    for d, given, gated in ((33, None, True), (32, None, False), (33, False, False), (32, True, True)):
+        net = DDPM(S, 4, 1, gated=given).fit(x[:, :d], 1, 2, rng=0).net
+        assert net.gated == gated and net.shapes[-1] == (5, d + d * gated)
+        assert net.directions is None or (net.directions @ net.directions.T == approx(np.eye(d), abs=1e-12))
 
 
 @pytest.mark.parametrize("d, fourier", [(1, 4), (3, 4), (4, 0)])
