@@ -131,7 +131,7 @@ def train(args: argparse.Namespace) -> int:
     if len(rows) < 2:
         raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, "
                          "and 2 are needed")
-    settings.setdefault("steps", rules.steps(len(rows)))
+    settings.setdefault("steps", rules.steps(*rows.shape))
     run = model.training(rows, settings["steps"], settings["batch_size"], settings["lr"], rng=settings.get("seed"),
                          device=args.device, resume=args.resume, comm=comm)
     if ranks > 1 or "ranks" in settings:

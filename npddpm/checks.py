@@ -178,6 +178,14 @@ def check_finite(values: Any, **given: Any) -> Any:
     return values
 
 
+def check_weighting(weighting: Any, T: int) -> None:
+    """Raise ValueError unless `weighting` is "simple", "elbo" or a (T+1,) array."""
+    if not hasattr(weighting, "shape"):
+        check_choice("weighting", weighting, "simple", "elbo")
+    elif weighting.shape != (T + 1,) or weighting.dtype.kind != "f":
+        raise ValueError(f"weighting must be 'simple', 'elbo' or {T + 1} floats, got {weighting!r:.80}")
+
+
 def check_backward(net: Any) -> None:
     """Raise TypeError if the network has no backward pass."""
     if not callable(getattr(net, "backward", None)):

@@ -14,11 +14,11 @@ import numpy as np
 from . import gaussian
 from .backend import axpby, generator, get_array_module
 from .checks import (Denoiser, check_array, check_backward, check_choice, check_count, check_entries, check_finite,
-                     check_rows, check_shape, check_type, predict)
+                     check_rows, check_shape, check_type, check_weighting, predict)
 from .schedule import Schedule
 
 
-def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weighting: str = "simple",
+def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weighting: Any = "simple",
                       out: Any = None) -> tuple[Any, Any]:
     """The training loss on a batch, and its gradient for all parameters of the network.
 
@@ -33,9 +33,9 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
         Data, and the noise to add to it.
     t : int or (B,) ints in 0..T
         Training draws from 1..T; at t = 0 there is no noise to predict.
-    weighting : {"simple", "elbo"}
-        w_t = 1, or `Schedule.loss_weights`. With "elbo" and t uniform on 1..T, T d L is an unbiased
-        estimate of step 8's sum, in nats.
+    weighting : {"simple", "elbo"} or (T+1,) array
+        w_t = 1, or `Schedule.loss_weights`, or its numbers, in the precision and on the device of x0. With "elbo" and t
+        uniform on 1..T, T d L is an unbiased estimate of step 8's sum, in nats.
     out : (P,) array, optional
         Where to write the gradient.
 
@@ -48,18 +48,21 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     Raises
     ------
     ValueError
-        If shapes disagree, the batch is empty, a time lies outside 0..T, or `weighting` is unknown.
+        If shapes disagree, the batch is empty, a time lies outside 0..T, or `weighting` cannot be used.
     TypeError
         If `s` is no Schedule, t not made of ints, an array not of numbers, or `net` cannot be called or has no
         backward pass.
     """
     check_type("s", s, Schedule)
     check_backward(net)
-    check_choice("weighting", weighting, "simple", "elbo")
+    check_weighting(weighting, s.T)
     xt = s.q_sample(x0, t, eps)
     check_rows("x0", xt)
     residual = predict(net, xt, t) - eps                            # eps_hat - eps
-    weighted = residual if weighting == "simple" else s.weight(t, xt) * residual
+    if isinstance(weighting, str):
+        weighted = residual if weighting == "simple" else s.weight(t, xt) * residual
+    else:
+        weighted = weighting[t].reshape(-1, 1) * residual
     loss = (residual.ravel() @ weighted.ravel()) / residual.size    # L = 1/(B d) sum w residual^2
     d_eps_hat = (2 / residual.size) * weighted                      # dL/d eps_hat = 2/(B d) w residual
     gradient = net.backward(d_eps_hat, out)

@@ -120,7 +120,8 @@ class DDPM:
     # ---- training
 
     def fit(self, x: Any, steps: int | None = None, batch_size: int = 256, lr: float = 1e-3, *, rng: Any = None,
-            device: str = "cpu", weighting: str = "simple", resume: bool = False, comm: Any = None) -> DDPM:
+            device: str = "cpu", weighting: str | None = None, resume: bool = False,
+            comm: Any = None) -> DDPM:
         """Train on the rows of x, and return the model.
 
         The data are scaled. A step draws rows of them, times t uniform on 1..T and noise, and follows the gradient of
@@ -144,8 +145,8 @@ class DDPM:
         rng : None, int or Generator
             For the initial weights, the batches, the times and the noise. With `comm` that of rank 0 counts.
         device : {"cpu", "gpu"}
-        weighting : {"simple", "elbo"}
-            See `loss_and_gradient`.
+        weighting : {"simple", "elbo"}, optional
+            See `loss_and_gradient`; by default by `npddpm.rules.weighting`, which is "simple" for up to 128 axes.
         resume : bool
             Go on from `step` to `steps`, with the generator as it was left; rng and device are not used. On the CPU,
             and with the other arguments as before, the result is bit-identical to a run that was never interrupted.
@@ -178,7 +179,7 @@ class DDPM:
         return self
 
     def training(self, x: Any, steps: int | None = None, batch_size: int = 256, lr: float = 1e-3, *,
-                 rng: Any = None, device: str = "cpu", weighting: str = "simple",
+                 rng: Any = None, device: str = "cpu", weighting: str | None = None,
                  resume: bool = False, comm: Any = None) -> Iterator[int]:
         """`fit` as a generator that yields the number of steps taken, after each step; parameters and errors are those of `fit`.
 
@@ -186,9 +187,10 @@ class DDPM:
         it was before the call. Ranks must all take the same number of steps, and one of them is enough to save.
         """
         x = check_rows_of(x)
-        steps = rules.steps(len(x)) if steps is None else check_count("steps", steps)
+        steps = rules.steps(*x.shape) if steps is None else check_count("steps", steps)
         batch_size = check_count("batch_size", batch_size)
-        check_choice("weighting", weighting, "simple", "elbo")
+        if weighting is not None:
+            check_choice("weighting", weighting, "simple", "elbo")
         check_real("lr", lr, 0, math.inf)
         check_json("about", self.about)
         check_comm(comm, x=x.shape, steps=steps, batch_size=batch_size, lr=lr, weighting=weighting, resume=resume,
@@ -219,12 +221,14 @@ class DDPM:
         return MLP(len(axes.variances), schedule=self.schedule, variances=axes.variances, directions=directions, rng=rng,
                    device=device, **shape)
 
-    def _steps(self, x: Any, steps: int, batch_size: int, lr: float, weighting: str, comm: Any,
+    def _steps(self, x: Any, steps: int, batch_size: int, lr: float, weighting: Any, comm: Any,
                fresh: dict[str, Any]) -> Iterator[int]:
         vars(self).update(fresh)
         self._run += 1
         run, net, s = self._run, self.net, self.schedule
-        of_zero = 1.0 if weighting == "simple" else float(s.loss_weights[1:].mean())
+        of_zero = float(s.loss_weights[1:].mean()) if weighting == "elbo" else 1.0
+        if weighting is None:
+            weighting = rules.weighting(net.doubt)
         rows_of_x, dtype = self._rows(x), net.dtype
         ranks = Ranks(comm, net, batch_size, self._rng, self.step)
         while self.step < steps:

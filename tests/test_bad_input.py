@@ -118,6 +118,8 @@ LIBRARY = [
     (lambda: net().backward(ONES), "backward needs a forward pass before it"),
     (backward_of_another_batch, r"grad_out must have shape \(3, 2\), got \(2, 3\)"),
     (lambda: npddpm.loss_and_gradient(net(), S, ONES, 1, ONES, "l1"), "weighting must be 'simple' or 'elbo', got 'l1'"),
+    (lambda: npddpm.loss_and_gradient(net(), S, ONES, 1, ONES, np.ones(S.T)), f"weighting must be 'simple', 'elbo' or {S.T + 1} floats"),
+    (lambda: npddpm.loss_and_gradient(net(), S, ONES, 1, ONES, np.ones(S.T + 1, int)), "weighting must be 'simple', 'elbo' or"),
     (lambda: npddpm.loss_and_gradient(net(), S, ONES, 1, TALL), "eps must have the shape of x0"),
     # sampling
     (lambda: draw(n=0), "n must be an int of at least 1, got 0"),

@@ -84,13 +84,14 @@ def test_schedule(cupy):
     assert backend.to_host(S.q_joint(x0, 3)[0]) == approx(S.q_joint(X0, 3)[0], rel=1e-14)
 
 
-@pytest.mark.parametrize("weighting", ["simple", "elbo"])
+@pytest.mark.parametrize("weighting", ["simple", "elbo", np.linspace(0, 2, S.T + 1)])
 @pytest.mark.parametrize("one_t", [True, False])
 def test_loss_and_gradient(cupy, weighting, one_t):
     cpu, gpu = nets()
     t_host, t = (4, 4) if one_t else (T, cupy.asarray(T))
+    on_gpu = weighting if isinstance(weighting, str) else cupy.asarray(weighting)
     loss, gradient = npddpm.loss_and_gradient(cpu, S, X0, t_host, EPS, weighting)
-    loss_gpu, gradient_gpu = npddpm.loss_and_gradient(gpu, S, cupy.asarray(X0), t, cupy.asarray(EPS), weighting)
+    loss_gpu, gradient_gpu = npddpm.loss_and_gradient(gpu, S, cupy.asarray(X0), t, cupy.asarray(EPS), on_gpu)
     assert isinstance(loss_gpu, cupy.ndarray) and float(loss_gpu) == approx(loss, rel=1e-12)
     assert backend.to_host(gradient_gpu) == approx(gradient, rel=1e-9, abs=1e-12)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pytest import approx
 
-from npddpm import DDPM, MLP, Schedule, data, diffusion, loss_and_gradient, sample, variational_bound
+from npddpm import DDPM, MLP, Schedule, data, diffusion, loss_and_gradient, rules, sample, variational_bound
 from npddpm.axes import PrincipalAxes
 from npddpm.backend import standard_normal
 from npddpm.evaluate import energy_distance
@@ -167,7 +167,7 @@ def test_the_average_forgets_a_thousandth_in_a_late_step():
 
 
 def test_fit_and_training_have_the_same_defaults():
-    wanted = {"steps": None, "batch_size": 256, "lr": 1e-3, "rng": None, "device": "cpu", "weighting": "simple",
+    wanted = {"steps": None, "batch_size": 256, "lr": 1e-3, "rng": None, "device": "cpu", "weighting": None,
               "resume": False, "comm": None}
     for method in (DDPM.fit, DDPM.training):
         found = inspect.signature(method).parameters
@@ -192,9 +192,23 @@ def test_whether_there_are_gates_is_said_by_a_bool():
             make(schedule=S, gated=1)
 
 
+def test_images_are_weighted_by_what_the_gaussian_leaves_open():
+    """One over the root mean square of sd[eps | x_t], which stops at 1/10, with mean 1; up to 128 axes 1, the simple loss."""
+    x = np.random.default_rng(0).standard_normal((400, 140)) * np.arange(1, 141)
+    a, by_rule, simple = (DDPM(S, 8, 1, dtype="float64").fit(x, 3, 16, rng=0, **given) for given in ({}, {}, {"weighting": "simple"}))
+    s, lam = a.schedule, a.axes.variances
+    v = s.alpha_bars[:, None] * lam + s.one_minus_alpha_bars[:, None]
+    left_open = (s.alpha_bars[:, None] * lam / v).mean(1)
+    w = 1 / np.sqrt(np.maximum(left_open, 0.01))
+    assert left_open[-1] < 0.01 < left_open[1]
+    assert rules.weighting(a.net.doubt) == approx(w / w[1:].mean(), rel=1e-12)
+    assert (a.net.parameters == by_rule.net.parameters).all() and (a.net.parameters != simple.net.parameters).any()
+    assert rules.weighting(a.net.doubt[:, :128]) == "simple"
+
+
 def test_gates_are_for_many_axes():
-    x = np.random.default_rng(0).standard_normal((90, 33))
-    for d, given, gated in ((33, None, True), (32, None, False), (33, False, False), (32, True, True)):
+    x = np.random.default_rng(0).standard_normal((300, 129))
+    for d, given, gated in ((129, None, True), (128, None, False), (129, False, False), (128, True, True)):
         net = DDPM(S, 4, 1, gated=given).fit(x[:, :d], 1, 2, rng=0).net
         assert net.gated == gated and net.shapes[-1] == (5, d + d * gated)
         assert net.directions is None or (net.directions @ net.directions.T == approx(np.eye(d), abs=1e-12))
