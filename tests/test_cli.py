@@ -49,12 +49,12 @@ def test_few_rows(rows, share, capsys):
     assert main(["plot", "m.npz"]) == 0
 
 
-@pytest.mark.parametrize("rows, steps", [(20, 1000), (625, 2000), (5000, 10_000)])
-def test_small_tables_are_not_learnt_by_heart(rows, steps, monkeypatch):
+@pytest.mark.parametrize("rows, columns, steps", [(20, 2, 1000), (625, 128, 2000), (5000, 2, 10_000), (5000, 129, 2000)])
+def test_small_tables_are_not_learnt_by_heart(rows, columns, steps, monkeypatch):
     taken = []
     monkeypatch.setattr(DDPM, "training", lambda self, x, steps, *_, **__: taken.append(steps) or iter(()))
     monkeypatch.setattr(DDPM, "save", lambda self, out: None)
-    np.save("table.npy", np.random.default_rng(0).standard_normal((rows, 2)))
+    np.save("table.npy", np.random.default_rng(0).standard_normal((rows, columns)))
     assert main(["train", "table.npy"]) == 0 and taken == [steps]
 
 

@@ -44,10 +44,12 @@ def counts(cupy, run):
     return {k: n - before[k] for k, n in strict_cupy.COUNTS.items()}
 
 
-def nets(dtype="float64", **shape):
-    """The same network on both devices, with no weight at zero."""
-    pair = [MLP(3, 6, 2, schedule=S, fourier=1, rng=0, dtype=dtype, device=device) for device in ("cpu", "gpu")]
-    values = 0.5 * np.random.default_rng(1).standard_normal(len(pair[0].parameters))
+def nets(dtype="float64"):
+    """The same network on both devices, with gates and no weight at zero."""
+    U = np.random.default_rng(2).standard_normal((3, 4))
+    pair = [MLP(3, 6, 2, schedule=S, fourier=1, gated=True, directions=U, rng=0, dtype=dtype, device=device)
+            for device in ("cpu", "gpu")]
+    values = 0.2 * np.random.default_rng(1).standard_normal(len(pair[0].parameters))
     for net in pair:
         net.parameters[...] = net.xp.asarray(values.astype(dtype))
     return pair
