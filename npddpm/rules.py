@@ -40,8 +40,8 @@ def weighting(doubt: Any) -> Any:
 
 
 def steps(n: int, d: int) -> int:
-    """Training steps for n rows of d columns: four a row, or one for two rows beyond 128 columns, from 1,000 to 10,000.
+    """Training steps for n rows of d columns: four a row, but one a row beyond 128 columns, between 1,000 and 10,000.
 
     With more the network would memorise a small table; with gates it does so sooner.
     """
-    return min(10_000, max(1000, n // 2 if d > MANY else 4 * n))
+    return min(10_000, max(1000, n if d > MANY else 4 * n))
