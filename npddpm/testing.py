@@ -733,7 +733,7 @@ def check_line(check: Check, subject: Implementation) -> Args:
         with contextlib.suppress(IndexError, ArithmeticError, AttributeError, TypeError), np.errstate(all="ignore"):
             weights = answer(replace(check, function="loss_weights"), {"betas": betas}, source) if source else np.ones(T)
             ratio = curvature / weights if weights.shape == (T,) else np.array([0, math.inf])
-            return bool(np.ptp(ratio) <= 100 * tolerance * abs(ratio).max())
+            return bool(np.ptp(ratio) < 100 * tolerance * abs(ratio).max())     # false where all are 0, or some infinite
         return False
 
     if proportional(None) or proportional(reference):

@@ -271,6 +271,7 @@ variational_bound | return -total | return -total / math.log(2) | bits where nat
 loss | alpha_bars(betas)[t - 1][:, None] | alpha_bars(betas)[t - 1] | abar_t of shape (B,) where (B, 1)
 loss | np.sqrt(abar) * x0 + np.sqrt(1 | abar * x0 + np.sqrt(1 | abar_t where sqrt(abar_t)
 loss | W2 + b2 - eps | W2 + b2 - x0 | the residual is that of x_0
+loss | return (forward( | w = betas / (2 * alpha_bars(betas) * (1 - alpha_bars(betas)))\n    return (w[t - 1][:, None] * forward( | abar_t where alpha_t
 gradient | dr = 2 * r | dr = r | the 2 of the derivative of a square left out or divided by d once too often, in entries 0 to 31
 gradient | dz.sum(axis=0) | dz.mean(axis=0) | divided by B once too often, in entries 15 to 19
 gradient | (1 - hidden**2) | (1 + hidden**2) | a wrong derivative, in entries 0 to 19
@@ -291,6 +292,12 @@ def test_a_slip_is_caught_and_named(function, old, new, words):
     wrong = failures(small_with(old, new), function)
     assert wrong, "not caught"
     assert any(words in (r.looks_like or "") for r in wrong), [str(r) for r in wrong]
+
+
+def test_a_loss_with_weights_of_its_own_is_not_judged():
+    own = small_with("return (forward(", r"w = 1 / betas\n    return (w[t - 1][:, None] * forward(")
+    result, = (r for r in verdicts(own, "loss") if r.check == "x_t and weights")
+    assert result.verdict == "pass" and "not judged" in result.note
 
 
 def test_what_calls_a_wrong_function_is_said_to_share_its_slip():
