@@ -106,15 +106,14 @@ variational_bound | range(1, T + 1) | range(1, T) | the term of t = T left out
 
 def slips(of: str) -> Iterator[tuple[str, Any]]:
     """The words of each slip in what the function `of` calls, and `reference` with the slip made in it."""
-    for function in called(of, text_of):
+    for function in called(of, {}):
         for _, old, new, words in (slip for slip in SLIPS if slip[0] == function):
             for form in dict.fromkeys([new, new.replace("[t - 1]", "[t - 1 or -1]")]):    # where t = 0 is the last entry
                 yield words, made(**{function: text_of(function).replace(old, form)})
     done = set()
-    for world in [{}, *({f: text_of(f).replace(old, new)} for f, old, new in FORMS)]:
-        for function in called(of, lambda f, world=world: world.get(f) or text_of(f)):
-            forms = [text_of(function), *(text_of(f).replace(old, new) for f, old, new in FORMS if f == function)]
-            for text in [world[function]] if function in world else forms:
+    for world in ({}, *({f: text_of(f).replace(old, new)} for f, old, new in FORMS)):     # whose forms may call others
+        for function in called(of, world):
+            for text in (text_of(function), *forms(function)):
                 for words, edited in edits(text) if text not in done else ():
                     yield words + f", in {function}" * (function != of), made(**{**world, function: edited})
                 done.add(text)
@@ -125,11 +124,16 @@ def text_of(function: str) -> str:
     return inspect.getsource(getattr(reference, function))
 
 
-def called(function: str, text: Any) -> list[str]:
-    """The function and, first things first, the other functions of `reference` that it calls."""
+def forms(function: str) -> list[str]:
+    """The other ways to write it."""
+    return [text_of(function).replace(old, new) for f, old, new in FORMS if f == function]
+
+
+def called(function: str, world: dict[str, str]) -> list[str]:
+    """The function and, first things first, the other functions of `reference` that it calls; in `world` are other texts."""
     found = [function]
     for f in found:
-        found += [name for name in dict.fromkeys(re.findall(r"\w+(?=\()", text(f))) if name not in found
+        found += [name for name in dict.fromkeys(re.findall(r"\w+(?=\()", world.get(f) or text_of(f))) if name not in found
                   and inspect.isfunction(inspect.unwrap(getattr(reference, name, name)))]
     return [f for f in found if f not in ("cos", "exact", "tables")]
 

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from decimal import localcontext
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import small_ddpm
 import strict_cupy
 from npddpm_adapter import Npddpm
 
-from npddpm import reference, slips, testing
+from npddpm import examples, reference, slips, testing
 from npddpm.__main__ import main
 from npddpm.backend import to_host
 
@@ -71,8 +72,8 @@ def test_the_reference_agrees_with_bayes_in_rationals():
         precision = root**2 / (1 - root**2) + 1 / (1 - before**2)
         mean = [(root / (1 - root**2) * Fraction(b) + before / (1 - before**2) * Fraction(a)) / precision
                 for a, b in zip(x0[0], xt[0])]
-        with testing.localcontext(reference.CONTEXT):
-            found, variance = reference.q_posterior(betas, testing.exact(x0), testing.exact(xt), t)
+        with localcontext(reference.CONTEXT):
+            found, variance = reference.q_posterior(betas, reference.exact(x0), reference.exact(xt), t)
         assert abs(Fraction(variance) - 1 / precision) < Fraction(1, 10**50)
         assert all(abs(Fraction(a) - b) < Fraction(1, 10**50) for a, b in zip(found[0], mean))
 
@@ -86,9 +87,9 @@ def test_the_reference_bound_lies_below_the_log_density_in_the_mean():
     for T in (20, 100, 400):
         betas = np.linspace(1e-4, 0.02, T) * 1000 / T * 0.9
         x0, noise = np.repeat(x, 4, axis=0), np.tile(np.tile(np.sign(x), (4, 1)), (T + 1, 1, 1))
-        with testing.localcontext(reference.CONTEXT):
-            denoiser = testing.GaussianDenoiser(betas, 0.0, v)
-            bound = reference.variational_bound(betas, denoiser, testing.exact(x0), testing.exact(noise))
+        with localcontext(reference.CONTEXT):
+            denoiser = examples.GaussianDenoiser(betas, 0.0, v)
+            bound = reference.variational_bound(betas, denoiser, reference.exact(x0), reference.exact(noise))
         gaps.append(log_p - float(bound.mean()))
     assert gaps[0] > gaps[1] > gaps[2] > 0 and gaps[2] < 0.05
 
@@ -99,11 +100,11 @@ def test_other_ways_to_write_a_formula_agree():
         assert slips.text_of(function).count(old) == 1
         form = slips.made(**{function: slips.text_of(function).replace(old, new)})
         for t, s in ((4, 2), (1, 0)):
-            fixed = {"t": t, "s": s, "eta": 0.5, "denoiser": testing.GaussianDenoiser(betas, 1.0, 0.5), "betas": betas}
+            fixed = {"t": t, "s": s, "eta": 0.5, "denoiser": examples.GaussianDenoiser(betas, 1.0, 0.5), "betas": betas}
             fixed["noise"] = rng.standard_normal((5, 2, 2))
-            args = [testing.exact(fixed.get(name, rng.standard_normal((2, 2)))) if name != "betas" else betas
-                    for name in testing.signature(function)]
-            with testing.localcontext(reference.CONTEXT):
+            args = [reference.exact(fixed.get(name, rng.standard_normal((2, 2)))) if name != "betas" else betas
+                    for name in examples.signature(function)]
+            with localcontext(reference.CONTEXT):
                 right, other = (getattr(module, function)(*args) for module in (reference, form))
             assert np.all(np.abs(other - right) < 1e-50), (function, new)
 
@@ -120,8 +121,8 @@ def test_each_slip_in_the_table_is_made_caught_and_named(slip):
     module, of = slips.made(**{function: text.replace(old, new)}), CALLERS.get(function, function)
 
     def wrong(*args):
-        args = [a if name == "betas" else testing.exact(a) for name, a in zip(testing.signature(of), args)]
-        with testing.localcontext(reference.CONTEXT):
+        args = [a if name == "betas" else reference.exact(a) for name, a in zip(examples.signature(of), args)]
+        with localcontext(reference.CONTEXT):
             value = getattr(module, of)(*args)
         return tuple(np.array(v, dtype=float) for v in value) if of == "q_posterior" else np.array(value, dtype=float)
 
@@ -130,11 +131,11 @@ def test_each_slip_in_the_table_is_made_caught_and_named(slip):
     for check in testing.CHECKS:
         if check.function != of or check.body is not testing.check_values:
             continue
-        examples = [{"T": 20}, {"T": 1000}] if of.endswith("_betas") else [
-            testing.assemble(of, check.fixed, betas, t, s, testing.normal(t), 2, 2, 1.0, 0.5)
+        given = [{"T": 20}, {"T": 1000}] if of.endswith("_betas") else [
+            examples.assemble(of, check.fixed, betas, t, s, examples.normal(t), 2, 2, 1.0, 0.5)
             for betas in schedules for t in range(1, len(betas) + 1) for s in {0, t // 2, t - 1}]
-        found = [testing.judge(check, wrong, args) for args in examples]
-        failures = [x for x in found if not x.deviation <= 1e-8]
+        found = [testing.judge(check, subject, args) for args in given]
+        failures = [x for x in found if x.wrong]
         if failures:
             named.append(testing.name_of_slip(check, subject, failures, found))
     assert words in named

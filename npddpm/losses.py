@@ -1,0 +1,264 @@
+"""The checks of `npddpm.testing` for a network: its parameters, its loss and its gradient.
+
+Parameters are an array, or nested lists and dicts of arrays. The derivatives that the gradient is held against are taken
+by complex steps, or by differences where the code takes no complex numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import reference
+from .examples import (Args, Wrong, answer, arbitrary_betas, call, digits, leaves, plain, show, show_args, standard_betas,
+                       vector)
+from .slips import slips
+
+if TYPE_CHECKING:
+    from .testing import Check, Implementation
+
+GRADIENT_TOLERANCE = 1e-6
+MOST_ENTRIES = 1000     # whose derivatives are taken one by one
+
+
+# ---------------------------------------------------------------- parameters and loss
+
+def rebuild(tree: Any, numbers: Any) -> Any:
+    """A structure like `tree` with other numbers in its arrays."""
+    used = 0
+
+    def build(node: Any) -> Any:
+        nonlocal used
+        if isinstance(node, dict):
+            return {key: build(value) for key, value in node.items()}
+        if isinstance(node, (list, tuple)):
+            items = [build(value) for value in node]
+            return type(node)(*items) if hasattr(node, "_fields") else type(node)(items)
+        start, used = used, used + math.prod(np.shape(node))
+        return numbers[start:used].reshape(np.shape(node)).copy()
+
+    return build(tree)
+
+
+def training_example(subject: Implementation, betas: Any, t: Sequence[int], seed: int) -> Args:
+    """Arguments of loss and gradient; the parameters are moved a little, so that none is at an initial zero."""
+    if subject.get("parameters") is None:
+        raise Wrong("nothing to go on: no parameters(rng)")
+    rng = np.random.default_rng(seed)
+    parameters = subject.get("parameters")(np.random.default_rng(seed))
+    numbers = vector(parameters)
+    parameters = rebuild(parameters, numbers + 0.1 * rng.standard_normal(numbers.shape))
+    x0, eps = rng.standard_normal((2, len(t), subject.dim))
+    return {"parameters": parameters, "betas": betas, "x0": x0, "t": np.array(t), "eps": eps}
+
+
+def loss_of(subject: Implementation, args: Args) -> Any:
+    """What loss returns, as one number."""
+    array = plain(call(subject.get("loss"), args))
+    if array.size != 1:
+        raise Wrong(f"returns a loss of shape {array.shape} where one number belongs")
+    return array.ravel()[0]
+
+
+def check_parameters(check: Check, subject: Implementation) -> Args:
+    """Finite numbers."""
+    found = vector(subject.get("parameters")(np.random.default_rng(0)))
+    if not found.size or not np.isfinite(found).all():
+        raise Wrong("returns no finite numbers")
+    return {"note": f"{found.size} numbers"}
+
+
+def check_rows(check: Check, subject: Implementation) -> Args:
+    """The order of the rows does not matter, also where there are as many as dimensions."""
+    for B in sorted({2, 3, subject.dim, subject.dim + 1} - {1}):
+        batch = training_example(subject, arbitrary_betas(7, 7), [1 + 3 * i % 7 for i in range(B)], B)
+        turned = {**batch, **{name: np.roll(batch[name], 1, axis=0) for name in ("x0", "t", "eps")}}
+        first, second = (complex(loss_of(subject, args)).real for args in (batch, turned))
+        if not abs(second - first) <= 10 * max(subject.tolerance, 1e-8) * abs(first):
+            mixed = "the time of row i used for coordinate i: abar_t of shape (B,) where (B, 1) belongs"
+            raise Wrong(show(second), f"the same {B} rows in another order, d = {subject.dim}",
+                        exact=f"{show(first)}, that of the other order", looks_like=mixed if B == subject.dim else None)
+    return {}
+
+
+def check_line(check: Check, subject: Implementation) -> Args:
+    """Step 1 within the loss, whatever the network: where x_0 and eps change so that x_t does not, eps_hat does not
+    change, and |eps - eps_hat|^2 is a quadratic function, of a curvature that is 1 or the weight of step 8."""
+    betas = np.array([0.5, 0.2, 0.1, 0.25, 0.125, 0.4])
+    A, T, tolerance = np.cumprod(1 - betas), len(betas), max(1e-7, subject.tolerance)
+    batches = [training_example(subject, betas, [t], t) for t in range(1, T + 1)]
+    delta = np.cos(np.arange(subject.dim))
+
+    def curvature(source: Any) -> Any:
+        """The second difference of L for each t, where x_t is that of `source`; None if there are higher ones."""
+        L = np.zeros((T, 5))
+        for t, batch in enumerate(batches, 1):
+            unit = {"betas": betas, "x0": np.array([1.0, 0]), "t": t, "eps": np.array([0, 1.0])}
+            weights = answer("q_sample", unit, source)
+            if weights is None or not weights[0]:
+                return None
+            for k in range(-2, 3):
+                moved = {"x0": batch["x0"] - weights[1] / weights[0] * k * delta, "eps": batch["eps"] + k * delta}
+                L[t - 1, k + 2] = loss_of(subject, {**batch, **moved}).real
+        second, *higher = np.array([[0, 1, -2, 1, 0], [-1, 2, 0, -2, 1], [1, -4, 6, -4, 1]]) @ L.T
+        return second if (np.abs(higher).max(0) < tolerance * np.abs(L).max(1)).all() else None
+
+    found = curvature(reference)
+    if found is None:
+        for words, slip in slips("q_sample"):
+            if curvature(slip) is not None:
+                raise Wrong("another prediction", "x_t within the loss: x_0 and eps move so that x_t stays",
+                            exact="the same", looks_like=words)
+        return {"note": "not a square of eps - eps_hat(x_t, t), or of another x_t: not judged"}
+
+    def proportional(source: Any) -> bool:
+        weights = answer("loss_weights", {"betas": betas}, source)
+        if weights is None or weights.shape != (T,):
+            return False
+        with np.errstate(all="ignore"):
+            ratio = found / weights
+            return bool(np.ptp(ratio) < 100 * tolerance * abs(ratio).max())     # false where all are 0, or some infinite
+
+    simple = SimpleNamespace(loss_weights=lambda betas: np.ones(T))
+    of_x0 = SimpleNamespace(loss_weights=lambda betas: (1 - A) / A)
+    if proportional(simple) or proportional(reference):
+        return {}
+    for words, slip in (("the residual is that of x_0 where that of eps belongs", of_x0), *slips("loss_weights")):
+        if proportional(slip):
+            raise Wrong(f"{show(found / found[0])} times that of t = 1",
+                        f"weight of |eps - eps_hat|^2 in t, betas = {show(betas)}",
+                        exact="1, or the weights of step 8", looks_like=words)
+    return {"note": "weights in t that are neither 1 nor those of step 8: not judged"}
+
+
+# ---------------------------------------------------------------- gradient
+
+def factors(B: int, d: int, weight: float) -> dict[str, float]:
+    """What a gradient may be multiplied by, by mistake; `weight` is that of step 8, if B = 1."""
+    found = {"a sign": -1, "left out (zero)": 0, "the 2 of the derivative of a square left out": 0.5,
+             "a factor of 2 too much": 2, "the sum over the B rows where the mean belongs": B,
+             "divided by B once too often": 1 / B, "not divided by d": d, "divided by d once too often": 1 / d,
+             "not divided by B d": B * d, "divided by B d once too often": 1 / (B * d)}
+    weights = {"the weight of step 8 left out of the gradient": 1 / weight, "the weight of step 8 squared": weight}
+    return found | weights if B == 1 else found
+
+
+def check_gradient(check: Check, subject: Implementation) -> Args:
+    """Every entry against derivatives of the loss; of more than 1000, and on further examples, groups of entries."""
+    if subject.get("loss") is None:
+        raise Wrong("nothing to compare with: no loss")
+    few, d = np.array([0.5, 0.25, 0.2]), subject.dim
+    cases = [(few, [2], 40), (few, [3], 40), (few, [1 + i % 3 for i in range(d)], MOST_ENTRIES),
+             (standard_betas("linear", 1000), [1, 1000, 500, 2, 700], 40), (standard_betas("cosine", 20), [20, 1, 7], 40)]
+    worst, where = 0.0, ""
+    names: list[str] = []
+    failure: Args = {}
+    for seed, (betas, t, most) in enumerate(cases):
+        args = training_example(subject, betas, t, seed)
+        named, found = leaves(args["parameters"]), call(subject.get("gradient"), args)
+        got, numbers = vector(found), vector(args["parameters"])
+        shapes, of_found = ([leaf.shape for _, leaf in tree] for tree in (named, leaves(found)))
+        if got.shape != numbers.shape or of_found != shapes and len(of_found) == len(shapes):
+            raise Wrong(f"returns a gradient of shape {str(of_found)[1:-1]} where {str(shapes)[1:-1]} belongs")
+
+        def value(v: Any, args: Args = args) -> Any:
+            return loss_of(subject, {**args, "parameters": rebuild(args["parameters"], v)})
+
+        right, error, directions, how = derivatives(value, numbers, most)
+        got = directions @ got
+        scale = np.abs(right).max() or 1.0
+        off = np.where(np.isfinite(got), np.abs(got - right), np.inf)
+        wrong = ~(off <= max(GRADIENT_TOLERANCE, subject.tolerance) * scale + 3 * error)
+        worst = max(worst, float(np.where(wrong | (error <= 10 * np.median(error)), off, 0).max() / scale))
+        if not wrong.any():
+            continue
+        possible = factors(len(t), d, answer("loss_weights", {"betas": betas})[t[0] - 1])
+        fit = [words for words, k in possible.items()
+               if (np.abs(got - k * right)[wrong] <= 1e-4 * scale * max(1, abs(k))).all()]
+        names = [words for words in names if words in fit or words not in possible] if failure else fit
+        if not failure:
+            i, where = int(np.where(wrong, off, 0).argmax()), blocks(named, (directions[wrong] != 0).any(0))
+            failure = {"got": show(got[i]), "exact": f"{right[i]:.9g}",
+                       "example": f"{show_args(args, ['betas'])}, t = {t}, {entry(named, directions[i])}"}
+    if failure:
+        name = " or ".join(names) or "a wrong derivative"
+        raise Wrong(**failure, digits=digits(worst), looks_like=f"{name}, in {where}")
+    return {"digits": digits(worst), "note": how}
+
+
+def entry(named: list[tuple[str, Any]], direction: Any) -> str:
+    """Where in the parameters a direction points."""
+    entries = [f"{name}{list(index)}" for name, leaf in named for index in np.ndindex(leaf.shape)]
+    first, *more = np.flatnonzero(direction)
+    return f"entry {entries[first]}" + " and those after it" * bool(more)
+
+
+def blocks(named: list[tuple[str, Any]], touched: Any) -> str:
+    """The arrays, or the runs of entries of a flat vector, in which entries are `touched`."""
+    if len(named) > 1:
+        ends = np.cumsum([leaf.size for _, leaf in named])
+        counts = [int(part.sum()) for part in np.split(touched, ends[:-1])]
+        return ", ".join(f"{name} ({n} of {leaf.size} entries)" for (name, leaf), n in zip(named, counts) if n)
+    edges = np.flatnonzero(np.diff(touched, prepend=False, append=False))
+    runs = [f"{a} to {b - 1}" if b - a > 1 else str(a) for a, b in zip(edges[::2], edges[1::2])]
+    return f"entries {', '.join(runs[:6])}{', ...' * (len(runs) > 6)} of 0 to {len(touched) - 1}"
+
+
+# ---------------------------------------------------------------- derivatives of any loss
+
+def derivatives(value: Callable[[Any], Any], at: Any, most: int) -> tuple[Any, Any, Any, str]:
+    """Derivatives of value along directions (unit vectors if P <= most), error bounds, the directions, and how."""
+    P, rng = len(at), np.random.default_rng(0)
+    groups = np.array_split(np.arange(P), min(P, most))
+    directions = np.zeros((len(groups), P))
+    for row, group in zip(directions, groups):
+        row[group] = rng.choice([-1.0, 1.0], len(group)) / math.sqrt(len(group)) if len(group) > 1 else 1.0
+
+    def random_step() -> Any:
+        return rng.standard_normal(P) / math.sqrt(P)
+
+    steps = [1e-6 * random_step() for _ in range(5)]
+    noise = float(np.median([abs(float((value(at + h) - 2 * value(at) + value(at - h)).real)) for h in steps]))
+    for direction in (random_step(), random_step(), random_step()):
+        slope, (centred, error) = complex_step(value, at, direction), central(value, at, direction, noise)
+        if slope is None or not abs(slope - centred) <= 1e-6 * abs(centred) + 3 * error:    # it uses abs(), float(), ...
+            found = np.array([central(value, at, row, noise, 1e-10 * abs(centred)) for row in directions])
+            return found[:, 0], found[:, 1], directions, "by central differences"
+    slopes = np.array([complex_step(value, at, row) for row in directions], dtype=float)
+    return slopes, np.zeros(len(slopes)), directions, "by complex steps"
+
+
+def complex_step(value: Callable[[Any], Any], at: Any, direction: Any) -> float | None:
+    """The imaginary part of value(at + ih) / h; None where the code takes no complex numbers, and fails as it likes."""
+    try:
+        result = value(at + 1e-30j * direction)
+    except NotImplementedError:
+        raise
+    except Exception:  # noqa: BLE001
+        return None
+    return float(result.imag / 1e-30) if np.iscomplexobj(result) else None
+
+
+def central(value: Callable[[Any], Any], at: Any, direction: Any, noise: float,
+            enough: float = 0.0) -> tuple[float, float]:
+    """A central difference extrapolated twice, and a bound of its error, for the step that makes the bound least.
+
+    The slopes ahead and behind, extrapolated too, differ by no more than errors, unless there is a kink of |x| or relu
+    within the step. Large steps serve single precision, where the loss itself is uncertain by `noise`.
+    """
+    best, least, here = math.nan, math.inf, float(value(at).real)
+    for h in (2e-3, 0.02, 0.2, 2e-5):
+        ahead, behind = (np.array([float(value(at + k * direction).real - here) / k for k in (s, s / 2, s / 4)])
+                         for s in (h, -h))
+        D = (ahead + behind) / 2
+        twice = (D[0] - 20 * D[1] + 64 * D[2]) / 45
+        error = abs(twice - (4 * D[2] - D[1]) / 3) + abs((ahead - behind) @ [1, -6, 8]) / 3 + 10 * noise / h
+        if error < least:
+            best, least = float(twice), float(error)
+        if least <= max(1e-8 * abs(best), enough):
+            break
+    return best, least
