@@ -130,7 +130,7 @@ def forms(function: str) -> list[str]:
 
 
 def called(function: str, world: dict[str, str]) -> list[str]:
-    """The function and, first things first, the other functions of `reference` that it calls; in `world` are other texts."""
+    """The function and, first things first, the others of `reference` that it calls; `world` holds other texts of some."""
     found = [function]
     for f in found:
         found += [name for name in dict.fromkeys(re.findall(r"\w+(?=\()", world.get(f) or text_of(f))) if name not in found

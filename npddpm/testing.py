@@ -437,7 +437,7 @@ def check_times(check: Check, subject: Implementation) -> Args:
 
 VARIANCES: Args = {f"variance {kind}": {"variance": kind} for kind in ("beta", "posterior")}
 ETAS: Args = {f"eta = {show(eta)}": {"eta": eta} for eta in (0.0, 1.0, 0.5)}
-TABLE: list[tuple[str, str, Args]] = [    # step, function, its checks: of values, with what their examples share, or others
+TABLE: list[tuple[str, str, Args]] = [  # step, function, its checks: of values, with what their examples share, or others
     ("schedule", "linear_betas", {"betas": {}}),
     ("schedule", "cosine_betas", {"betas": {}}),
     ("step 1", "alpha_bars", {"products": {}}),
