@@ -99,7 +99,7 @@ def check_line(check: Check, subject: Implementation) -> Args:
         for t, batch in enumerate(batches, 1):
             unit = {"betas": betas, "x0": np.array([1.0, 0]), "t": t, "eps": np.array([0, 1.0])}
             weights = answer("q_sample", unit, source)
-            if weights is None or not weights[0]:
+            if weights is None or not np.isfinite(weights).all() or not weights[0]:
                 return None
             for k in range(-2, 3):
                 moved = {"x0": batch["x0"] - weights[1] / weights[0] * k * delta, "eps": batch["eps"] + k * delta}
