@@ -68,10 +68,10 @@ class PrincipalAxes(NamedTuple):
             return sum(z.T @ z / n for z in parts)
 
         variances, V = spectrum(covariance(rows()))
-        rounding = (64 * np.finfo(float).eps) ** 2 * (variances[0] + ((mean[columns] / scale[columns]) ** 2).sum())
+        rounding = (256 * np.finfo(float).eps) ** 2 * (variances[0] + ((mean[columns] / scale[columns]) ** 2).sum())
         first = 0           # the digits of thin axes are lost beside thick ones: look at them again, without those
-        while variances[first] > rounding and (variances < 1e-4 * variances[first]).any():
-            first = int(np.argmax(variances < 1e-4 * variances[first]))
+        while variances[first] > rounding and (variances < 1e-3 * variances[first]).any():
+            first = int(np.argmax(variances < 1e-3 * variances[first]))
             variances[first:], W = spectrum(covariance(z @ V[:, first:] for z in rows()))
             V[:, first:] = V[:, first:] @ W
         vary = variances > rounding

@@ -46,7 +46,7 @@ def check_real(name: str, value: Any, low: float, high: float, *, closed: bool =
 
 def check_choice(name: str, value: Any, *choices: str) -> None:
     """Raise ValueError if `value` is none of the choices."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r:.80}")
 
 
@@ -179,11 +179,13 @@ def check_finite(values: Any, **given: Any) -> Any:
 
 
 def check_weighting(weighting: Any, T: int) -> None:
-    """Raise ValueError unless `weighting` is "simple", "elbo" or a (T+1,) array."""
-    if not hasattr(weighting, "shape"):
-        check_choice("weighting", weighting, "simple", "elbo")
-    elif weighting.shape != (T + 1,) or weighting.dtype.kind != "f":
-        raise ValueError(f"weighting must be 'simple', 'elbo' or {T + 1} floats, got {weighting!r:.80}")
+    """Raise ValueError unless `weighting` is "simple", "elbo" or a (T+1,) array of floats, on the CPU finite and not negative."""
+    if isinstance(weighting, str):
+        return check_choice("weighting", weighting, "simple", "elbo")
+    xp = get_array_module(weighting)
+    if (not isinstance(weighting, xp.ndarray) or weighting.shape != (T + 1,) or weighting.dtype.kind != "f"
+            or xp is np and not (np.isfinite(weighting) & (weighting >= 0)).all() or np.ma.isMaskedArray(weighting)):
+        raise ValueError(f"weighting must be 'simple', 'elbo' or an array of {T + 1} floats of at least 0, got {weighting!r:.80}")
 
 
 def check_backward(net: Any) -> None:
@@ -238,6 +240,11 @@ def check_entries(name: str, array: Any, first: int = 0) -> Any:
     return array
 
 
+def check_points(name: str, x: Any, xp: Any, dtype: Any, *shape: int | str) -> Any:
+    """Return x as an array of finite numbers, of this dtype and shape, or raise an error."""
+    return check_entries(name, check_shape(name, check_array(name, x, xp, dtype), *shape))
+
+
 def check_alike(**arrays: Any) -> list[Any]:
     """Return the arguments as floating-point arrays, or raise TypeError for no numbers, ValueError for other shapes."""
     xp = get_array_module(*arrays.values())
@@ -264,16 +271,16 @@ def check_shape(name: str, array: Any, *shape: int | str) -> Any:
     return array
 
 
-def check_sizes(dim: Any, hidden: Any, depth: Any, fourier: Any) -> list[int]:
+def check_sizes(dim: Any, hidden: Any, depth: Any, fourier: Any, T: int) -> list[int]:
     """The sizes of a network as ints, or ValueError."""
-    return [check_count("dim", dim), check_count("hidden", hidden), check_count("depth", depth, most=MOST_LAYERS),
+    check_count("dim (T + 1)", check_count("dim", dim) * (T + 1), most=MOST_ENTRIES)
+    return [int(dim), check_count("hidden", hidden), check_count("depth", depth, most=MOST_LAYERS),
             check_count("fourier", fourier, least=0, most=MOST_OCTAVES)]
 
 
 def check_directions(directions: Any, dim: int) -> Array:
-    """Return (dim, m) float64 of finite numbers, or raise an error."""
-    directions = check_array("directions", directions, np, np.float64)
-    return np.asarray(check_entries("directions", check_shape("directions", directions, dim, "m")))
+    """Return a copy, (dim, m) float64 of finite numbers, or raise an error."""
+    return np.array(check_points("directions", directions, np, np.float64, dim, "m"), order="C")
 
 
 def check_variances(variances: Any, dim: int) -> Array:

@@ -4,17 +4,25 @@ A denoiser is a callable that takes x_t of shape (B, d) with t, an int or (B,) i
 prediction of eps, (B, d): an `MLP`, the exact `GaussianMixture.denoiser`, or a function of yours.
 """
 
-from __future__ import annotations
-
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import gaussian
-from .backend import axpby, generator, get_array_module
-from .checks import (Denoiser, check_array, check_backward, check_choice, check_count, check_entries, check_finite,
-                     check_rows, check_shape, check_type, check_weighting, predict)
+from .backend import generator, get_array_module
+from .checks import (
+    Denoiser,
+    check_backward,
+    check_choice,
+    check_count,
+    check_finite,
+    check_points,
+    check_rows,
+    check_type,
+    check_weighting,
+    predict,
+)
+from .features import known_error
 from .schedule import Schedule
 
 
@@ -34,8 +42,7 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     t : int or (B,) ints in 0..T
         Training draws from 1..T; at t = 0 there is no noise to predict.
     weighting : {"simple", "elbo"} or (T+1,) array
-        w_t = 1, or `Schedule.loss_weights`, or its numbers, in the precision and on the device of x0. With "elbo" and t
-        uniform on 1..T, T d L is an unbiased estimate of step 8's sum, in nats.
+        w_t = 1, or `Schedule.loss_weights`, or its numbers, on the device of x0. With "elbo" and t uniform on 1..T, T d L is an unbiased estimate of step 8's sum, in nats.
     out : (P,) array, optional
         Where to write the gradient.
 
@@ -62,7 +69,7 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     if isinstance(weighting, str):
         weighted = residual if weighting == "simple" else s.weight(t, xt) * residual
     else:
-        weighted = weighting[t].reshape(-1, 1) * residual
+        weighted = weighting.take(t).reshape(-1, 1) * residual
     loss = (residual.ravel() @ weighted.ravel()) / residual.size    # L = 1/(B d) sum w residual^2
     d_eps_hat = (2 / residual.size) * weighted                      # dL/d eps_hat = 2/(B d) w residual
     gradient = net.backward(d_eps_hat, out)
@@ -141,7 +148,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     check_type("s", s, Schedule)
     check_choice("variance", variance, "beta", "posterior")
     xp, n = get_array_module(x0), check_count("n", n)
-    x0 = check_entries("x0", check_shape("x0", check_array("x0", x0, xp, np.float64), "B", "d"))
+    x0 = check_points("x0", x0, xp, np.float64, "B", "d")
     lam = xp.asarray(getattr(denoiser, "variances", 1.0))
     rng = generator(rng, xp)
     terms = xp.zeros((s.T + 1, len(x0)))
@@ -158,14 +165,3 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
         weight = float(s.reverse_eps_coefs[t])**2 / (2 * sigma2)    # |mu~ - mu|^2 = reverse_eps_coefs^2 |eps - eps_hat|^2
         terms[t] += (term + weight * known_error(s, x0, t, eps, lam)) / n
     return Bound(check_finite(terms.sum(0), x0=x0), terms)
-
-
-def known_error(s: Schedule, x0: Any, t: int, eps: Any, lam: Any) -> Any:
-    """|eps - e|^2 - E|eps - e|^2 for the prediction e of a Gaussian N(0, diag lam), (B,); see `MLP` for e and v.
-
-    eps - e = abar_t lam / v eps - sqrt(abar_t (1 - abar_t)) / v x_0, and E|eps - e|^2 is the sum of both squared, eps^2 = 1.
-    """
-    abar, rest = float(s.alpha_bars[t]), float(s.one_minus_alpha_bars[t])
-    v = abar * lam + rest
-    of_eps, of_x0 = abar * lam / v, math.sqrt(abar * rest) / v * x0
-    return (axpby(of_eps, eps, -1.0, of_x0) ** 2 - (of_eps**2 + of_x0**2)).sum(-1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from .backend import axpby
 from .checks import Array
 from .schedule import Schedule
 
@@ -94,3 +96,14 @@ def gaussian_answer(s: Schedule, variances: Array) -> tuple[Array, Array, Array]
     abar, rest = s.alpha_bars[:, None], s.one_minus_alpha_bars[:, None]
     v = abar * lam + rest                                               # Var x_t
     return np.sqrt(abar) * lam / v, np.sqrt(rest) / v, np.sqrt(abar * lam / v)
+
+
+def known_error(s: Schedule, x0: Any, t: int, eps: Any, lam: Any) -> Any:
+    """|eps - e|^2 - E|eps - e|^2 for the prediction e of a Gaussian N(0, diag lam), (B,); see `MLP` for e and v.
+
+    eps - e = abar_t lam / v eps - sqrt(abar_t (1 - abar_t)) / v x_0, and E|eps - e|^2 is the sum of both squared, eps^2 = 1.
+    """
+    abar, rest = float(s.alpha_bars[t]), float(s.one_minus_alpha_bars[t])
+    v = abar * lam + rest
+    of_eps, of_x0 = abar * lam / v, math.sqrt(abar * rest) / v * x0
+    return (axpby(of_eps, eps, -1.0, of_x0) ** 2 - (of_eps**2 + of_x0**2)).sum(-1)

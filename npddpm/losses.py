@@ -14,8 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import reference
-from .examples import (Args, Wrong, answer, arbitrary_betas, call, digits, leaves, plain, show, show_args, standard_betas,
-                       vector)
+from .examples import (
+    Args,
+    Wrong,
+    answer,
+    arbitrary_betas,
+    call,
+    digits,
+    leaves,
+    plain,
+    show,
+    show_args,
+    standard_betas,
+    vector,
+)
 from .slips import slips
 
 if TYPE_CHECKING:

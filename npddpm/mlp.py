@@ -18,8 +18,6 @@ and da_bi = sum_j dz_bj w_ij. All W lie one after the other in a single vector, 
 an optimizer, an average or a checkpoint sees one array.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 from functools import partial
@@ -28,8 +26,16 @@ from typing import Any
 import numpy as np
 
 from .backend import axpby, device_module, elementwise, generator
-from .checks import (MOST_ENTRIES, check_array, check_count, check_directions, check_dtype, check_shape, check_sizes,
-                     check_times, check_type, check_variances)
+from .checks import (
+    check_array,
+    check_directions,
+    check_dtype,
+    check_shape,
+    check_sizes,
+    check_times,
+    check_type,
+    check_variances,
+)
 from .features import TIME_FREQUENCIES, Features, at, gaussian_answer
 from .layout import Workspace, layer_shapes, matmul, split, zeros
 from .schedule import Schedule
@@ -128,8 +134,8 @@ class MLP:
                  variances: Any = None, fourier: int = 0, gated: bool = False, directions: Any = None, rng: Any = None,
                  dtype: Any = "float32", device: str = "cpu") -> None:
         check_type("schedule", schedule, Schedule)
-        self.dim, self.hidden, self.depth, self.fourier = check_sizes(dim, hidden, depth, fourier)
-        check_count("dim (T + 1)", dim * (schedule.T + 1), most=MOST_ENTRIES)
+        dim, hidden, depth, fourier = check_sizes(dim, hidden, depth, fourier, schedule.T)
+        self.dim, self.hidden, self.depth, self.fourier = dim, hidden, depth, fourier
         self.dtype = check_dtype(dtype, "float32", "float64", "complex128")
         self.xp, self.schedule, self.device = device_module(device), schedule, device
         self.directions = None if directions is None else check_directions(directions, dim)

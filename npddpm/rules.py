@@ -28,7 +28,7 @@ def gated(r: int) -> bool:
 
 
 def weighting(doubt: Any) -> Any:
-    """Weights of the loss, given sd[eps | x_t], (T+1, r): 1, or with gates one over its root mean square.
+    """Weights of the loss, given sd[eps | x_t], (T+1, r): 1, or for more than 128 axes one over its root mean square.
 
     The coarse shape of an image is settled at large t, where the Gaussian leaves so little open that the simple loss
     hardly sees it. The weight stops where only a hundredth is open, and has the mean 1.
@@ -42,6 +42,6 @@ def weighting(doubt: Any) -> Any:
 def steps(n: int, d: int) -> int:
     """Training steps for n rows of d columns: four a row, but one a row beyond 128 columns, between 1,000 and 10,000.
 
-    With more the network would memorise a small table; with gates it does so sooner.
+    With more the network would memorise a small table; many columns are memorised sooner.
     """
     return min(10_000, max(1000, n if d > MANY else 4 * n))

@@ -14,8 +14,21 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from .backend import axpby, device_module, generator, standard_normal
-from .checks import (Denoiser, check_array, check_choice, check_clip, check_count, check_entries, check_finite, check_real,
-                     check_shape, check_steps, check_type, predict)
+from .checks import (
+    Denoiser,
+    check_array,
+    check_choice,
+    check_clip,
+    check_count,
+    check_entries,
+    check_finite,
+    check_points,
+    check_real,
+    check_shape,
+    check_steps,
+    check_type,
+    predict,
+)
 from .schedule import Schedule
 
 POWER = 2.0     # of `few_times` without noise
@@ -172,6 +185,7 @@ def reverse_coefficients(s: Schedule, t: int, r: int, eta: float = 1.0) -> tuple
     a^2 v + sigma^2, a sum of positive terms, for the numerator.
     r = t - 1 and eta = 1 give step 7: a = 1/sqrt(alpha_t), b = beta_t/sqrt(alpha_t (1 - abar_t)), sigma^2 = rho_t.
     """
+    check_type("s", s, Schedule)
     t = check_count("t", t, most=s.T)
     r = check_count("r", r, least=0, most=t - 1)
     eta = check_real("eta", eta, 0, 1, closed=True)
@@ -246,7 +260,7 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int = 100) -> Any:
     """
     check_type("s", s, Schedule)
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
-    x = check_entries("x0", check_shape("x0", check_array("x0", x0, xp, dtype), "B", "d"))
+    x = check_points("x0", x0, xp, dtype, "B", "d")
     before, times = (0, 0 * x), few_times(s.T, check_count("steps", steps), POWER)[::-1]
     x = s.signal(times[0], x) * x
     x = axpby(1.0, x, s.noise(times[0], x) / 2, predict(denoiser, x.copy(), times[0]))

@@ -40,8 +40,28 @@ try:
 except ImportError:
     raise ImportError("npddpm.testing needs hypothesis: pip install 'npddpm[test]'") from None
 
-from .examples import (Args, Wrong, answer, arbitrary_betas, assemble, beyond, call, digits, examples, fixed_examples,
-                       normal, plain, points, reduced, schedules, show, show_args, signature, times, vector)
+from .examples import (
+    Args,
+    Wrong,
+    answer,
+    arbitrary_betas,
+    assemble,
+    beyond,
+    call,
+    digits,
+    examples,
+    fixed_examples,
+    normal,
+    plain,
+    points,
+    reduced,
+    schedules,
+    show,
+    show_args,
+    signature,
+    times,
+    vector,
+)
 from .losses import check_gradient, check_line, check_parameters, check_rows, training_example
 from .slips import slips
 

@@ -15,10 +15,23 @@ from typing import Any, Unpack
 import numpy as np
 
 from . import diffusion, rules, samplers
-from .axes import PrincipalAxes
+from .axes import MOST_TURNED, PrincipalAxes
 from .backend import generator, standard_normal, to_host, use_gpu
-from .checks import (MOST_LAYERS, MOST_OCTAVES, check_array, check_choice, check_clip, check_count, check_data, check_dtype,
-                     check_json, check_real, check_shape, check_sizes, check_type)
+from .checks import (
+    MOST_LAYERS,
+    MOST_OCTAVES,
+    check_array,
+    check_choice,
+    check_clip,
+    check_count,
+    check_data,
+    check_dtype,
+    check_json,
+    check_real,
+    check_shape,
+    check_sizes,
+    check_type,
+)
 from .data import Mapped, check_rows_of
 from .features import count_features
 from .files import Outputs, load_arrays, open_to_read
@@ -57,7 +70,7 @@ class DDPM:
     step : int
         Training steps taken.
     losses : list of float
-        The mean loss of every 100 steps, per dimension.
+        The mean loss of every 100 steps, per dimension, with the weights of the training.
     about : dict
         Notes that travel with the checkpoint, such as where the data came from: what JSON can hold.
     outputs : Outputs
@@ -481,11 +494,12 @@ class DDPM:
         check((d,), "float64", "mean", "scale")
         check((r,), "float64", "variances")
         check((arrays["losses"].size,), "float64", "losses")
-        if "V" in arrays or r != np.count_nonzero(arrays["scale"]):
+        if "V" in arrays or d <= MOST_TURNED or r != np.count_nonzero(arrays["scale"]):
             check((d, r), "float64", "V")
         directions = int(arrays["V"].any(1).sum()) if "V" in arrays else r
-        r, hidden, depth, fourier = check_sizes(r, *(config[name] for name in ("hidden", "depth", "fourier")))
-        P = sum(m * n for m, n in layer_shapes(count_features(r, fourier, directions), hidden, depth, r + directions * config["gated"]))
+        r, hidden, depth, fourier = check_sizes(r, config["hidden"], config["depth"], config["fourier"], model.schedule.T)
+        shapes = layer_shapes(count_features(r, fourier, directions), hidden, depth, r + directions * config["gated"])
+        P = sum(m * n for m, n in shapes)
         check((P,), config["dtype"], "parameters", "average", "m", "v")
         for name in ("scale", "variances", "v"):
             if (arrays[name] < 0).any():

@@ -32,7 +32,7 @@ schedule.py | return axpby(a, xt, -b, eps) | return (xt - b / a * eps) / self.si
 gaussian.py | return 0.5 * ((mean_q - mean_p) ** 2 / variance_p + (e - log_ratio)).sum(-1) | return 0.5 * (((mean_q - mean_p) ** 2 / variance_p).sum(-1) + (e - log_ratio)) | d dropped in KL's constant | test_step_2 or test_step_3 or test_step_6
 gaussian.py | + xp.log(2 * math.pi * xp.asarray(variance))).sum(-1) | ).sum(-1) - 0.5 * xp.log(2 * math.pi * xp.asarray(variance)) | d dropped in the normaliser | test_step_2 or test_step_3 or test_step_6
 diffusion.py | terms[0] = -gaussian.kl(*s.q_mean_variance(x0, s.T), 0.0, 1.0) | m, v = s.q_mean_variance(x0, s.T); terms[0] = -0.5 * ((m**2).sum(-1) + v - 1 - math.log(v)) | d dropped in the prior | test_step_2 or test_step_3 or test_step_6
-diffusion.py | - (of_eps**2 + of_x0**2)).sum(-1) | ).sum(-1) - (of_eps**2 + of_x0**2)[..., 0] | d dropped in the control variate's mean | test_step_2 or test_step_3 or test_step_6
+features.py | - (of_eps**2 + of_x0**2)).sum(-1) | ).sum(-1) - (of_eps**2 + of_x0**2)[..., 0] | d dropped in the control variate's mean | test_step_2 or test_step_3 or test_step_6
 gaussian.py | ((x - mean) ** 2 / variance + xp.log | ((x - mean) ** 2 / variance - xp.log | the sign of the normaliser
 gaussian.py | 0.5 * ((mean_q - mean_p) ** 2 / variance_p | 0.5 * ((mean_q - mean_p) ** 2 / variance_q | KL the other way round
 gaussian.py | (e - log_ratio)).sum(-1) | (e + log_ratio)).sum(-1) | a sign in KL
@@ -68,7 +68,7 @@ mlp.py | multiply(arrays.doubt, d_eps_hat, | multiply(1.0, d_eps_hat, | the fact
 mlp.py | axpby(guess, xt, doubt, F) | axpby(doubt, xt, guess, F) | the first term's factor and F's exchanged
 features.py | np.sqrt(abar) * lam / v, np.sqrt(rest) / v | np.sqrt(abar) / v, np.sqrt(rest) / v | lambda forgotten in E[x_0]
 features.py | np.sqrt(abar * lam / v) | abar * lam / v | a variance for a deviation in F's factor
-features.py | v = abar * lam + rest | v = abar * lam**2 + rest | a deviation taken for a variance
+features.py | v = abar * lam + rest                                               # Var x_t | v = abar * lam**2 + rest | a deviation taken for a variance
 features.py | W_1[-1:] + tau[t] @ W_1[:k] | W_1[-1:] | the time features forgotten
 mlp.py | multiply(self.features.along(dF), arrays.mU, out=dG) | multiply(self.features.along(dF), 1.0, out=dG) | a gate's derivative without what it multiplies
 mlp.py | math.sqrt(2 / len(block)) / 2 | math.sqrt(2 / len(block)) | He's deviation not halved
@@ -88,7 +88,7 @@ samplers.py | at = [q, t, r] | at = [t, q, r] | two times exchanged
 samplers.py | s.noise(times[0], x) / 2 | s.noise(times[0], x) | all of the noise in the first step up
 diffusion.py | s.q_mean_variance(x0, s.T), 0.0 | s.q_mean_variance(x0, s.T - 1), 0.0 | T-1 for T in the prior
 diffusion.py | float(s.reverse_eps_coefs[t])**2 / (2 * sigma2) | float(s.loss_weights[t]) | the weight of beta_t for that of rho_t
-diffusion.py | axpby(of_eps, eps, -1.0, of_x0) | axpby(of_eps, eps, 1.0, of_x0) | a sign in the control variate
+features.py | axpby(of_eps, eps, -1.0, of_x0) | axpby(of_eps, eps, 1.0, of_x0) | a sign in the control variate
 diffusion.py | weight * known_error(s, x0, t, eps, lam) | -weight * known_error(s, x0, t, eps, lam) | the control variate added twice
 diffusion.py | known_error(s, x0, t, eps, lam)) / n | known_error(s, x0, t, eps, lam)) | n draws summed
 ranks.py | self._share = self.rows / batch_size | self._share = 1 / size | slices of unequal length weighted alike

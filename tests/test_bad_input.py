@@ -118,8 +118,12 @@ LIBRARY = [
     (lambda: net().backward(ONES), "backward needs a forward pass before it"),
     (backward_of_another_batch, r"grad_out must have shape \(3, 2\), got \(2, 3\)"),
     (lambda: npddpm.loss_and_gradient(net(), S, ONES, 1, ONES, "l1"), "weighting must be 'simple' or 'elbo', got 'l1'"),
-    (lambda: npddpm.loss_and_gradient(net(), S, ONES, 1, ONES, np.ones(S.T)), f"weighting must be 'simple', 'elbo' or {S.T + 1} floats"),
-    (lambda: npddpm.loss_and_gradient(net(), S, ONES, 1, ONES, np.ones(S.T + 1, int)), "weighting must be 'simple', 'elbo' or"),
+    (lambda: npddpm.loss_and_gradient(net(), S, ONES, 1, ONES, np.ones(S.T)), f"weighting must be 'simple', 'elbo' or an array of {S.T + 1} floats"),
+    *[(lambda w=w: npddpm.loss_and_gradient(net(), S, ONES, 1, ONES, w), "weighting must be 'simple', 'elbo' or an array of")
+      for w in (np.ones(S.T + 1, int), -np.ones(S.T + 1), np.full(S.T + 1, np.nan), np.ma.masked_less(np.ones(S.T + 1), 2),
+                memoryview(np.ones(S.T + 1)), [1.0] * (S.T + 1))],
+    (lambda: fit(weighting=np.ones(S.T + 1)), "weighting must be 'simple' or 'elbo', got array"),
+    (lambda: npddpm.samplers.reverse_coefficients(3, 2, 1), "s must be a Schedule, got 3", TypeError),
     (lambda: npddpm.loss_and_gradient(net(), S, ONES, 1, TALL), "eps must have the shape of x0"),
     # sampling
     (lambda: draw(n=0), "n must be an int of at least 1, got 0"),

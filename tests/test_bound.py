@@ -8,7 +8,7 @@ from pytest import approx
 from strategies import Exact, SignNodes, exact, schedules, signs, vectors
 
 from npddpm import GaussianMixture, Schedule, diffusion, variational_bound
-from npddpm.diffusion import known_error
+from npddpm.features import known_error
 
 VARIANCES = pytest.mark.parametrize("variance", ["beta", "posterior"])
 
