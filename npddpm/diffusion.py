@@ -42,7 +42,8 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     t : int or (B,) ints in 0..T
         Training draws from 1..T; at t = 0 there is no noise to predict.
     weighting : {"simple", "elbo"} or (T+1,) array
-        w_t = 1, or `Schedule.loss_weights`, or its numbers, on the device of x0. With "elbo" and t uniform on 1..T, T d L is an unbiased estimate of step 8's sum, in nats.
+        w_t = 1, or `Schedule.loss_weights`, or the numbers given, on the device of x0. With "elbo" and t uniform
+        on 1..T, T d L is an unbiased estimate of step 8's sum, in nats.
     out : (P,) array, optional
         Where to write the gradient.
 

@@ -28,11 +28,11 @@ class Features:
         Row t is what A_0 has of t.
     known : (T+1, d) array
         E[x_0 | x_t] is known[t] * x_t.
-    U : (d, m) array or None
+    U : (d, p) array or None
         The directions u, one a column; None for the coordinates.
     directions : int
-        Their number m.
-    octaves, phase : (2 fourier,) and (2 m fourier,) arrays
+        Their number p.
+    octaves, phase : (2 fourier,) and (2 p fourier,) arrays
         sin(octaves m.u + phase) are the sines and cosines.
     count : int
         Columns of A_0, without the ones.
@@ -46,7 +46,7 @@ class Features:
         angles = np.outer(np.arange(schedule.T + 1) * 1000 / schedule.T, w)
         tau = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
         octaves = np.tile(2.0 ** np.arange(fourier), 2)                         # once for the sine, once for the cosine
-        phase = np.tile(np.repeat([0, np.pi / 2], fourier), self.directions)             # cos(x) = sin(x + pi/2)
+        phase = np.tile(np.repeat([0, np.pi / 2], fourier), self.directions)    # cos(x) = sin(x + pi/2)
         self.tau, self.known, self.octaves, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, known, octaves, phase))
         self.U = None if directions is None else xp.asarray(directions, dtype=dtype)
         self.count = count_features(self.dim, fourier, self.directions)

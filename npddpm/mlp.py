@@ -94,7 +94,7 @@ class MLP:
         Octaves of fixed Fourier features, see `Features`.
     gated : bool
         Whether F has gates.
-    directions : (d, m) array_like, optional
+    directions : (d, p) array_like, optional
         U, whose columns the features and the gates belong to; by default the coordinates.
     rng : None, int or Generator
         For the initial weights.

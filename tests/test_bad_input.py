@@ -118,7 +118,8 @@ LIBRARY = [
     (lambda: net().backward(ONES), "backward needs a forward pass before it"),
     (backward_of_another_batch, r"grad_out must have shape \(3, 2\), got \(2, 3\)"),
     (lambda: npddpm.loss_and_gradient(net(), S, ONES, 1, ONES, "l1"), "weighting must be 'simple' or 'elbo', got 'l1'"),
-    (lambda: npddpm.loss_and_gradient(net(), S, ONES, 1, ONES, np.ones(S.T)), f"weighting must be 'simple', 'elbo' or an array of {S.T + 1} floats"),
+    (lambda: npddpm.loss_and_gradient(net(), S, ONES, 1, ONES, np.ones(S.T)),
+     f"weighting must be 'simple', 'elbo' or an array of {S.T + 1} floats"),
     *[(lambda w=w: npddpm.loss_and_gradient(net(), S, ONES, 1, ONES, w), "weighting must be 'simple', 'elbo' or an array of")
       for w in (np.ones(S.T + 1, int), -np.ones(S.T + 1), np.full(S.T + 1, np.nan), np.ma.masked_less(np.ones(S.T + 1), 2),
                 memoryview(np.ones(S.T + 1)), [1.0] * (S.T + 1))],
