@@ -134,17 +134,16 @@ class MLP:
                  variances: Any = None, fourier: int = 0, gated: bool = False, directions: Any = None, rng: Any = None,
                  dtype: Any = "float32", device: str = "cpu") -> None:
         check_type("schedule", schedule, Schedule)
+        check_type("gated", gated, bool)
         dim, hidden, depth, fourier = check_sizes(dim, hidden, depth, fourier, schedule.T)
         self.dim, self.hidden, self.depth, self.fourier = dim, hidden, depth, fourier
         self.dtype = check_dtype(dtype, "float32", "float64", "complex128")
-        self.xp, self.schedule, self.device = device_module(device), schedule, device
+        self.xp, self.schedule, self.device, self.gated = device_module(device), schedule, device, gated
         self.directions = None if directions is None else check_directions(directions, dim)
         self.variances = np.ones(dim) if variances is None else check_variances(variances, dim)
         xp, (known, guess, doubt) = self.xp, gaussian_answer(schedule, self.variances)
         self.guess, self.doubt = (xp.asarray(table, dtype=self.dtype) for table in (guess, doubt))
         self.features = Features(xp, self.dtype, schedule, known, fourier, self.directions)
-        check_type("gated", gated, bool)
-        self.gated = gated
         self.shapes = layer_shapes(self.features.count, hidden, depth, dim + gated * self.features.directions)
         self.parameters = zeros(xp, (sum(m * n for m, n in self.shapes),), self.dtype)
         self.weights = split(self.parameters, self.shapes)
