@@ -19,7 +19,8 @@ class Features:
 
         A_0 = [ sin(w_j s), cos(w_j s),  m,  sin(2^k m.u), cos(2^k m.u),  1 ],      m = E[x_0 | x_t],  s = 1000 t / T
 
-    The 32 frequencies are w_j = 10000^(-j/32) (Vaswani et al. 2017). The octaves k = 0 ... fourier - 1, along each
+    Here m is what x_0 would be on average if the data were N(0, diag lambda), see `gaussian_answer`. The 32 frequencies
+    are w_j = 10000^(-j/32), j = 0 ... 31 (Vaswani et al. 2017). The octaves k = 0 ... fourier - 1, along each
     direction u, give a narrow network the sharp edges of low-dimensional data.
 
     Attributes
@@ -52,9 +53,10 @@ class Features:
         self.count = count_features(self.dim, fourier, self.directions)
 
     def first_layer(self, A_0: Any, W_1: Any, xt: Any, t: Any) -> tuple[Any, Any, Any]:
-        """A_0, filled in, W_1, and E[x_0 | x_t] U. With one t its share of Z_1 is the same in each row, and joins the bias:
+        """Fill in A_0; return A_0 and W_1 for the product Z_1 = A_0 W_1, and m U.
 
-            [tau, phi, 1] [W_t; W_x; b] = [phi, 1] [W_x; b + tau W_t]
+        Write A_0 = [tau, phi, 1], with tau the columns of t and phi those of x_t, and W_1 = [W_t; W_x; b]. If all rows have
+        one t, tau W_t is the same in each, and is added to the bias: A_0 W_1 = [phi, 1] [W_x; b + tau W_t].
         """
         k, tau = 2 * TIME_FREQUENCIES, self.tau
         of_t, of_x = A_0[:len(xt), :k], A_0[:len(xt), k:-1]
@@ -99,7 +101,7 @@ def gaussian_answer(s: Schedule, variances: Array) -> tuple[Array, Array, Array]
 
 
 def known_error(s: Schedule, x0: Any, t: int, eps: Any, lam: Any) -> Any:
-    """|eps - e|^2 - E|eps - e|^2 for the prediction e of a Gaussian N(0, diag lam), (B,); see `MLP` for e and v.
+    """|eps - e|^2 - E|eps - e|^2 for e = E[eps | x_t] of a Gaussian N(0, diag lam), (B,); v as in `MLP`.
 
     eps - e = abar_t lam / v eps - sqrt(abar_t (1 - abar_t)) / v x_0, and E|eps - e|^2 is the sum of both squared, eps^2 = 1.
     """

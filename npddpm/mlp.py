@@ -1,15 +1,17 @@
 """The network: a multilayer perceptron on fixed features of x_t and t, forward and backward by hand.
 
-A row is an example, and every A ends in a column of ones, so that the last row of a W is the bias. Below, dX is
-short for dL/dX, * goes element by element, and l runs over the hidden layers 1 ... L:
+A row is an example, and every A ends in a column of ones, so that the last row of a W is the bias. E, sd and m = E[x_0 | x_t]
+are those of x_0 ~ N(0, diag lambda), known in closed form, see `MLP`. Below, dX is short for dL/dX, * goes element by
+element, and l runs over the hidden layers 1 ... L:
 
     forward, from the top down                              backward, from the bottom up
 
-    A_0 = features of E[x_0 | x_t] and t
+    A_0 = features of m and t
     Z_l = A_{l-1} W_l                                       dW_l = A_{l-1}^T dZ_l,      dA_{l-1} = dZ_l W_l^T
     A_l = [ g(Z_l), 1 ]                                     dZ_l = dA_l * g'(Z_l)
     H = A_L W_{L+1}                                         dW_{L+1} = A_L^T dH,        dA_L = dH W_{L+1}^T
-    F = H, or with gates F_0 + (G * mU) U^T, H = [F_0, G]   dH = dF, or [dF, dG],       dG = dF U * mU
+    F = H; or with gates F_0 + (G * (m U)) U^T              dH = dF; or with gates [dF, dG],  dG = (dF U) * (m U)
+      where [F_0, G] = H, and U is fixed                      since dF_0 = dF
     eps_hat = E[eps | x_t] + sd[eps | x_t] * F              dF = sd[eps | x_t] * d eps_hat
 
 A dA has no column for the ones, which are constants, so that the bias row of W is left out in it.
@@ -59,7 +61,7 @@ def g_backward(xp: Any, da_then_dz: Any, a: Any, u: Any) -> None:
 
 
 class MLP:
-    """The noise prediction: the exact one for Gaussian data, plus a correction F in units of what that leaves open.
+    """The noise prediction: the exact one for Gaussian data, plus a correction F in units of its standard deviation.
 
     If x_0 ~ N(0, diag lambda), x_0 and x_t are jointly Gaussian in each coordinate (`gaussian.joint`), and by Bayes
     (`gaussian.condition`), with v = Var x_t = abar_t lambda_i + 1 - abar_t,
@@ -70,16 +72,16 @@ class MLP:
 
         eps_hat = E[eps | x_t] + sd[eps | x_t] F( E[x_0 | x_t], t )
 
-    F starts as 0, so training starts from the best Gaussian, and learns only what is not Gaussian. With gates it is
+    W_{L+1} starts as 0, so F does, and training starts from the exact prediction for Gaussian data. With gates
 
-        F = F_0 + (G * m U) U^T,    m = E[x_0 | x_t]
+        F = F_0 + (G * (m U)) U^T
 
-    with a column of U for each pixel, so that m U is the guess there, and a factor G for it that the network sets. Where an
-    image is dark the guess is nothing but noise, and one factor removes it, which layers of some hundreds cannot do for
-    as many pixels: without gates 28 x 28 digits keep a grain of noise. In place of E[x_0 | x_t] the network could see x_t
-    itself, or x_t / sqrt(v): both drown the few axes that carry an image in the hundreds that carry noise, and on such digits
-    a network that sees them hardly improves on the Gaussian. For lambda = 1 F is the "v" of Salimans and Ho (2022,
-    arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
+    where U (d, p) is fixed, with a column for each pixel in `DDPM`, so that m U is the guess there, and the network sets
+    G (B, p) as it does F_0 (B, d). F has to become (m - x_0) / sd[x_0 | x_t], the error of the guess; so it can be passed
+    on pixel by pixel, which layers of some hundreds cannot do. In place of m the network could see x_t, or x_t / sqrt(v):
+    both drown the few axes that carry an image in hundreds of noise, and on 28 x 28 digits it then hardly improves on the
+    Gaussian. For lambda = 1 F is the "v" of Salimans and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t)
+    x_0.
 
     Parameters
     ----------
@@ -107,10 +109,8 @@ class MLP:
     ----------
     parameters : (P,) array
         All weights; change it in place.
-    weights : list of 2-D arrays
-        W_1 ... W_{L+1}, views of `parameters`, (inputs + 1, outputs) with the bias in the last row.
-    shapes : list of (int, int)
-        Their shapes.
+    weights, shapes : lists
+        W_1 ... W_{L+1}, views of `parameters`, and their shapes (inputs + 1, outputs); the bias is the last row.
     dim, hidden, depth, fourier, gated, directions, schedule, variances, device
         As given.
     dtype : numpy.dtype
@@ -171,7 +171,6 @@ class MLP:
         ----------
         xt : (B, d) array
         t : int or (B,) ints in 0..T
-            One int for all rows is the faster.
 
         Returns
         -------
@@ -191,16 +190,17 @@ class MLP:
             arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(xt), self.shapes)
         rows, guess = arrays.rows, at(self.guess, t)
         arrays.doubt = doubt = at(self.doubt, t)                        # kept for the backward pass
+        # With one t for all rows A_0 and W_1 come without the columns of t, folded into the bias; backward uses the whole ones.
         A_0, W_1, arrays.mU = self.features.first_layer(arrays.A[0], self.weights[0], xt, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
 
         for l in range(1, self.depth + 1):
             matmul(A[l - 1], W[l], out=Z[l])                            # Z_l = A_{l-1} W_l
             arrays.apply(g, l)                                          # A_l = g(Z_l), in the memory of Z_l
-        H = (A[-1] @ W[-1])[rows]                                       # H = A_L W_{L+1} = [ F_0, G ]
+        H = (A[-1] @ W[-1])[rows]                                       # H = A_L W_{L+1}
         F = H[:, :self.dim]
         if self.gated:
-            F = F + self.features.back(H[:, self.dim:] * arrays.mU)     # F = F_0 + (G * m U) U^T
+            F = F + self.features.back(H[:, self.dim:] * arrays.mU)     # F = F_0 + (G * (m U)) U^T
         return axpby(guess, xt, doubt, F)                               # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
 
     def backward(self, grad_out: Any, out: Any = None) -> Any:
@@ -233,10 +233,11 @@ class MLP:
         dF, dG = dH[rows, :self.dim], dH[rows, self.dim:]
         W, dW = [None, *self.weights], [None, *split(out, self.shapes)]
 
+        # Beside each line stands the forward line that it differentiates.
         self.xp.multiply(arrays.doubt, d_eps_hat, out=dF)               # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
         if self.gated:
-            self.xp.multiply(self.features.along(dF), arrays.mU, out=dG)    # F = F_0 + (G * m U) U^T
-        matmul(A[-1].T, dH, out=dW[-1])                                 # H = A_L W_{L+1} = [ F_0, G ]
+            self.xp.multiply(self.features.along(dF), arrays.mU, out=dG)    # F = F_0 + (G * (m U)) U^T
+        matmul(A[-1].T, dH, out=dW[-1])                                 # H = A_L W_{L+1}
         matmul(dH, W[-1][:-1].T, out=dA[-1])                            #     without the bias, since ones stay ones
         for l in range(self.depth, 0, -1):
             arrays.apply_backward(g_backward, l)                        # A_l = g(Z_l): dZ_l = dA_l * g'(Z_l), in place

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-MANY = 128      # axes, from which on layers of some hundreds cannot carry them all through: gates do
+MANY = 128      # more axes (for steps, columns) count as an image: narrow layers cannot carry them all, gates do
 
 
 def hidden(r: int) -> int:
-    """Width of the layers for r principal axes: the least power of two that is at least 4 r, between 128 and 256."""
-    return min(256, max(128, 4 << (r - 1).bit_length()))
+    """Width of the layers for r principal axes: 128 for up to 32, else 256."""
+    return 128 if r <= 32 else 256
 
 
 def depth(r: int) -> int:
