@@ -77,11 +77,10 @@ class MLP:
         F = F_0 + (G * (m U)) U^T
 
     where U (d, p) is fixed, with a column for each pixel in `DDPM`, so that m U is the guess there, and the network sets
-    G (B, p), like F_0 (B, d). F has to become (m - x_0) / sd[x_0 | x_t], the error of the guess; so it can be passed on
-    pixel by pixel, which layers of some hundreds cannot do. In place of m the network could see x_t or x_t / sqrt(v):
-    both drown the few axes that carry an image in hundreds of noise, and on 28 x 28 digits it hardly improves on the
-    Gaussian. For lambda = 1 F is the "v" of Salimans and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t)
-    x_0.
+    G (B, p), like F_0 (B, d). F has to become (m - x_0) / sd[x_0 | x_t], the guess's error; so it can be passed on pixel
+    by pixel, which layers of some hundreds cannot do. In place of m the network could see x_t or x_t / sqrt(v): both
+    drown the few axes that carry an image in hundreds of noise, and on 28 x 28 digits it hardly improves on the Gaussian.
+    For lambda = 1 F is the "v" of Salimans and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
 
     Parameters
     ----------
