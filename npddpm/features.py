@@ -35,8 +35,6 @@ class Features:
         Their number p.
     octaves, phase : (2 fourier,) and (2 p fourier,) arrays
         sin(octaves m.u + phase) are the sines and cosines.
-    count : int
-        Columns of A_0, without the ones.
     """
 
     def __init__(self, xp: Any, dtype: Any, schedule: Schedule, known: Array, fourier: int,
@@ -50,7 +48,6 @@ class Features:
         phase = np.tile(np.repeat([0, np.pi / 2], fourier), self.directions)    # cos(x) = sin(x + pi/2)
         self.tau, self.known, self.octaves, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, known, octaves, phase))
         self.U = None if directions is None else xp.asarray(directions, dtype=dtype)
-        self.count = count_features(self.dim, fourier, self.directions)
 
     def first_layer(self, A_0: Any, W_1: Any, xt: Any, t: Any) -> tuple[Any, Any, Any]:
         """Fill in A_0; return A_0 and W_1 for the product Z_1 = A_0 W_1, and m U.

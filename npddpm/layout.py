@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from .backend import get_array_module
+from .features import count_features
 
 
 class Workspace:
@@ -76,9 +77,10 @@ class Workspace:
         g_backward(self._da[l], self._a[l], self._u[l])
 
 
-def layer_shapes(features: int, hidden: int, depth: int, outputs: int) -> list[tuple[int, int]]:
-    """Rows and columns of W_1 ... W_{L+1}: (inputs + 1, outputs)."""
-    return [(features + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, outputs)]
+def layer_shapes(dim: int, hidden: int, depth: int, fourier: int, gated: bool, directions: int) -> list[tuple[int, int]]:
+    """Rows and columns of W_1 ... W_{L+1}: (inputs + 1, outputs); the last has F_0, and with gates G."""
+    inputs, outputs = count_features(dim, fourier, directions), dim + directions * gated
+    return [(inputs + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, outputs)]
 
 
 def split(vector: Any, shapes: Sequence[tuple[int, int]]) -> list[Any]:

@@ -143,7 +143,7 @@ class MLP:
         xp, (known, guess, doubt) = self.xp, gaussian_answer(schedule, self.variances)
         self.guess, self.doubt = (xp.asarray(table, dtype=self.dtype) for table in (guess, doubt))
         self.features = Features(xp, self.dtype, schedule, known, fourier, self.directions)
-        self.shapes = layer_shapes(self.features.count, hidden, depth, dim + gated * self.features.directions)
+        self.shapes = layer_shapes(dim, hidden, depth, fourier, gated, self.features.directions)
         self.parameters = zeros(xp, (sum(m * n for m, n in self.shapes),), self.dtype)
         self.weights = split(self.parameters, self.shapes)
         rng, k, W_1 = generator(rng), 2 * TIME_FREQUENCIES, self.weights[0]

@@ -33,7 +33,6 @@ from .checks import (
     check_type,
 )
 from .data import Mapped, check_rows_of
-from .features import count_features
 from .files import Outputs, load_arrays, open_to_read
 from .layout import layer_shapes
 from .mlp import MLP
@@ -229,8 +228,8 @@ class DDPM:
                 "optimizer": Adam(net.parameters), "step": 0, "losses": [], "_loss_sum": 0.0, "outputs": Outputs()}
 
     def _network(self, axes: PrincipalAxes, shape: dict[str, Any], rng: Any, device: str) -> MLP:
-        along_columns = axes.V is not None and (shape["fourier"] > 0 or shape["gated"])     # which edges and pixels follow
-        directions = axes.V[axes.V.any(1)].T if along_columns and axes.V is not None else None
+        V, wanted = axes.V, shape["fourier"] > 0 or shape["gated"]
+        directions = V[V.any(1)].T if V is not None and wanted else None        # the columns: edges and pixels follow them
         return MLP(len(axes.variances), schedule=self.schedule, variances=axes.variances, directions=directions, rng=rng,
                    device=device, **shape)
 
@@ -498,8 +497,7 @@ class DDPM:
             check((d, r), "float64", "V")
         directions = int(arrays["V"].any(1).sum()) if "V" in arrays else r
         r, hidden, depth, fourier = check_sizes(r, config["hidden"], config["depth"], config["fourier"], model.schedule.T)
-        shapes = layer_shapes(count_features(r, fourier, directions), hidden, depth, r + directions * config["gated"])
-        P = sum(m * n for m, n in shapes)
+        P = sum(m * n for m, n in layer_shapes(r, hidden, depth, fourier, config["gated"], directions))
         check((P,), config["dtype"], "parameters", "average", "m", "v")
         for name in ("scale", "variances", "v"):
             if (arrays[name] < 0).any():
