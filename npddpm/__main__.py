@@ -56,9 +56,9 @@ def parser() -> Parser:
 
     train = commands.add_parser("train", help="train a model and write a checkpoint")
     train.add_argument("data", metavar="DATA", help=f"digits, {', '.join(data.PLANAR)}, or a .npy, .npz, .csv, .tsv, .txt file")
-    train.add_argument("--steps", type=int, help="training steps (four a row, one beyond 128 columns, from 1000 to 10000)")
+    train.add_argument("--steps", type=int, help="training steps (four a row, one beyond 128 columns, at most 10000)")
     train.add_argument("--batch-size", type=int, help="rows in a batch (256)")
-    train.add_argument("--hidden", type=int, help="width of the hidden layers (from 128 for few columns to 256 for many)")
+    train.add_argument("--hidden", type=int, help="width of the hidden layers (from 128 for few columns to 512 for many)")
     train.add_argument("--depth", type=int, help="number of hidden layers (3; 5 for 33 to 128 columns)")
     train.add_argument("--T", type=int, help="diffusion steps (1000)")
     train.add_argument("--schedule", choices=["linear", "cosine"])

@@ -19,6 +19,7 @@ from .backend import to_host
 from .checks import Array
 from .data import blocks, image_side, moments
 
+SIZED = 2000            # rows, at most, that `sizes` are taken from
 MOST_TURNED = 3072      # columns, 32 x 32 pixels of three colours: their decomposition takes half a minute and 0.3 GB
 
 
@@ -36,12 +37,15 @@ class PrincipalAxes(NamedTuple):
         but for constant ones, if they are more than 3072.
     variances : (r,) float64
         lambda, of z.
+    sizes : (r,) float64
+        The `size` of z, from 2000 rows or fewer, evenly spread.
     """
 
     mean: Array
     scale: Array
     V: Array | None
     variances: Array
+    sizes: Array
 
     @classmethod
     def of(cls, x: Any) -> PrincipalAxes:
@@ -55,36 +59,8 @@ class PrincipalAxes(NamedTuple):
         ValueError
             If all rows are equal, or too large to be scaled.
         """
-        mean, variance, scale = standardization(x)
-        n, d = x.shape
-        columns = np.flatnonzero(scale)
-        if d > MOST_TURNED:
-            return cls(mean, scale, None, variance[columns] / scale[columns] ** 2)
-
-        def rows() -> Iterator[Array]:
-            return ((block[:, columns] - mean[columns]) / scale[columns] for block in blocks(x))
-
-        def covariance(parts: Iterator[Array]) -> Any:
-            return sum(z.T @ z / n for z in parts)
-
-        variances, V = spectrum(covariance(rows()))
-        rounding = (256 * np.finfo(float).eps) ** 2 * (variances[0] + ((mean[columns] / scale[columns]) ** 2).sum())
-        first = 0           # the digits of thin axes are lost beside thick ones: look at them again, without those
-        while variances[first] > rounding and (variances < 1e-3 * variances[first]).any():
-            first = int(np.argmax(variances < 1e-3 * variances[first]))
-            variances[first:], W = spectrum(covariance(z @ V[:, first:] for z in rows()))
-            V[:, first:] = V[:, first:] @ W
-        vary = variances > rounding
-        if vary.sum() >= n - 1:                     # so few rows lie in a plane in any case, and show none
-            vary[:] = True
-        variances, V = variances[vary], V[:, vary]
-        if n < 2 * len(variances):
-            variances = shrink(variances, n, sum(((z**2).sum(1) ** 2).sum() for z in rows()))
-            variances, V = variances[variances > rounding], V[:, variances > rounding]
-        large = np.abs(V) >= np.abs(V).max(0) / 2
-        whole = np.zeros((d, len(variances)))
-        whole[columns] = V * np.sign(np.take_along_axis(V, large.argmax(0)[None], 0))
-        return cls(mean, scale, whole, variances)
+        axes, few = cls(*turned(x), sizes=np.empty(0)), min(SIZED, max(100, 2**23 // x.shape[1]))
+        return axes._replace(sizes=size(axes.standardize(x[::math.ceil(len(x) / few)])))
 
     def standardize(self, x: Any) -> Any:
         """z of x, (n, d) to (n, r)."""
@@ -113,6 +89,45 @@ class PrincipalAxes(NamedTuple):
         """Whether rows lie where those of the table did, up to rounding, (n, d) to (n,)."""
         tolerance = 1e-5 * self.scale + 1e-9 * np.abs(self.mean)
         return (np.abs(self.restore(self.standardize(x)) - x) <= tolerance).all(1)
+
+
+def turned(x: Any) -> tuple[Array, Array, Array | None, Array]:
+    """Mean, scale, V and variances of `PrincipalAxes`."""
+    mean, variance, scale = standardization(x)
+    n, d = x.shape
+    columns = np.flatnonzero(scale)
+    if d > MOST_TURNED:
+        return mean, scale, None, variance[columns] / scale[columns] ** 2
+
+    def rows() -> Iterator[Array]:
+        return ((block[:, columns] - mean[columns]) / scale[columns] for block in blocks(x))
+
+    def covariance(parts: Iterator[Array]) -> Any:
+        return sum(z.T @ z / n for z in parts)
+
+    variances, V = spectrum(covariance(rows()))
+    rounding = (256 * np.finfo(float).eps) ** 2 * (variances[0] + ((mean[columns] / scale[columns]) ** 2).sum())
+    first = 0           # the digits of thin axes are lost beside thick ones: look at them again, without those
+    while variances[first] > rounding and (variances < 1e-3 * variances[first]).any():
+        first = int(np.argmax(variances < 1e-3 * variances[first]))
+        variances[first:], W = spectrum(covariance(z @ V[:, first:] for z in rows()))
+        V[:, first:] = V[:, first:] @ W
+    vary = variances > rounding
+    if vary.sum() >= n - 1:                     # so few rows lie in a plane in any case, and show none
+        vary[:] = True
+    variances, V = variances[vary], V[:, vary]
+    if n < 2 * len(variances):
+        variances = shrink(variances, n, sum(((z**2).sum(1) ** 2).sum() for z in rows()))
+        variances, V = variances[variances > rounding], V[:, variances > rounding]
+    large = np.abs(V) >= np.abs(V).max(0) / 2
+    whole = np.zeros((d, len(variances)))
+    whole[columns] = V * np.sign(np.take_along_axis(V, large.argmax(0)[None], 0))
+    return mean, scale, whole, variances
+
+
+def size(z: Any) -> Any:
+    """How large the numbers of a column are, (n, d) to (d,): (E sqrt|z|)^2, to which a few extreme rows add little."""
+    return np.sqrt(np.abs(z)).mean(0) ** 2
 
 
 def spectrum(S: Array) -> tuple[Array, Array]:

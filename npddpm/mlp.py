@@ -158,10 +158,10 @@ class MLP:
         """A copy is a new network, so that its weights are views of its own parameters."""
         make = partial(MLP, self.dim, self.hidden, self.depth, schedule=self.schedule, variances=self.variances, rng=0,
                        fourier=self.fourier, gated=self.gated, directions=self.directions, dtype=self.dtype, device=self.device)
-        return make, (), self.parameters
+        return make, (), (self.parameters, self.guess)
 
-    def __setstate__(self, parameters: Any) -> None:
-        self.parameters[...] = parameters
+    def __setstate__(self, state: Any) -> None:
+        self.parameters[...], self.guess[...] = state
 
     def __call__(self, xt: Any, t: Any) -> Any:
         """Predict the noise. The arrays of the pass are kept, for `backward`, until the next call in this thread.

@@ -8,8 +8,8 @@ MANY = 128      # more axes (for steps, columns) count as an image: narrow layer
 
 
 def hidden(r: int) -> int:
-    """Width of the layers for r principal axes: 128 for up to 32, else 256."""
-    return 128 if r <= 32 else 256
+    """Width of the layers for r principal axes: 128 for up to 32, 256 for up to 128, else 512."""
+    return 128 if r <= 32 else 256 if r <= MANY else 512
 
 
 def depth(r: int) -> int:
@@ -40,8 +40,8 @@ def weighting(doubt: Any) -> Any:
 
 
 def steps(n: int, d: int) -> int:
-    """Training steps for n rows of d columns: four a row, but one a row beyond 128 columns, between 1,000 and 10,000.
+    """Training steps for n rows of d columns: four a row, at least 1,000; beyond 128 columns one a row, at least 250.
 
-    With more the network would memorise a small table; many columns are memorised sooner.
+    At most 10,000. With more the network would memorise a small table; many columns are memorised sooner.
     """
-    return min(10_000, max(1000, n if d > MANY else 4 * n))
+    return min(10_000, max(250, n) if d > MANY else max(1000, 4 * n))

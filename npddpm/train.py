@@ -33,6 +33,7 @@ from .checks import (
     check_type,
 )
 from .data import Mapped, check_rows_of
+from .features import gaussian_answer
 from .files import Outputs, load_arrays, open_to_read
 from .layout import layer_shapes
 from .mlp import MLP
@@ -40,8 +41,9 @@ from .optim import Adam, clip_norm, learning_rate, update_average
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
 from .samplers import SamplerOptions
 from .schedule import Schedule
+from .spread import corrected_variances
 
-FORMAT = 6         # of checkpoints
+FORMAT = 7         # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
 CHUNK = 2500       # samples drawn at a time
 DIVERGED = 10      # times the loss of a guess of 0
@@ -114,6 +116,7 @@ class DDPM:
         self.outputs = Outputs()
         self._loss_sum: Any = 0.0
         self._run = 0   # which of the calls of `training` the model belongs to
+        self._spread: tuple[tuple[int, int], np.ndarray] | None = None      # at which run and step, what `denoiser` found
 
     @property
     def about(self) -> dict[str, Any]:
@@ -149,7 +152,7 @@ class DDPM:
             like square images (see `npddpm.data.image_side`: 16, 25, ... columns, values in 0..1 or whole numbers in 0..255),
             all share one scale.
         steps : int, optional
-            Training steps, from the first one on, also with `resume`; by default `npddpm.rules.steps`, 1,000 to 10,000.
+            Training steps, from the first one on, also with `resume`; by default `npddpm.rules.steps`, at most 10,000.
         batch_size : int
             Rows in a batch, drawn with replacement.
         lr : float
@@ -289,10 +292,16 @@ class DDPM:
         return self.net.xp.asarray(self.axes.standardize(x), dtype=self.net.dtype)
 
     def denoiser(self) -> MLP:
-        """A network with the averaged parameters, for x_t in the units of `axes`."""
+        """A network with the averaged parameters, for x_t in the units of `axes`.
+
+        Its E[eps | x_t] is that of `npddpm.spread.corrected_variances`.
+        """
         self._check_trained()
         net = copy.deepcopy(self.net)
         net.parameters[...] = self.average
+        if self._spread is None or self._spread[0] != (self._run, self.step):
+            self._spread = (self._run, self.step), corrected_variances(net, self.axes.sizes)   # once between two steps
+        net.guess[...] = net.xp.asarray(gaussian_answer(self.schedule, self._spread[1])[1], dtype=net.dtype)
         return net
 
     def sample(self, n: int, rng: Any = None, *, comm: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:
@@ -495,17 +504,18 @@ class DDPM:
         check((arrays["losses"].size,), "float64", "losses")
         if "V" in arrays or d <= MOST_TURNED or r != np.count_nonzero(arrays["scale"]):
             check((d, r), "float64", "V")
+        check((r,), "float64", "sizes")
         directions = int(arrays["V"].any(1).sum()) if "V" in arrays else r
         r, hidden, depth, fourier = check_sizes(r, config["hidden"], config["depth"], config["fourier"], model.schedule.T)
         P = sum(m * n for m, n in layer_shapes(r, hidden, depth, fourier, config["gated"], directions))
         check((P,), config["dtype"], "parameters", "average", "m", "v")
-        for name in ("scale", "variances", "v"):
+        for name in ("scale", "variances", "sizes", "v"):
             if (arrays[name] < 0).any():
                 raise ValueError(f"its {name} must not be negative")
         if unknown := arrays.keys() - known:
             raise ValueError(f"it holds {', '.join(unknown):.80}, which no checkpoint has")
         check_count("its optimizer_t", config["optimizer_t"])
-        model.axes = PrincipalAxes(arrays["mean"], arrays["scale"], arrays.get("V"), arrays["variances"])
+        model.axes = PrincipalAxes._make(arrays.get(name) for name in PrincipalAxes._fields)
         model.step = check_count("its step", config["step"])
         model.losses = arrays["losses"].tolist()
         model._loss_sum = check_real("its loss_sum", config["loss_sum"], -math.inf, math.inf)

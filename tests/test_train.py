@@ -206,6 +206,20 @@ def test_images_are_weighted_by_what_the_gaussian_leaves_open():
     assert rules.weighting(a.net.doubt[:, :128]) == "simple"
 
 
+@pytest.mark.parametrize("r, hidden, depth, fourier, gated", [
+    (1, 128, 3, 4, False), (3, 128, 3, 4, False), (4, 128, 3, 0, False), (32, 128, 3, 0, False), (33, 256, 5, 0, False),
+    (128, 256, 5, 0, False), (129, 512, 3, 0, True), (10_000, 512, 3, 0, True)])
+def test_the_rules_for_the_network(r, hidden, depth, fourier, gated):
+    assert (rules.hidden(r), rules.depth(r), rules.fourier(r), rules.gated(r)) == (hidden, depth, fourier, gated)
+
+
+@pytest.mark.parametrize("n, d, steps", [
+    (2, 1, 1000), (250, 128, 1000), (251, 128, 1004), (2500, 2, 10_000), (10**6, 2, 10_000),
+    (2, 129, 250), (250, 129, 250), (4000, 784, 4000), (10_001, 784, 10_000)])
+def test_the_rule_for_the_steps(n, d, steps):
+    assert rules.steps(n, d) == steps
+
+
 def test_gates_are_for_many_axes():
     x = np.random.default_rng(0).standard_normal((300, 129))
     for d, given, gated in ((129, None, True), (128, None, False), (129, False, False), (128, True, True)):
@@ -283,7 +297,7 @@ def test_a_checkpoint_holds_the_settings(tmp_path):
         assert (getattr(again.optimizer, name) == getattr(model.optimizer, name)).all()
     with np.load(tmp_path / "m.npz") as file:
         config = json.loads(str(file["config"]))
-    assert config["loss_sum"] == model._loss_sum and config["format"] == 6      # which later versions must know
+    assert config["loss_sum"] == model._loss_sum and config["format"] == 7      # which later versions must know
 
 
 @pytest.mark.parametrize("note", [float("nan"), (1, 2), {1: 2}])

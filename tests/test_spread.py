@@ -1,0 +1,108 @@
+"""The correction of the start by the model's own samples."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest import approx
+
+from npddpm import DDPM, MLP, Schedule, data, sample, spread
+from npddpm.axes import PrincipalAxes, size
+from npddpm.data import Mapped
+from npddpm.features import gaussian_answer
+from npddpm.spread import corrected_variances
+
+S = Schedule.linear(50)
+X = data.load("moons", 300)
+
+
+@given(st.lists(st.sampled_from([0.0, 1e-9, 1e-3, 0.2, 1.0, 30.0]), min_size=1, max_size=4))
+def test_a_network_with_no_correction_needs_none(variances):
+    """F = 0: the samples are those of the Gaussian."""
+    net = MLP(len(variances), 4, 1, schedule=S, variances=variances, rng=0, dtype="float64")
+    for sizes in np.zeros(net.dim), np.full(net.dim, 1e9), 0.5 * net.variances:
+        assert corrected_variances(net, sizes) == approx(variances, rel=1e-9)
+
+
+def too_far(k, variances=(0.5, 1.0, 2.0)):
+    """F = k m: a network whose constant gates go towards the middle, k > 0, or away from it."""
+    net = MLP(3, 4, 1, schedule=S, variances=variances, gated=True, rng=0, dtype="float64")
+    net.weights[-1][-1, 3:] = k
+    return net
+
+
+def draw(net):
+    return sample(net, S, 4000, 3, rng=1, steps=20)
+
+
+@pytest.mark.parametrize("k", [0.1, 0.4])
+def test_samples_get_the_spread_that_they_lack(k):
+    net, wanted = too_far(k), draw(too_far(0))
+    lacking = draw(net).var(0)
+    assert (lacking < 0.9 * wanted.var(0)).all()
+    net.guess[...] = gaussian_answer(S, corrected_variances(net, size(wanted)))[1]
+    assert (abs(draw(net).var(0) - wanted.var(0)) < 0.4 * (wanted.var(0) - lacking)).all()
+
+
+@pytest.mark.parametrize("k, factor", [(3, 10), (-0.4, 1)])
+def test_the_correction_is_tenfold_at_most_and_never_narrows(k, factor):
+    net = too_far(k)
+    assert corrected_variances(net, 1e9 * np.ones(3)) == approx(factor * net.variances)
+
+
+def test_a_few_extreme_rows_do_not_widen_the_samples():
+    """Their variance falls short, but not their size: the data have the variance from rows that the network does not make."""
+    net = too_far(0.4)
+    sizes = size(draw(net))
+    assert (corrected_variances(net, 1e9 * sizes) > 1.5 * net.variances).all()
+    assert corrected_variances(net, sizes) == approx(net.variances, rel=0.1)
+
+
+def test_size():
+    z = np.random.default_rng(0).standard_normal((1000, 2)) * [1, 100]
+    z[0] = 1e3
+    assert size(z) == approx([0.676, 67.6], rel=0.12) and size(np.zeros((3, 2))) == approx(0)
+    assert size(-3 * z) == approx(3 * size(z))
+
+
+def test_the_axes_know_the_sizes_of_their_rows(tmp_path):
+    x = np.random.default_rng(0).standard_t(3, (20_000, 3)) * [1, 10, 0.1] @ np.linalg.qr(np.arange(9.0).reshape(3, 3) ** 2)[0]
+    axes = PrincipalAxes.of(x)
+    assert axes.sizes == approx(size(axes.standardize(x)), rel=0.05)
+    few = PrincipalAxes.of(x[:500])
+    assert (few.sizes == size(few.standardize(x[:500]))).all()
+    np.save(tmp_path / "x.npy", x)
+    assert PrincipalAxes.of(Mapped(np.load(tmp_path / "x.npy", mmap_mode="r"))).sizes == approx(axes.sizes, rel=1e-9)
+
+
+def test_many_columns_are_looked_at_in_fewer_rows(monkeypatch):
+    rows = []
+
+    def watched(net, s, n, *rest, **options):
+        rows.append(n)
+        return sample(net, s, n, *rest, **options)
+
+    monkeypatch.setattr(spread, "sample", watched)
+    for d in (3, 20_000):
+        net = MLP(d, 2, 1, schedule=Schedule.linear(2), rng=0)
+        corrected_variances(net, np.ones(d))
+    assert rows == [1, 2000, 1, 2**23 // 20_000]
+
+
+def test_the_model_samples_with_the_corrected_start(monkeypatch):
+    """Found once between two steps, and in a copy as in the original."""
+    model = DDPM(S, hidden=8, depth=1).fit(X, steps=60, rng=0)
+    calls = []
+    monkeypatch.setattr("npddpm.train.corrected_variances", lambda net, sizes: calls.append(sizes) or 2 * model.axes.variances)
+    net = model.denoiser()
+    assert (net.guess == gaussian_answer(S, 2 * model.axes.variances)[1].astype("float32")).all()
+    assert (net.doubt == model.net.doubt).all() and (net.guess != model.net.guess).any()
+    for twin in copy.deepcopy(net), pickle.loads(pickle.dumps(net)), model.denoiser(), copy.deepcopy(model).denoiser():
+        assert (twin.guess == net.guess).all()
+    assert len(calls) == 1 and calls[0] is model.axes.sizes
+    model.fit(X, steps=61, rng=0, resume=True).denoiser()
+    model.fit(X, steps=61, rng=1).denoiser()
+    assert len(calls) == 3
