@@ -132,13 +132,13 @@ def main() -> None:
             (report.RESULTS / name).write_text(page, encoding="utf-8")
         print(json.dumps(result, indent=1) if args.json else "\n".join(text.values()))
         return
-    results = {device: run(device, args.peers, args.quick) for device in devices}
+    results = [run(device, args.peers, args.quick) for device in devices]
     if not args.quick:
-        for result in results.values():
+        for result in results:
             print(f"wrote {report.save(result)}", file=sys.stderr)
         results = report.load()
         (report.RESULTS / "tables.md").write_text(report.tables(results), encoding="utf-8")
-        report.plot(results, report.RESULTS / "steps.png")
+        report.plot(report.cpu_and_gpu(results), report.RESULTS / "steps.png")
     print(json.dumps(results, indent=1) if args.json else report.tables(results))
 
 

@@ -21,10 +21,20 @@ def save(result: dict[str, Any]) -> Path:
     return path
 
 
-def load() -> dict[str, dict[str, Any]]:
-    """The newest result of each kind of device, "cpu" and "gpu"."""
-    found = sorted((json.loads(path.read_text()) for path in RESULTS.glob("*.json")), key=lambda r: r["date"])
-    return {result["kind"]: result for result in found if "kind" in result}
+def load() -> list[dict[str, Any]]:
+    """The results of all devices, in the order of their dates."""
+    found = (json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json")))
+    return sorted((result for result in found if "kind" in result), key=lambda r: r["date"])
+
+
+def cpu_and_gpu(results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The newest GPU, and the CPU to compare it with: that of the same machine, by its versions, or else the newest."""
+    newest = {result["kind"]: result for result in results}
+    if "gpu" in newest:
+        for result in results:
+            if result["kind"] == "cpu" and result["versions"] == newest["gpu"]["versions"]:
+                newest["cpu"] = result
+    return newest
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -39,22 +49,26 @@ def milliseconds(timing: dict[str, float] | None) -> str:
     return f"{1e3 * timing['median']:.3g} ± {500 * (timing['high'] - timing['low']):.1g}"
 
 
-def tables(results: dict[str, dict[str, Any]]) -> str:
-    """Markdown: the machines, CPU against GPU and the floor, and the peers."""
+def by_size(result: dict[str, Any]) -> dict[tuple[str, tuple[int, ...]], dict[str, Any]]:
+    return {(row["what"], tuple(row["shape"])): row for row in result["rows"]}
+
+
+def tables(found: list[dict[str, Any]]) -> str:
+    """Markdown: the machines, CPU against GPU and the floor, and on each machine the peers."""
     parts = []
-    for kind in ("cpu", "gpu"):
-        if kind in results:
-            r = results[kind]
-            versions = ", ".join(f"{name} {version}" for name, version in r["versions"].items())
-            parts.append(f"{kind.upper()}: {r['device']}, {r['cores']} cores, {versions}; {r['date']}. Best matrix product "
-                         f"{r['rates']['sgemm'] / 1e9:.0f} GFLOP/s, copy {r['rates']['copy'] / 1e9:.1f} GB/s.")
-        else:
-            parts.append(f"{kind.upper()}: none was measured.")
+    for r in found:
+        versions = ", ".join(f"{name} {version}" for name, version in r["versions"].items())
+        parts.append(f"{r['kind'].upper()}: {r['device']}, {r['cores']} cores, {versions}; {r['date']}. Best matrix product "
+                     f"{r['rates']['sgemm'] / 1e9:.0f} GFLOP/s, copy {r['rates']['copy'] / 1e9:.1f} GB/s.")
+    results = cpu_and_gpu(found)
+    if "gpu" not in results:
+        parts.append("GPU: none was measured.")
     if "launches" in results.get("cpu", {}):
         parts.append(f"A training step of depth 3 starts {results['cpu']['launches']} kernels, "
                      "counted on the tests' stand-in for CuPy.")
+    parts.append("npddpm on " + " and ".join(r["device"] for r in results.values()))
 
-    both = {kind: {(row["what"], tuple(row["shape"])): row for row in r["rows"]} for kind, r in results.items()}
+    both = {kind: by_size(r) for kind, r in results.items()}
     keys = list(dict.fromkeys(key for rows in both.values() for key in rows))
     lines: list[list[str]] = []
     for what, shape in keys:
@@ -71,19 +85,20 @@ def tables(results: dict[str, dict[str, Any]]) -> str:
         lines.append([f"{what} {shape}", *map(milliseconds, times), speedup, " / ".join(rate), " / ".join(share)])
     parts.append(table(["(d, hidden, depth, batch)", "CPU, ms", "GPU, ms", "speed-up", "GFLOP/s", "share of the floor"], lines))
 
-    for kind, rows in both.items():
+    for r in found:
+        rows = by_size(r)
         rivals = list(dict.fromkeys(name for row in rows.values() for name in row["times"] if name != "npddpm"))
         if rivals:
             lines = [[f"{what} {shape}", milliseconds(row["times"]["npddpm"]),
                       *(f"{row['times'][name]['ratio']:.2f}" if name in row["times"] else "-" for name in rivals)]
                      for (what, shape), row in rows.items() if len(row["times"]) > 1]
-            parts.append(f"Time of the others over npddpm's, {kind.upper()} (above 1: npddpm is faster)\n\n"
+            parts.append(f"Time of the others over npddpm's, {r['device']}, {r['cores']} cores (above 1: npddpm is faster)\n\n"
                          + table(["(d, hidden, depth, batch)", "npddpm, ms", *rivals], lines))
     return "\n\n".join(parts) + "\n"
 
 
 def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
-    """Time of a training step against its size on each device, with the size where they cross."""
+    """Time of a training step against its size on a CPU and a GPU, with the size where they cross."""
     import numpy as np
     from matplotlib.figure import Figure
     figure = Figure(figsize=(7, 4.5), layout="constrained")

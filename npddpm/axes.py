@@ -19,7 +19,6 @@ from .backend import to_host
 from .checks import Array
 from .data import blocks, image_side, moments
 
-SIZED = 2000            # rows, at most, that `sizes` are taken from
 MOST_TURNED = 3072      # columns, 32 x 32 pixels of three colours: their decomposition takes half a minute and 0.3 GB
 
 
@@ -38,7 +37,7 @@ class PrincipalAxes(NamedTuple):
     variances : (r,) float64
         lambda, of z.
     sizes : (r,) float64
-        The `size` of z, from 2000 rows or fewer, evenly spread.
+        The `typical_size` of z, from 2000 rows or fewer, evenly spaced in the table.
     """
 
     mean: Array
@@ -59,8 +58,9 @@ class PrincipalAxes(NamedTuple):
         ValueError
             If all rows are equal, or too large to be scaled.
         """
-        axes, few = cls(*turned(x), sizes=np.empty(0)), min(SIZED, max(100, 2**23 // x.shape[1]))
-        return axes._replace(sizes=size(axes.standardize(x[::math.ceil(len(x) / few)])))
+        axes = cls(*principal_axes(x), sizes=np.empty(0))
+        few = x[::math.ceil(len(x) / rows_looked_at(x.shape[1]))]
+        return axes._replace(sizes=typical_size(axes.standardize(few)))
 
     def standardize(self, x: Any) -> Any:
         """z of x, (n, d) to (n, r)."""
@@ -91,7 +91,7 @@ class PrincipalAxes(NamedTuple):
         return (np.abs(self.restore(self.standardize(x)) - x) <= tolerance).all(1)
 
 
-def turned(x: Any) -> tuple[Array, Array, Array | None, Array]:
+def principal_axes(x: Any) -> tuple[Array, Array, Array | None, Array]:
     """Mean, scale, V and variances of `PrincipalAxes`."""
     mean, variance, scale = standardization(x)
     n, d = x.shape
@@ -125,9 +125,17 @@ def turned(x: Any) -> tuple[Array, Array, Array | None, Array]:
     return mean, scale, whole, variances
 
 
-def size(z: Any) -> Any:
-    """How large the numbers of a column are, (n, d) to (d,): (E sqrt|z|)^2, to which a few extreme rows add little."""
+def typical_size(z: Any) -> Any:
+    """The power mean of |z| with exponent 1/2, (E sqrt|z|)^2, of each column, (n, d) to (d,).
+
+    Outliers count less in it than in a deviation: of N(0, sigma^2) it is 0.676 sigma.
+    """
     return np.sqrt(np.abs(z)).mean(0) ** 2
+
+
+def rows_looked_at(d: int) -> int:
+    """Rows of d columns from which a spread is found: 2000, or as many as 64 MiB hold, but at least 100."""
+    return min(2000, max(100, 2**23 // d))
 
 
 def spectrum(S: Array) -> tuple[Array, Array]:

@@ -115,7 +115,7 @@ class MLP:
     dtype : numpy.dtype
     features : Features
     guess, doubt : (T+1, d) arrays
-        E[eps | x_t] is guess[t] * x_t, and sd[eps | x_t] is doubt[t].
+        The first term of eps_hat is guess[t] * x_t, and sd[eps | x_t] is doubt[t].
     xp : module
         The array module of the device.
 

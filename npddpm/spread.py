@@ -1,54 +1,67 @@
-"""The spread of the samples: the variances with which E[eps | x_t] gives samples that vary as the data do."""
+"""Samples that vary as much as the data: the variances that the first term of eps_hat needs for it."""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 
-from .axes import size
+from .axes import rows_looked_at, typical_size
 from .backend import to_host
 from .checks import Array
+from .features import gaussian_answer
 from .mlp import MLP
 from .samplers import sample
 
-ROWS, STEPS, MOST = 2000, 20, 10        # samples that are looked at; by so many steps; the largest factor
+ROUNDS = 2
+STEPS = 20          # in which samples are drawn
+WIDEST = 10         # the largest lambda' / lambda
 
 
-def corrected_variances(net: MLP, sizes: Array) -> Array:
-    """The lambda for E[eps | x_t] with which samples of a trained network vary as the data do, (d,).
+def widened_variances(net: MLP, sizes: Array) -> Array:
+    """Variances lambda' for E[eps | x_t], with which samples of a trained network vary as much as the data, (d,).
 
-    The exact denoiser gives the spread of the data. A trained one meets other x_t on its own way down than in training,
-    removes a little too much of them each time, and its samples vary less: of images by half along most axes. Ning et al.
-    (2024, arXiv:2308.15321) call it exposure bias, and multiply eps_hat by a number below 1. Here each axis has a
-    correction of its own. From the same x_T samples are drawn without the network's F and with it. If u and v are their
-    variances, F has changed them by v / u, and
+    In training x_t is made from data, in sampling it is the network's own result. Errors add up over the steps, and samples
+    vary too little: this is called exposure bias. Ning et al. (2024, arXiv:2308.15321) multiply eps_hat by a number
+    below 1 for it. Here the first term of eps_hat alone is changed, in each axis by itself. Samples are drawn from the same
+    x_T with F = 0 and with the network's F. If s_0^2 and s_F^2 are their variances, F multiplies the variance by s_F^2 / s_0^2,
+    and
 
-        lambda' = lambda u / v
+        lambda' = lambda s_0^2 / s_F^2
 
-    makes up for it. F depends on x_t, so that one such step goes most of the way, not all of it. How much the draw of x_T
-    and the few steps change is in u and in v, and cancels. A variance can be that of a few extreme rows, which a network
-    does not learn. So lambda' is not so large that the `npddpm.axes.size` of the samples would exceed that of the
-    data; and not less than lambda, nor more than ten times as much.
+    makes up for that. F then acts on other x_t, so that this closes most of the gap, and is done once more from there. What
+    20 steps do to a variance, and the chance in x_T, are in both variances and cancel.
+
+    A few outliers can make up most of the data's variance, and a network does not learn them. So lambda' is not so large that
+    the `typical_size` of the samples would exceed that of the data. And where samples vary too much nothing is changed:
+    lambda' is at least lambda, and at most ten times that, beyond which a network is broken.
 
     Parameters
     ----------
     net : MLP
-        Whose `variances` are lambda.
+        The trained network; its `variances` are lambda.
     sizes : (d,) array
-        Of the data, see `npddpm.axes.PrincipalAxes`.
-
-    Raises
-    ------
-    FloatingPointError
-        If the network makes NaN or infinity of x_T.
+        The `typical_size` of the data along each axis, see `npddpm.axes.PrincipalAxes`.
     """
-    d, steps = net.dim, min(STEPS, net.schedule.T)
-    x_T = np.random.default_rng(0).standard_normal((min(ROWS, max(100, 2**23 // d)), d))
-    start = copy.deepcopy(net)
-    start.parameters[...] = 0                       # F = 0: a sample is x_T times a factor for each axis
-    factor = to_host(sample(start, net.schedule, 1, d, x_T=np.ones((1, d)), steps=steps)).astype(float)[0]
-    samples = to_host(sample(net, net.schedule, len(x_T), d, x_T=x_T, steps=steps)).astype(float)
-    by_variance = net.variances * (factor * x_T).var(0) / np.maximum(samples.var(0), 1e-100)
-    by_size = (factor * sizes / np.maximum(size(samples), 1e-100)) ** 2
-    return np.asarray(np.minimum(by_variance, by_size).clip(net.variances, MOST * net.variances))
+    net, s, lam = copy.deepcopy(net), net.schedule, net.variances
+
+    def draw(denoiser: Any, x_T: Array) -> Any:
+        return to_host(sample(denoiser, s, *x_T.shape, x_T=x_T, steps=min(STEPS, s.T))).astype(float)
+
+    x_T = np.random.default_rng(0).standard_normal((rows_looked_at(net.dim), net.dim))
+    x_T = (x_T - x_T.mean(0)) / x_T.std(0)
+    guess = to_host(net.guess).astype(float)
+    factor = draw(lambda x, t: guess[t] * x, np.ones((1, net.dim)))[0]      # F = 0: each axis of x_T is multiplied by it
+    # What the steps make of the variance lambda is factor^2, so data have, seen through them,
+    variances, squares = factor**2, (factor * sizes) ** 2 / np.maximum(lam, 1e-100)     # this variance and size^2
+    widened = lam
+    for _ in range(ROUNDS):
+        try:
+            samples = draw(net, x_T)
+        except FloatingPointError:
+            return lam          # NaN or infinity, of which the user's own samples will tell
+        lack = np.minimum(variances / np.maximum(samples.var(0), 1e-100), squares / np.maximum(typical_size(samples) ** 2, 1e-100))
+        widened = (widened * lack).clip(lam, WIDEST * lam)
+        net.guess[...] = net.xp.asarray(gaussian_answer(s, widened)[1], dtype=net.dtype)
+    return widened

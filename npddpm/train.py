@@ -41,7 +41,7 @@ from .optim import Adam, clip_norm, learning_rate, update_average
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
 from .samplers import SamplerOptions
 from .schedule import Schedule
-from .spread import corrected_variances
+from .spread import widened_variances
 
 FORMAT = 7         # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
@@ -116,7 +116,7 @@ class DDPM:
         self.outputs = Outputs()
         self._loss_sum: Any = 0.0
         self._run = 0   # which of the calls of `training` the model belongs to
-        self._spread: tuple[tuple[int, int], np.ndarray] | None = None      # at which run and step, what `denoiser` found
+        self._widened: tuple[tuple[int, int], np.ndarray] | None = None     # (run, step), and the `widened_variances` then
 
     @property
     def about(self) -> dict[str, Any]:
@@ -292,16 +292,22 @@ class DDPM:
         return self.net.xp.asarray(self.axes.standardize(x), dtype=self.net.dtype)
 
     def denoiser(self) -> MLP:
-        """A network with the averaged parameters, for x_t in the units of `axes`.
+        """A network with the averaged parameters, for x_t in the units of `axes`, whose samples vary as much as the data.
 
-        Its E[eps | x_t] is that of `npddpm.spread.corrected_variances`.
+        The first call after a training step, or after `load`, draws 2000 samples in 20 steps, and widens E[eps | x_t] where
+        they vary too little, see `npddpm.spread`. Later calls use the same. Neither the training nor its draws are changed.
+
+        Raises
+        ------
+        ValueError
+            If the model is not trained.
         """
         self._check_trained()
         net = copy.deepcopy(self.net)
         net.parameters[...] = self.average
-        if self._spread is None or self._spread[0] != (self._run, self.step):
-            self._spread = (self._run, self.step), corrected_variances(net, self.axes.sizes)   # once between two steps
-        net.guess[...] = net.xp.asarray(gaussian_answer(self.schedule, self._spread[1])[1], dtype=net.dtype)
+        if self._widened is None or self._widened[0] != (self._run, self.step):
+            self._widened = (self._run, self.step), widened_variances(net, self.axes.sizes)
+        net.guess[...] = net.xp.asarray(gaussian_answer(self.schedule, self._widened[1])[1], dtype=net.dtype)
         return net
 
     def sample(self, n: int, rng: Any = None, *, comm: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:

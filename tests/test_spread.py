@@ -5,26 +5,27 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
 
 from npddpm import DDPM, MLP, Schedule, data, sample, spread
-from npddpm.axes import PrincipalAxes, size
+from npddpm.axes import PrincipalAxes, typical_size
 from npddpm.data import Mapped
 from npddpm.features import gaussian_answer
-from npddpm.spread import corrected_variances
+from npddpm.spread import widened_variances
 
 S = Schedule.linear(50)
 X = data.load("moons", 300)
 
 
+@settings(max_examples=15)
 @given(st.lists(st.sampled_from([0.0, 1e-9, 1e-3, 0.2, 1.0, 30.0]), min_size=1, max_size=4))
 def test_a_network_with_no_correction_needs_none(variances):
     """F = 0: the samples are those of the Gaussian."""
     net = MLP(len(variances), 4, 1, schedule=S, variances=variances, rng=0, dtype="float64")
     for sizes in np.zeros(net.dim), np.full(net.dim, 1e9), 0.5 * net.variances:
-        assert corrected_variances(net, sizes) == approx(variances, rel=1e-9)
+        assert widened_variances(net, sizes) == approx(variances, rel=1e-9)
 
 
 def too_far(k, variances=(0.5, 1.0, 2.0)):
@@ -43,37 +44,37 @@ def test_samples_get_the_spread_that_they_lack(k):
     net, wanted = too_far(k), draw(too_far(0))
     lacking = draw(net).var(0)
     assert (lacking < 0.9 * wanted.var(0)).all()
-    net.guess[...] = gaussian_answer(S, corrected_variances(net, size(wanted)))[1]
-    assert (abs(draw(net).var(0) - wanted.var(0)) < 0.4 * (wanted.var(0) - lacking)).all()
+    net.guess[...] = gaussian_answer(S, widened_variances(net, 1e9 * np.ones(3)))[1]
+    assert (abs(draw(net).var(0) - wanted.var(0)) < 0.2 * (wanted.var(0) - lacking)).all()      # 80% of the gap
 
 
 @pytest.mark.parametrize("k, factor", [(3, 10), (-0.4, 1)])
 def test_the_correction_is_tenfold_at_most_and_never_narrows(k, factor):
     net = too_far(k)
-    assert corrected_variances(net, 1e9 * np.ones(3)) == approx(factor * net.variances)
+    assert widened_variances(net, 1e9 * np.ones(3)) == approx(factor * net.variances)
 
 
 def test_a_few_extreme_rows_do_not_widen_the_samples():
     """Their variance falls short, but not their size: the data have the variance from rows that the network does not make."""
     net = too_far(0.4)
-    sizes = size(draw(net))
-    assert (corrected_variances(net, 1e9 * sizes) > 1.5 * net.variances).all()
-    assert corrected_variances(net, sizes) == approx(net.variances, rel=0.1)
+    sizes = typical_size(draw(net))
+    assert (widened_variances(net, 1e9 * sizes) > 1.5 * net.variances).all()
+    assert widened_variances(net, sizes) == approx(net.variances, rel=0.1)
 
 
 def test_size():
     z = np.random.default_rng(0).standard_normal((1000, 2)) * [1, 100]
     z[0] = 1e3
-    assert size(z) == approx([0.676, 67.6], rel=0.12) and size(np.zeros((3, 2))) == approx(0)
-    assert size(-3 * z) == approx(3 * size(z))
+    assert typical_size(z) == approx([0.676, 67.6], rel=0.12) and typical_size(np.zeros((3, 2))) == approx(0)
+    assert typical_size(-3 * z) == approx(3 * typical_size(z))
 
 
 def test_the_axes_know_the_sizes_of_their_rows(tmp_path):
     x = np.random.default_rng(0).standard_t(3, (20_000, 3)) * [1, 10, 0.1] @ np.linalg.qr(np.arange(9.0).reshape(3, 3) ** 2)[0]
     axes = PrincipalAxes.of(x)
-    assert axes.sizes == approx(size(axes.standardize(x)), rel=0.05)
+    assert axes.sizes == approx(typical_size(axes.standardize(x)), rel=0.05)
     few = PrincipalAxes.of(x[:500])
-    assert (few.sizes == size(few.standardize(x[:500]))).all()
+    assert (few.sizes == typical_size(few.standardize(x[:500]))).all()
     np.save(tmp_path / "x.npy", x)
     assert PrincipalAxes.of(Mapped(np.load(tmp_path / "x.npy", mmap_mode="r"))).sizes == approx(axes.sizes, rel=1e-9)
 
@@ -88,15 +89,15 @@ def test_many_columns_are_looked_at_in_fewer_rows(monkeypatch):
     monkeypatch.setattr(spread, "sample", watched)
     for d in (3, 20_000):
         net = MLP(d, 2, 1, schedule=Schedule.linear(2), rng=0)
-        corrected_variances(net, np.ones(d))
-    assert rows == [1, 2000, 1, 2**23 // 20_000]
+        widened_variances(net, np.ones(d))
+    assert rows == [1, 2000, 2000, 1, 2**23 // 20_000, 2**23 // 20_000]
 
 
 def test_the_model_samples_with_the_corrected_start(monkeypatch):
     """Found once between two steps, and in a copy as in the original."""
     model = DDPM(S, hidden=8, depth=1).fit(X, steps=60, rng=0)
     calls = []
-    monkeypatch.setattr("npddpm.train.corrected_variances", lambda net, sizes: calls.append(sizes) or 2 * model.axes.variances)
+    monkeypatch.setattr("npddpm.train.widened_variances", lambda net, sizes: calls.append(sizes) or 2 * model.axes.variances)
     net = model.denoiser()
     assert (net.guess == gaussian_answer(S, 2 * model.axes.variances)[1].astype("float32")).all()
     assert (net.doubt == model.net.doubt).all() and (net.guess != model.net.guess).any()
