@@ -62,7 +62,7 @@ def torch_learner(x: np.ndarray, device: str, seed: int) -> Iterator[Sampler]:
 
     for step in range(STEPS):
         for group in adam.param_groups:
-            group["lr"] = learning_rate(step, STEPS, 2e-3)     # npddpm's 1e-3: with silu(2z) its W are half as large
+            group["lr"] = learning_rate(step, STEPS, 2 * rules.lr(2))   # twice npddpm's: with silu(2z) its W are half as large
         adam.zero_grad(set_to_none=True)
         net.loss(rows[torch.randint(0, len(rows), (SHAPE.batch,), device=net.device)]).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters, 1.0)

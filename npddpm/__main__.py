@@ -36,7 +36,7 @@ from .train import DDPM
 
 SAVE_EVERY = 1000     # steps between checkpoints
 MOST_COMPARED = 2000  # rows in an energy distance
-DEFAULTS: dict[str, Any] = {"batch_size": 256, "T": 1000, "schedule": "linear", "lr": 1e-3, "seed": 0, "holdout": 0.2}
+DEFAULTS: dict[str, Any] = {"batch_size": 256, "T": 1000, "schedule": "linear", "seed": 0, "holdout": 0.2}
 LOST: dict[str, Exception] = {}     # standard streams that took no more, and why
 PICTURES = (".png", ".svg", ".pdf")
 NO_DATE: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
@@ -62,7 +62,7 @@ def parser() -> Parser:
     train.add_argument("--depth", type=int, help="number of hidden layers (3; 5 for 33 to 128 columns)")
     train.add_argument("--T", type=int, help="diffusion steps (1000)")
     train.add_argument("--schedule", choices=["linear", "cosine"])
-    train.add_argument("--lr", type=float, help="peak learning rate (0.001)")
+    train.add_argument("--lr", type=float, help="peak learning rate (0.001, for up to three columns 0.002)")
     train.add_argument("--seed", type=int)
     train.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     train.add_argument("--holdout", type=float, help="share of the rows kept for evaluate (0.2)")
@@ -100,7 +100,7 @@ def train(args: argparse.Namespace) -> int:
     x = data.load(args.data, tell=say)
     comm, ranks = args.comm, 1 if args.comm is None else args.comm.size
     by_first(comm, lambda: check_output(out, data=args.data))
-    given = {name: value for name in ("hidden", "depth", "steps", *DEFAULTS) if (value := getattr(args, name)) is not None}
+    given = {name: value for name in ("hidden", "depth", "steps", "lr", *DEFAULTS) if (value := getattr(args, name)) is not None}
     if args.resume:
         model = DDPM.load(out, args.device)
         noted = Notes.of(model, out)
@@ -131,7 +131,7 @@ def train(args: argparse.Namespace) -> int:
     if len(rows) < 2:
         raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, "
                          "and 2 are needed")
-    settings.setdefault("steps", rules.steps(*rows.shape))
+    settings = {"steps": rules.steps(*rows.shape), "lr": rules.lr(rows.shape[1])} | settings
     run = model.training(rows, settings["steps"], settings["batch_size"], settings["lr"], rng=settings.get("seed"),
                          device=args.device, resume=args.resume, comm=comm)
     if ranks > 1 or "ranks" in settings:

@@ -45,3 +45,8 @@ def steps(n: int, d: int) -> int:
     At most 10,000. With more the network would memorise a small table; many columns are memorised sooner.
     """
     return min(10_000, max(250, n) if d > MANY else max(1000, 4 * n))
+
+
+def lr(d: int) -> float:
+    """Learning rate for d columns: 2e-3 for up to three, whose fine shapes take large weights, else 1e-3."""
+    return 2e-3 if d <= 3 else 1e-3

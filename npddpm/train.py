@@ -134,7 +134,7 @@ class DDPM:
 
     # ---- training
 
-    def fit(self, x: Any, steps: int | None = None, batch_size: int = 256, lr: float = 1e-3, *, rng: Any = None,
+    def fit(self, x: Any, steps: int | None = None, batch_size: int = 256, lr: float | None = None, *, rng: Any = None,
             device: str = "cpu", weighting: str | None = None, resume: bool = False,
             comm: Any = None) -> DDPM:
         """Train on the rows of x, and return the model.
@@ -155,8 +155,8 @@ class DDPM:
             Training steps, from the first one on, also with `resume`; by default `npddpm.rules.steps`, at most 10,000.
         batch_size : int
             Rows in a batch, drawn with replacement.
-        lr : float
-            The learning rate, before warm-up and decay.
+        lr : float, optional
+            The learning rate, before warm-up and decay; by default `npddpm.rules.lr`.
         rng : None, int or Generator
             For the initial weights, the batches, the times and the noise. With `comm` that of rank 0 counts.
         device : {"cpu", "gpu"}
@@ -193,7 +193,7 @@ class DDPM:
             pass
         return self
 
-    def training(self, x: Any, steps: int | None = None, batch_size: int = 256, lr: float = 1e-3, *,
+    def training(self, x: Any, steps: int | None = None, batch_size: int = 256, lr: float | None = None, *,
                  rng: Any = None, device: str = "cpu", weighting: str | None = None,
                  resume: bool = False, comm: Any = None) -> Iterator[int]:
         """`fit` as a generator that yields the number of steps taken, after each step; parameters and errors are those of `fit`.
@@ -206,7 +206,7 @@ class DDPM:
         batch_size = check_count("batch_size", batch_size)
         if weighting is not None:
             check_choice("weighting", weighting, "simple", "elbo")
-        check_real("lr", lr, 0, math.inf)
+        lr = rules.lr(x.shape[1]) if lr is None else check_real("lr", lr, 0, math.inf)
         check_json("about", self.about)
         check_comm(comm, x=x.shape, steps=steps, batch_size=batch_size, lr=lr, weighting=weighting, resume=resume,
                    schedule=self.schedule, step=self.step if resume else 0, **self.shape)

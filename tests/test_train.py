@@ -167,7 +167,7 @@ def test_the_average_forgets_a_thousandth_in_a_late_step():
 
 
 def test_fit_and_training_have_the_same_defaults():
-    wanted = {"steps": None, "batch_size": 256, "lr": 1e-3, "rng": None, "device": "cpu", "weighting": None,
+    wanted = {"steps": None, "batch_size": 256, "lr": None, "rng": None, "device": "cpu", "weighting": None,
               "resume": False, "comm": None}
     for method in (DDPM.fit, DDPM.training):
         found = inspect.signature(method).parameters
@@ -218,6 +218,13 @@ def test_the_rules_for_the_network(r, hidden, depth, fourier, gated):
     (2, 129, 250), (250, 129, 250), (4000, 784, 4000), (10_001, 784, 10_000)])
 def test_the_rule_for_the_steps(n, d, steps):
     assert rules.steps(n, d) == steps
+
+
+@pytest.mark.parametrize("d, lr", [(1, 2e-3), (3, 2e-3), (4, 1e-3)])
+def test_the_rule_for_the_learning_rate(d, lr):
+    x = np.random.default_rng(0).standard_normal((20, d))
+    by_rule, given = (DDPM(S, 8, 1).fit(x, 3, 8, rng=0, **kw) for kw in ({}, {"lr": lr}))
+    assert rules.lr(d) == lr and (by_rule.net.parameters == given.net.parameters).all()
 
 
 def test_gates_are_for_many_axes():
