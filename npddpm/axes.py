@@ -37,7 +37,7 @@ class PrincipalAxes(NamedTuple):
     variances : (r,) float64
         lambda, of z.
     sizes : (r,) float64
-        The `typical_size` of z, from 2000 rows or fewer, evenly spaced in the table.
+        The `typical_size` of z, from 2000 rows or fewer, drawn with a fixed seed.
     """
 
     mean: Array
@@ -59,8 +59,8 @@ class PrincipalAxes(NamedTuple):
             If all rows are equal, or too large to be scaled.
         """
         axes = cls(*principal_axes(x), sizes=np.empty(0))
-        few = x[::math.ceil(len(x) / rows_looked_at(x.shape[1]))]
-        return axes._replace(sizes=typical_size(axes.standardize(few)))
+        chosen = np.random.default_rng(0).permutation(len(x))[:rows_looked_at(x.shape[1])]      # tables can have a period
+        return axes._replace(sizes=typical_size(axes.standardize(x[np.sort(chosen)])))
 
     def standardize(self, x: Any) -> Any:
         """z of x, (n, d) to (n, r)."""
@@ -134,8 +134,8 @@ def typical_size(z: Any) -> Any:
 
 
 def rows_looked_at(d: int) -> int:
-    """Rows of d columns from which a spread is found: 2000, or as many as 64 MiB hold, but at least 100."""
-    return min(2000, max(100, 2**23 // d))
+    """Rows of d columns from which a spread is found: 2000, or as many as 16 MiB hold, but at least 100."""
+    return min(2000, max(100, 2**21 // d))
 
 
 def spectrum(S: Array) -> tuple[Array, Array]:

@@ -40,11 +40,11 @@ def weighting(doubt: Any) -> Any:
 
 
 def steps(n: int, d: int) -> int:
-    """Training steps for n rows of d columns: four a row, at least 1,000; beyond 128 columns one a row, at least 250.
+    """Training steps for n rows of d columns: four a row, at least 1,000; beyond 128 columns one a row, at least 500.
 
     At most 10,000. With more the network would memorise a small table; many columns are memorised sooner.
     """
-    return min(10_000, max(250, n) if d > MANY else max(1000, 4 * n))
+    return min(10_000, max(500, n) if d > MANY else max(1000, 4 * n))
 
 
 def lr(d: int) -> float:

@@ -49,7 +49,7 @@ def widened_variances(net: MLP, sizes: Array) -> Array:
     def draw(denoiser: Any, x_T: Array) -> Any:
         return to_host(sample(denoiser, s, *x_T.shape, x_T=x_T, steps=min(STEPS, s.T))).astype(float)
 
-    x_T = np.random.default_rng(0).standard_normal((rows_looked_at(net.dim), net.dim))
+    x_T = np.random.default_rng(0).standard_normal((rows_looked_at(net.shapes[0][0]), net.dim))
     x_T = (x_T - x_T.mean(0)) / x_T.std(0)
     guess = to_host(net.guess).astype(float)
     factor = draw(lambda x, t: guess[t] * x, np.ones((1, net.dim)))[0]      # F = 0: each axis of x_T is multiplied by it

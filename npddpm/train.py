@@ -116,7 +116,7 @@ class DDPM:
         self.outputs = Outputs()
         self._loss_sum: Any = 0.0
         self._run = 0   # which of the calls of `training` the model belongs to
-        self._widened: tuple[tuple[int, int], np.ndarray] | None = None     # (run, step), and the `widened_variances` then
+        self._widened: tuple[int | None, Any] = None, None      # a hash of parameters, and their `widened_variances`
 
     @property
     def about(self) -> dict[str, Any]:
@@ -294,8 +294,9 @@ class DDPM:
     def denoiser(self) -> MLP:
         """A network with the averaged parameters, for x_t in the units of `axes`, whose samples vary as much as the data.
 
-        The first call after a training step, or after `load`, draws 2000 samples in 20 steps, and widens E[eps | x_t] where
-        they vary too little, see `npddpm.spread`. Later calls use the same. Neither the training nor its draws are changed.
+        The first call with new parameters, after a training step or `load`, draws up to 2000 samples in 20 steps, twice, and
+        widens E[eps | x_t] where they vary too little, see `npddpm.spread`. Later calls use what it found. Neither the training
+        nor its draws are changed.
 
         Raises
         ------
@@ -305,9 +306,10 @@ class DDPM:
         self._check_trained()
         net = copy.deepcopy(self.net)
         net.parameters[...] = self.average
-        if self._widened is None or self._widened[0] != (self._run, self.step):
-            self._widened = (self._run, self.step), widened_variances(net, self.axes.sizes)
-        net.guess[...] = net.xp.asarray(gaussian_answer(self.schedule, self._widened[1])[1], dtype=net.dtype)
+        key, (known, variances) = hash(to_host(net.parameters).tobytes()), self._widened
+        if known != key:
+            self._widened = key, variances = key, widened_variances(net, self.axes.sizes)
+        net.guess[...] = net.xp.asarray(gaussian_answer(self.schedule, variances)[1], dtype=net.dtype)
         return net
 
     def sample(self, n: int, rng: Any = None, *, comm: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:
@@ -342,7 +344,7 @@ class DDPM:
     def sample_chunks(self, n: int, rng: Any = None, *, comm: Any = None,
                       **options: Unpack[SamplerOptions]) -> Iterator[np.ndarray]:
         """`sample` as a generator of chunks of at most 2500 rows, for any n in bounded memory."""
-        net, n = self.denoiser(), check_count("n", n)
+        n, net = check_count("n", n), self.denoiser()
         stream = streams(generator(rng), math.ceil(n / CHUNK))
         steps, clip, x_T, noise = (options.get(name) for name in ("steps", "clip", "x_T", "noise"))
         if isinstance(steps, Iterable) and not isinstance(steps, (str, bytes)):
@@ -383,7 +385,8 @@ class DDPM:
         ValueError
             If the model is not trained, x is not (B, d) finite numbers, or `steps` is out of range.
         """
-        net, x = self.denoiser(), self._check_width(check_data(x, least=1))
+        self._check_trained()
+        x, net = self._check_width(check_data(x, least=1)), self.denoiser()
         x_T: np.ndarray = to_host(samplers.encode(net, self.schedule, self.to_network(x), steps))
         return x_T
 
@@ -406,7 +409,8 @@ class DDPM:
         TypeError
             If `rng` is nothing that a generator is made from.
         """
-        net, x = self.denoiser(), self._check_width(check_data(x, least=1))
+        self._check_trained()
+        x, net = self._check_width(check_data(x, least=1)), self.denoiser()
         of_z = diffusion.variational_bound(net, self.schedule, self.to_network(x), rng, variance, n)
         nats: np.ndarray = to_host(of_z.nats) - self.axes.log_volume()        # p(x) = p(z) |dz/dx|
         return np.where(self.axes.contain(x), nats, -np.inf)

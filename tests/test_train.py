@@ -215,7 +215,7 @@ def test_the_rules_for_the_network(r, hidden, depth, fourier, gated):
 
 @pytest.mark.parametrize("n, d, steps", [
     (2, 1, 1000), (250, 128, 1000), (251, 128, 1004), (2500, 2, 10_000), (10**6, 2, 10_000),
-    (2, 129, 250), (250, 129, 250), (4000, 784, 4000), (10_001, 784, 10_000)])
+    (2, 129, 500), (500, 129, 500), (4000, 784, 4000), (10_001, 784, 10_000)])
 def test_the_rule_for_the_steps(n, d, steps):
     assert rules.steps(n, d) == steps
 
