@@ -306,10 +306,10 @@ class DDPM:
         self._check_trained()
         net = copy.deepcopy(self.net)
         net.parameters[...] = self.average
-        key, (known, variances) = hash(to_host(net.parameters).tobytes()), self._widened
-        if known != key:
-            self._widened = key, variances = key, widened_variances(net, self.axes.sizes)
-        net.guess[...] = net.xp.asarray(gaussian_answer(self.schedule, variances)[1], dtype=net.dtype)
+        key, found = hash(to_host(net.parameters).tobytes()), self._widened
+        if found[0] != key:
+            found = self._widened = key, widened_variances(net, self.axes.sizes)
+        net.guess[...] = net.xp.asarray(gaussian_answer(self.schedule, found[1])[1], dtype=net.dtype)
         return net
 
     def sample(self, n: int, rng: Any = None, *, comm: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:
