@@ -23,19 +23,18 @@ def widened_variances(net: MLP, sizes: Array) -> Array:
     """Variances lambda' for E[eps | x_t], with which samples of a trained network vary as much as the data, (d,).
 
     In training x_t is made from data, in sampling it is the network's own result. Errors add up over the steps, and samples
-    vary too little: this is called exposure bias. Ning et al. (2024, arXiv:2308.15321) multiply eps_hat by a number
-    below 1 for it. Here the first term of eps_hat alone is changed, in each axis by itself. Samples are drawn from the same
-    x_T with F = 0 and with the network's F. If s_0^2 and s_F^2 are their variances, F multiplies the variance by s_F^2 / s_0^2,
-    and
+    vary too little: this is called exposure bias. Ning et al. (2024, arXiv:2308.15321) multiply eps_hat by a number below
+    1 for it. Here the first term of eps_hat alone is changed, in each axis by itself. Samples are drawn from the same x_T
+    with F = 0 and with the network's F. If s_0^2 and s_F^2 are their variances, F multiplies it by s_F^2 / s_0^2, and
 
         lambda' = lambda s_0^2 / s_F^2
 
     makes up for that. F then acts on other x_t, so that this closes most of the gap, and is done once more from there. What
     20 steps do to a variance, and the chance in x_T, are in both variances and cancel.
 
-    A few outliers can make up most of the data's variance, and a network does not learn them. So lambda' is not so large that
-    the `typical_size` of the samples would exceed that of the data. And where samples vary too much nothing is changed:
-    lambda' is at least lambda, and at most ten times that, beyond which a network is broken.
+    A few outliers can make up most of the data's variance, and a network does not learn them. So lambda' is not so large
+    that the `typical_size` of the samples would exceed that of the data. And where samples vary too much nothing is
+    changed: lambda' is at least lambda, and at most ten times that, beyond which a network is broken.
 
     Parameters
     ----------
@@ -61,7 +60,8 @@ def widened_variances(net: MLP, sizes: Array) -> Array:
             samples = draw(net, x_T)
         except FloatingPointError:
             return lam          # NaN or infinity, of which the user's own samples will tell
-        lack = np.minimum(variances / np.maximum(samples.var(0), 1e-100), squares / np.maximum(typical_size(samples) ** 2, 1e-100))
-        widened = (widened * lack).clip(lam, WIDEST * lam)
+        by_variance = variances / np.maximum(samples.var(0), 1e-100)
+        by_size = squares / np.maximum(typical_size(samples) ** 2, 1e-100)
+        widened = (widened * np.minimum(by_variance, by_size)).clip(lam, WIDEST * lam)
         net.guess[...] = net.xp.asarray(gaussian_answer(s, widened)[1], dtype=net.dtype)
     return widened

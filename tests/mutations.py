@@ -91,8 +91,8 @@ diffusion.py | float(s.reverse_eps_coefs[t])**2 / (2 * sigma2) | float(s.loss_we
 features.py | axpby(of_eps, eps, -1.0, of_x0) | axpby(of_eps, eps, 1.0, of_x0) | a sign in the control variate
 diffusion.py | weight * known_error(s, x0, t, eps, lam) | -weight * known_error(s, x0, t, eps, lam) | the control variate added twice
 diffusion.py | known_error(s, x0, t, eps, lam)) / n | known_error(s, x0, t, eps, lam)) | n draws summed
-spread.py | variances / np.maximum(samples.var(0), 1e-100), | samples.var(0) / np.maximum(variances, 1e-100), | a ratio upside down
-spread.py | lack = np.minimum( | lack = np.maximum( | outliers taken for spread
+spread.py | variances / np.maximum(samples.var(0), 1e-100) | samples.var(0) / np.maximum(variances, 1e-100) | a ratio upside down
+spread.py | np.minimum(by_variance, by_size) | np.maximum(by_variance, by_size) | outliers taken for spread
 spread.py | .clip(lam, WIDEST * lam) | .clip(0, WIDEST * lam) | samples made narrower
 spread.py | (factor * sizes) ** 2 / np.maximum(lam, 1e-100) | (factor * sizes) ** 2 | sizes not in units of the deviation
 axes.py | np.sqrt(np.abs(z)).mean(0) ** 2 | np.abs(z).mean(0) | the mean for the power mean
