@@ -19,6 +19,11 @@ STEPS = 20          # in which samples are drawn
 WIDEST = 10         # the largest lambda' / lambda
 
 
+def start_from(net: MLP, variances: Array) -> None:
+    """Make the first term of eps_hat E[eps | x_t] for other variances; the rest stays as F was trained with it."""
+    net.guess[...] = net.xp.asarray(gaussian_answer(net.schedule, variances)[1], dtype=net.dtype)
+
+
 def widened_variances(net: MLP, sizes: Array) -> Array:
     """Variances lambda' for E[eps | x_t], with which samples of a trained network vary as much as the data, (d,).
 
@@ -63,5 +68,5 @@ def widened_variances(net: MLP, sizes: Array) -> Array:
         by_variance = variances / np.maximum(samples.var(0), 1e-100)
         by_size = squares / np.maximum(typical_size(samples) ** 2, 1e-100)
         widened = (widened * np.minimum(by_variance, by_size)).clip(lam, WIDEST * lam)
-        net.guess[...] = net.xp.asarray(gaussian_answer(s, widened)[1], dtype=net.dtype)
+        start_from(net, widened)
     return widened

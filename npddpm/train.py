@@ -33,7 +33,6 @@ from .checks import (
     check_type,
 )
 from .data import Mapped, check_rows_of
-from .features import gaussian_answer
 from .files import Outputs, load_arrays, open_to_read
 from .layout import layer_shapes
 from .mlp import MLP
@@ -41,7 +40,7 @@ from .optim import Adam, clip_norm, learning_rate, update_average
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
 from .samplers import SamplerOptions
 from .schedule import Schedule
-from .spread import widened_variances
+from .spread import start_from, widened_variances
 
 FORMAT = 7         # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
@@ -309,7 +308,7 @@ class DDPM:
         key, found = hash(to_host(net.parameters).tobytes()), self._widened
         if found[0] != key:
             found = self._widened = key, widened_variances(net, self.axes.sizes)
-        net.guess[...] = net.xp.asarray(gaussian_answer(self.schedule, found[1])[1], dtype=net.dtype)
+        start_from(net, found[1])
         return net
 
     def sample(self, n: int, rng: Any = None, *, comm: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:
