@@ -196,4 +196,4 @@ def test_a_learning_rate_that_jumps_is_said(capsys):
     assert main(["train", "own.npy", "--out", "m.npz", "--resume", "--steps", "100"]) == 0
     out = capsys.readouterr().out
     assert "--steps 100 instead of 50: the learning rate goes from 0 to 0.00051 at step 50, and falls to 0 at step 100" in out
-    assert f"{learning_rate(50, 100, 1e-3):.3g}" == "0.000255"
+    assert f"{learning_rate(50, 100, 2e-3):.3g}" == "0.00051"

@@ -1,4 +1,4 @@
-"""The correction of the start by the model's own samples."""
+"""Samples that vary too little, and the widening of E[eps | x_t] that mends it."""
 
 import copy
 import pickle
@@ -100,7 +100,7 @@ def test_many_columns_are_looked_at_in_fewer_rows(monkeypatch):
 
 
 def test_the_model_samples_with_the_corrected_start(monkeypatch):
-    """Found once between two steps, and in a copy as in the original."""
+    """Found once for the same parameters, and in a copy as in the original."""
     model = DDPM(S, hidden=8, depth=1).fit(X, steps=60, rng=0)
     calls = []
     monkeypatch.setattr("npddpm.train.widened_variances", lambda net, sizes: calls.append(sizes) or 2 * model.axes.variances)
