@@ -64,8 +64,11 @@ class Torch:
             a = F.silu(F.linear(a, W, b))
         return self.noise[t, None] * xt + self.signal[t, None] * F.linear(a, *self.parameters[-2:])
 
-    def loss(self, x0: Any) -> Any:
-        t = self.torch.randint(1, SCHEDULE.T + 1, (len(x0),), device=self.device)
+    def loss(self, x0: Any, power: int = 1) -> Any:
+        if power == 1:
+            t = self.torch.randint(1, SCHEDULE.T + 1, (len(x0),), device=self.device)
+        else:
+            t = 1 + (SCHEDULE.T * self.torch.rand(len(x0), device=self.device) ** power).long()
         eps = self.torch.randn_like(x0)
         xt = self.signal[t, None] * x0 + self.noise[t, None] * eps
         return self.torch.nn.functional.mse_loss(self(xt, t), eps)

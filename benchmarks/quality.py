@@ -36,7 +36,7 @@ def npddpm_learner(x: np.ndarray, device: str, seed: int) -> Iterator[Sampler]:
 
 
 def torch_learner(x: np.ndarray, device: str, seed: int) -> Iterator[Sampler]:
-    """The same layers, loss, schedule, clipping and average in PyTorch, which starts from N(0, I)."""
+    """The same layers, loss, times, schedule, clipping and average in PyTorch, which starts from N(0, I)."""
     net = peers.Torch(SHAPE, device, FOURIER, seed)
     torch, s = net.torch, SCHEDULE
     rows = net.tensor(((x - x.mean(0)) / x.std(0)).astype("float32"))
@@ -62,9 +62,9 @@ def torch_learner(x: np.ndarray, device: str, seed: int) -> Iterator[Sampler]:
 
     for step in range(STEPS):
         for group in adam.param_groups:
-            group["lr"] = learning_rate(step, STEPS, 2 * rules.lr(2))   # twice npddpm's: with silu(2z) its W are half as large
+            group["lr"] = learning_rate(step, STEPS, 2 * rules.lr(len(rows)))   # twice npddpm's: with silu(2z) its W are half as large
         adam.zero_grad(set_to_none=True)
-        net.loss(rows[torch.randint(0, len(rows), (SHAPE.batch,), device=net.device)]).backward()
+        net.loss(rows[torch.randint(0, len(rows), (SHAPE.batch,), device=net.device)], rules.time_power(SHAPE.d)).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters, 1.0)
         adam.step()
         with torch.no_grad():

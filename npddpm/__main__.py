@@ -62,7 +62,7 @@ def parser() -> Parser:
     train.add_argument("--depth", type=int, help="number of hidden layers (3; 5 for 33 to 128 columns)")
     train.add_argument("--T", type=int, help="diffusion steps (1000)")
     train.add_argument("--schedule", choices=["linear", "cosine"])
-    train.add_argument("--lr", type=float, help="peak learning rate (0.001, for up to three columns 0.002)")
+    train.add_argument("--lr", type=float, help="peak learning rate (0.001; for fewer than 250 rows 0.0005)")
     train.add_argument("--seed", type=int)
     train.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     train.add_argument("--holdout", type=float, help="share of the rows kept for evaluate (0.2)")
@@ -131,7 +131,7 @@ def train(args: argparse.Namespace) -> int:
     if len(rows) < 2:
         raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, "
                          "and 2 are needed")
-    settings = {"steps": rules.steps(*rows.shape), "lr": rules.lr(rows.shape[1])} | settings
+    settings = {"steps": rules.steps(*rows.shape), "lr": rules.lr(len(rows))} | settings
     run = model.training(rows, settings["steps"], settings["batch_size"], settings["lr"], rng=settings.get("seed"),
                          device=args.device, resume=args.resume, comm=comm)
     if ranks > 1 or "ranks" in settings:

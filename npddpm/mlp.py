@@ -189,7 +189,7 @@ class MLP:
             arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(xt), self.shapes)
         rows, guess = arrays.rows, at(self.guess, t)
         arrays.doubt = doubt = at(self.doubt, t)                        # kept for the backward pass
-        # With one t for all rows A_0 and W_1 come without the columns of t, folded into the bias; backward uses the whole ones.
+        # With one t for all rows A_0 and W_1 can come without the columns of t, added to the bias; backward uses the whole ones.
         A_0, W_1, arrays.mU = self.features.first_layer(arrays.A[0], self.weights[0], xt, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
 

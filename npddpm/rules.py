@@ -39,6 +39,14 @@ def weighting(doubt: Any) -> Any:
     return w / w[1:].mean()
 
 
+def time_power(r: int) -> int:
+    """Power p of the times t = T u^p in training, u uniform, for r principal axes: 2 for up to eight, else 1, t uniform.
+
+    The fine shapes of a few columns are settled at small t, of which a uniform t has too few.
+    """
+    return 2 if r <= 8 else 1
+
+
 def steps(n: int, d: int) -> int:
     """Training steps for n rows of d columns: four a row, at least 1,000; beyond 128 columns one a row, at least 500.
 
@@ -47,6 +55,6 @@ def steps(n: int, d: int) -> int:
     return min(10_000, max(500, n) if d > MANY else max(1000, 4 * n))
 
 
-def lr(d: int) -> float:
-    """Learning rate for d columns: 2e-3 for up to three, whose fine shapes take large weights, else 1e-3."""
-    return 2e-3 if d <= 3 else 1e-3
+def lr(n: int) -> float:
+    """Learning rate for n rows: 1e-3, but half of it for fewer than 250, which would be memorised."""
+    return 1e-3 if n >= 250 else 5e-4

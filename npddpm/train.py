@@ -16,7 +16,7 @@ import numpy as np
 
 from . import diffusion, rules, samplers
 from .axes import MOST_TURNED, PrincipalAxes
-from .backend import generator, standard_normal, to_host, use_gpu
+from .backend import fused, generator, standard_normal, to_host, use_gpu
 from .checks import (
     MOST_LAYERS,
     MOST_OCTAVES,
@@ -42,10 +42,16 @@ from .samplers import SamplerOptions
 from .schedule import Schedule
 from .spread import start_from, widened_variances
 
-FORMAT = 7         # of checkpoints
+FORMAT = 8         # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
 CHUNK = 2500       # samples drawn at a time
 DIVERGED = 10      # times the loss of a guess of 0
+
+
+@fused
+def times(u: Any, T: int, power: int) -> Any:
+    """Times of training in 1..T from u uniform on [0, 1), uniform too for the power 1, more of the small ones for 2."""
+    return 1 + (T * u**power).astype(int)
 
 
 class DDPM:
@@ -70,7 +76,7 @@ class DDPM:
     step : int
         Training steps taken.
     losses : list of float
-        The mean loss of every 100 steps, per dimension, with the weights of the training.
+        The mean loss of every 100 steps, per dimension, with the weights and the times of the training.
     about : dict
         Notes that travel with the checkpoint, such as where the data came from: what JSON can hold.
     outputs : Outputs
@@ -138,10 +144,10 @@ class DDPM:
             comm: Any = None) -> DDPM:
         """Train on the rows of x, and return the model.
 
-        The data are scaled. A step draws rows of them, times t uniform on 1..T and noise, and follows the gradient of
-        `loss_and_gradient`. To that the loop adds three things: a gradient longer than 1 is shortened to length 1; the
-        learning rate follows half a cosine from `lr` down to 0, times a warm-up over 100 steps; and `average` follows the
-        parameters after each of Adam's steps: in step t it forgets 9/(t+9) of itself, but at least a thousandth.
+        The data are scaled. A step draws rows of them, times t and noise, and follows the gradient of `loss_and_gradient`.
+        To that the loop adds three things: a gradient longer than 1 is shortened to length 1; the learning rate follows half
+        a cosine from `lr` down to 0, times a warm-up over 100 steps; and `average` follows the parameters after each of
+        Adam's steps: in step t it forgets 9/(t+9) of itself, but at least a thousandth.
 
         Parameters
         ----------
@@ -160,7 +166,8 @@ class DDPM:
             For the initial weights, the batches, the times and the noise. With `comm` that of rank 0 counts.
         device : {"cpu", "gpu"}
         weighting : {"simple", "elbo"}, optional
-            See `loss_and_gradient`; by default by `npddpm.rules.weighting`, which is "simple" for up to 128 axes.
+            See `loss_and_gradient`, with t uniform on 1..T. By default `npddpm.rules` choose: for up to eight axes "simple", with
+            more of the small t; for up to 128 "simple"; and for more `npddpm.rules.weighting`.
         resume : bool
             Go on from `step` to `steps`, with the generator as it was left; rng and device are not used. On the CPU,
             and with the other arguments as before, the result is bit-identical to a run that was never interrupted.
@@ -205,7 +212,7 @@ class DDPM:
         batch_size = check_count("batch_size", batch_size)
         if weighting is not None:
             check_choice("weighting", weighting, "simple", "elbo")
-        lr = rules.lr(x.shape[1]) if lr is None else check_real("lr", lr, 0, math.inf)
+        lr = rules.lr(len(x)) if lr is None else check_real("lr", lr, 0, math.inf)
         check_json("about", self.about)
         check_comm(comm, x=x.shape, steps=steps, batch_size=batch_size, lr=lr, weighting=weighting, resume=resume,
                    schedule=self.schedule, step=self.step if resume else 0, **self.shape)
@@ -241,8 +248,9 @@ class DDPM:
         self._run += 1
         run, net, s = self._run, self.net, self.schedule
         of_zero = float(s.loss_weights[1:].mean()) if weighting == "elbo" else 1.0
+        power = 1
         if weighting is None:
-            weighting = rules.weighting(net.doubt)
+            weighting, power = rules.weighting(net.doubt), rules.time_power(net.dim)
         rows_of_x, dtype = self._rows(x), net.dtype
         ranks = Ranks(comm, net, batch_size, self._rng, self.step)
         while self.step < steps:
@@ -250,7 +258,7 @@ class DDPM:
                 raise RuntimeError("another training of this model has begun, so that this one cannot go on")
             rng = ranks.rng(self.step)
             x0 = rows_of_x(rng.integers(0, len(x), size=ranks.rows))
-            t = rng.integers(1, s.T + 1, size=ranks.rows)
+            t = times(rng.random(ranks.rows), s.T, power)
             eps = standard_normal(rng, (ranks.rows, net.dim), dtype)
             loss, _ = diffusion.loss_and_gradient(net, s, x0, t, eps, weighting, out=ranks.gradient)
             gradient, loss = ranks.mean(loss)

@@ -96,6 +96,7 @@ spread.py | np.minimum(by_variance, by_size) | np.maximum(by_variance, by_size) 
 spread.py | .clip(lam, WIDEST * lam) | .clip(0, WIDEST * lam) | samples made narrower
 spread.py | (factor * sizes) ** 2 / np.maximum(lam, 1e-100) | (factor * sizes) ** 2 | sizes not in units of the deviation
 axes.py | np.sqrt(np.abs(z)).mean(0) ** 2 | np.abs(z).mean(0) | the mean for the power mean
+train.py | (T * u**power).astype(int) | (T * u).astype(int) | times that are uniform for few axes too
 ranks.py | self._share = self.rows / batch_size | self._share = 1 / size | slices of unequal length weighted alike
 ranks.py | advance((1 + self._rank + MOST_RANKS * step) | advance((1 + MOST_RANKS * step) | ranks that all draw the same
 oracle.py | total = signal**2 * lam + noise**2 | total = lam + noise**2 | C_k without abar

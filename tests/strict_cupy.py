@@ -157,8 +157,13 @@ class Generator:
         launch()
         return device(self._rng.standard_normal(size, dtype=dtype))
 
+    def random(self, size=None):
+        launch()
+        return device(self._rng.random(size))
+
     def integers(self, low, high=None, size=None):
         launch()
+        launch()    # CuPy adds `low` by a kernel of its own
         return device(self._rng.integers(low, high, size))
 
 

@@ -81,7 +81,7 @@ def by_hand(shares, steps, batch_size, lr, rng, weighting):
         draws = []
         for rank, n in enumerate(shares):
             own = np.random.Generator(rng.bit_generator.jumped(1 + rank + step * 2**20))
-            draws.append((z[own.integers(0, len(z), n)], own.integers(1, S.T + 1, n), standard_normal(own, (n, 2), np.float64)))
+            draws.append((z[own.integers(0, len(z), n)], 1 + (S.T * own.random(n)).astype(int), standard_normal(own, (n, 2), np.float64)))
         loss, gradient = loss_and_gradient(net, S, *map(np.concatenate, zip(*draws)), weighting)
         clip_norm(gradient, 1.0)
         adam.step(gradient, learning_rate(step, steps, lr))

@@ -133,9 +133,9 @@ def by_hand(s, x, steps, batch_size, lr, rng, weighting):
     z = ((x - x.mean(0)) / x.std(0) @ axes.V).astype("float32")
     for step in range(steps):
         x0 = z[rng.integers(0, len(z), batch_size)]
-        t = rng.integers(1, s.T + 1, batch_size)
+        t = 1 + np.floor(s.T * rng.random(batch_size) ** (1 if weighting else 2)).astype(int)     # small t more often by default
         eps = standard_normal(rng, (batch_size, 2), np.float32)
-        loss, gradient = loss_and_gradient(net, s, x0, t, eps, weighting)
+        loss, gradient = loss_and_gradient(net, s, x0, t, eps, weighting or "simple")
         norms.append(np.sqrt(gradient @ gradient))
         gradient *= 1 / np.maximum(1, norms[-1])                                # clipped first,
         adam.step(gradient, learning_rate(step, steps, lr))                     # then Adam,
@@ -144,11 +144,11 @@ def by_hand(s, x, steps, batch_size, lr, rng, weighting):
     return net, average, losses, norms
 
 
-@pytest.mark.parametrize("weighting", ["simple", "elbo"])
+@pytest.mark.parametrize("weighting", ["simple", "elbo", None])
 @pytest.mark.parametrize("batch_size, steps", [(24, 110), (2048, 8)])       # whose noise is drawn in two ways
 def test_the_loop_is_the_one_by_hand(weighting, batch_size, steps):
     s = Schedule([0.01, 0.9, 0.99])
-    settings = {"steps": steps, "batch_size": batch_size, "lr": 0.02, "rng": 3, "weighting": weighting}
+    settings = {"steps": steps, "batch_size": batch_size, "lr": 0.02, "rng": 5, "weighting": weighting}
     model, (net, average, losses, norms) = DDPM(s, 16, 2).fit(MOONS, **settings), by_hand(s, MOONS, **settings)
     assert (model.net.parameters == net.parameters).all() and (model.average == average).all()
     assert model.losses == ([sum(losses[:100]) / 100] if steps > 100 else [])
@@ -220,11 +220,25 @@ def test_the_rule_for_the_steps(n, d, steps):
     assert rules.steps(n, d) == steps
 
 
-@pytest.mark.parametrize("d, lr", [(1, 2e-3), (3, 2e-3), (4, 1e-3)])
-def test_the_rule_for_the_learning_rate(d, lr):
-    x = np.random.default_rng(0).standard_normal((20, d))
+@pytest.mark.parametrize("n, lr", [(2, 5e-4), (249, 5e-4), (250, 1e-3), (10**6, 1e-3)])
+def test_the_rule_for_the_learning_rate(n, lr):
+    x = np.random.default_rng(0).standard_normal((min(n, 300), 2))
     by_rule, given = (DDPM(S, 8, 1).fit(x, 3, 8, rng=0, **kw) for kw in ({}, {"lr": lr}))
-    assert rules.lr(d) == lr and (by_rule.net.parameters == given.net.parameters).all()
+    assert rules.lr(n) == lr and (by_rule.net.parameters == given.net.parameters).all()
+
+
+@pytest.mark.parametrize("r, power", [(1, 2), (8, 2), (9, 1), (128, 1)])
+def test_small_times_are_drawn_more_often_for_up_to_eight_axes(r, power):
+    x = np.random.default_rng(0).standard_normal((400, r))
+    by_rule, simple = (DDPM(S, 8, 1).fit(x, 3, 8, rng=0, **kw).net.parameters for kw in ({}, {"weighting": "simple"}))
+    assert rules.time_power(r) == power and (by_rule == simple).all() == (power == 1)
+
+
+def test_times_are_uniform_where_a_weighting_is_given(monkeypatch):
+    seen = []
+    monkeypatch.setattr(diffusion, "loss_and_gradient", lambda net, s, x0, t, *rest, out: (seen.append(t), out.fill(0), (0.0, out))[-1])
+    DDPM(Schedule.linear(5), 4, 1).fit(MOONS, 40, 1000, rng=0, weighting="simple")
+    assert np.bincount(np.concatenate(seen)).tolist() == approx([0, *[8000] * 5], rel=0.05)
 
 
 def test_gates_are_for_many_axes():
@@ -304,7 +318,7 @@ def test_a_checkpoint_holds_the_settings(tmp_path):
         assert (getattr(again.optimizer, name) == getattr(model.optimizer, name)).all()
     with np.load(tmp_path / "m.npz") as file:
         config = json.loads(str(file["config"]))
-    assert config["loss_sum"] == model._loss_sum and config["format"] == 7      # which later versions must know
+    assert config["loss_sum"] == model._loss_sum and config["format"] == 8      # which later versions must know
 
 
 @pytest.mark.parametrize("note", [float("nan"), (1, 2), {1: 2}])
