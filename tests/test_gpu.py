@@ -142,6 +142,7 @@ def test_model(cupy, tmp_path):
     assert len(model.losses) == 1 and isinstance(model.average, cupy.ndarray)
     samples = model.sample(7, rng=0, clip=(-2, 3))
     assert isinstance(samples, np.ndarray) and samples.shape == (7, 2)
+    assert [len(chunk) for chunk in model.sample_chunks(10_001, rng=0, steps=1)] == [10_000, 1]
     assert np.isfinite(model.bound(X[:3], rng=0)).all()
     assert loss_at(model.denoiser(), S, model.to_network(X), 3, rng=0) > 0
     model.save(tmp_path / "m.npz")

@@ -9,6 +9,7 @@ import pytest
 
 import npddpm
 from npddpm import DDPM, MLP, GaussianMixture, Schedule, backend, sample, trajectory, variational_bound
+from npddpm.train import CHUNK
 
 S = Schedule.linear(10)
 X = np.random.default_rng(0).standard_normal((30, 2))
@@ -177,7 +178,7 @@ def test_what_is_no_steps(steps):
 
 def test_steps_from_a_generator_serve_all_chunks(monkeypatch):
     it, times = model(), [9, 5, 3, 1]
-    monkeypatch.setattr("npddpm.train.CHUNK", 10)
+    monkeypatch.setitem(CHUNK, "cpu", 10)
     expected = it.sample(25, rng=0, steps=times)
     assert (it.sample(25, rng=0, steps=iter(times)) == expected).all()
     assert (it.sample(25, rng=0, steps=(t for t in times)) == expected).all()

@@ -309,7 +309,7 @@ def test_where_there_are_no_locks_only_what_is_a_day_old_is_removed(monkeypatch)
 
 def test_what_a_killed_sample_leaves_is_removed_by_the_next():
     assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
-    code = ("import os, signal, npddpm.train as t\nt.CHUNK = 10\nfrom npddpm.__main__ import main\nimport npddpm.__main__ as m\n"
+    code = ("import os, signal, npddpm.train as t\nt.CHUNK['cpu'] = 10\nfrom npddpm.__main__ import main\nimport npddpm.__main__ as m\n"
             "m.progress = lambda counts, *_: (os.kill(os.getpid(), signal.SIGKILL) for _ in counts)\n"
             "main(['sample', 'm.npz', '-n', '30'])")
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == -signal.SIGKILL

@@ -22,6 +22,7 @@ from npddpm.axes import PrincipalAxes
 from npddpm.backend import standard_normal
 from npddpm.optim import Adam, clip_norm, learning_rate
 from npddpm.ranks import by_first, in_turns, streams
+from npddpm.train import CHUNK
 
 S = Schedule([0.01, 0.9, 0.99])
 MOONS = data.load("moons", 500)
@@ -143,7 +144,7 @@ def test_a_resumed_run_of_as_many_ranks_is_the_uninterrupted_one_to_the_bit(tmp_
 
 @pytest.mark.parametrize("n", [9, 10, 45])
 def test_samples_do_not_depend_on_the_number_of_ranks(monkeypatch, n):
-    monkeypatch.setattr("npddpm.train.CHUNK", 10)
+    monkeypatch.setitem(CHUNK, "cpu", 10)
     model = DDPM(S, 8, 1).fit(MOONS, 20, 8, rng=0)
     expected = model.sample(n, rng=5)
     for size in (1, 2, 3):
