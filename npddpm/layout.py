@@ -30,9 +30,9 @@ class Workspace:
 
     Attributes
     ----------
-    A : list of arrays, l = 0 ... L
+    A : list of arrays, l = 0 ... D
         The features and the layers' outputs: a row for each example, the last column all ones.
-    Z, dA, dZ : lists of arrays, l = 1 ... L
+    Z, dA, dZ : lists of arrays, l = 1 ... D
         A row for each example, with no column of ones.
     dH : array
         A row for each example.
@@ -43,7 +43,7 @@ class Workspace:
     """
 
     def __init__(self, xp: Any, dtype: Any, batch: int, shapes: Sequence[tuple[int, int]]) -> None:
-        (features, h), (_, outputs), L = shapes[0], shapes[-1], len(shapes) - 1
+        (features, h), (_, outputs), D = shapes[0], shapes[-1], len(shapes) - 1
         self.batch, self.rows = batch, slice(batch)
         self.doubt: Any = None
         self.mU: Any = None
@@ -55,10 +55,10 @@ class Workspace:
         def by_layer(memory: Sequence[Any], width: int) -> list[Any]:
             return [None, *((m if self.examples_are_rows else m.T)[:, :width] for m in memory)]
 
-        whole = [zeros(xp, with_ones, dtype) for _ in range(L)]
+        whole = [zeros(xp, with_ones, dtype) for _ in range(D)]
         self._a = [None, *(m[:shape[0]] for m in whole)]                    # the memory of Z_l, then of A_l
-        self._u = [None, *(zeros(xp, shape, dtype) for _ in range(L))]      # what g leaves for its derivative
-        by_turns = ([zeros(xp, shape, dtype), zeros(xp, shape, dtype)] * L)[:L]
+        self._u = [None, *(zeros(xp, shape, dtype) for _ in range(D))]      # what g leaves for its derivative
+        by_turns = ([zeros(xp, shape, dtype), zeros(xp, shape, dtype)] * D)[:D]
         self._da = [None, *by_turns]                                        # the memory of dA_l, then of dZ_l
         self.A, self.Z = by_layer(whole, h + 1), by_layer(whole, h)
         self.dA = self.dZ = by_layer(by_turns, h)
@@ -78,7 +78,7 @@ class Workspace:
 
 
 def layer_shapes(dim: int, hidden: int, depth: int, fourier: int, gated: bool, directions: int) -> list[tuple[int, int]]:
-    """Rows and columns of W_1 ... W_{L+1}: (inputs + 1, outputs); the last has F_0, and with gates G."""
+    """Rows and columns of W_1 ... W_{D+1}: (inputs + 1, outputs); the last has F_0, and with gates G."""
     inputs, outputs = count_features(dim, fourier, directions), dim + directions * gated
     return [(inputs + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, outputs)]
 

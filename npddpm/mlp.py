@@ -1,20 +1,20 @@
 """The network: a multilayer perceptron on fixed features of x_t and t, forward and backward by hand.
 
 A row is an example, and every A ends in a column of ones, so that the last row of a W is the bias. E, sd and m = E[x_0 | x_t]
-are those of x_0 ~ N(0, diag lambda), known in closed form, see `MLP`. Below, dX is short for dL/dX, * goes element by
-element, and l runs over the hidden layers 1 ... L:
+are those of x_0 ~ N(0, diag lambda), known in closed form, see `MLP`. Below, dX is the derivative of the loss L by X, * goes
+element by element, and l runs over the hidden layers 1 ... D:
 
     forward, from the top down                              backward, from the bottom up
 
     A_0 = features of m and t
     Z_l = A_{l-1} W_l                                       dW_l = A_{l-1}^T dZ_l,      dA_{l-1} = dZ_l W_l^T
     A_l = [ g(Z_l), 1 ]                                     dZ_l = dA_l * g'(Z_l)
-    H = A_L W_{L+1}                                         dW_{L+1} = A_L^T dH,        dA_L = dH W_{L+1}^T
+    H = A_D W_{D+1}                                         dW_{D+1} = A_D^T dH,        dA_D = dH W_{D+1}^T
     F = H; or with gates F_0 + (G * (m U)) U^T              dH = dF; or with gates [dF, dG],  dG = (dF U) * (m U)
-      where [F_0, G] = H, and U is fixed                      since dF_0 = dF
+      where [F_0, G] = H, and U is fixed                      since F = F_0 + Y U^T, Y = G * (m U): dY = dF U
     eps_hat = E[eps | x_t] + sd[eps | x_t] * F              dF = sd[eps | x_t] * d eps_hat
 
-A dA has no column for the ones, which are constants, so that the bias row of W is left out in it.
+The ones are constants: their column is left out of every dA, and the bias row of W_l with it. A_0 is data, and has no dA.
 A product is differentiated by the chain rule: Z = A W is z_bj = sum_i a_bi w_ij, so that dw_ij = sum_b a_bi dz_bj
 and da_bi = sum_j dz_bj w_ij. All W lie one after the other in a single vector, and the gradient has the same layout:
 an optimizer, an average or a checkpoint sees one array.
@@ -72,7 +72,7 @@ class MLP:
 
         eps_hat = E[eps | x_t] + sd[eps | x_t] F( E[x_0 | x_t], t )
 
-    W_{L+1} starts as 0, so F does, and training starts from the exact prediction for Gaussian data. With gates
+    W_{D+1} starts as 0, so F does, and training starts from the exact prediction for Gaussian data. With gates
 
         F = F_0 + (G * (m U)) U^T
 
@@ -109,7 +109,7 @@ class MLP:
     parameters : (P,) array
         All weights; change it in place.
     weights, shapes : lists
-        W_1 ... W_{L+1}, views of `parameters`, and their shapes (inputs + 1, outputs); the bias is the last row.
+        W_1 ... W_{D+1}, views of `parameters`, and their shapes (inputs + 1, outputs); the bias is the last row.
     dim, hidden, depth, fourier, gated, directions, schedule, variances, device
         As given.
     dtype : numpy.dtype
@@ -149,7 +149,7 @@ class MLP:
         rng, k, W_1 = generator(rng), 2 * TIME_FREQUENCIES, self.weights[0]
         for block in (W_1[:k], W_1[k:-1], *(W[:-1] for W in self.weights[1:-1])):
             # He et al. (2015) for relu(2z), which g resembles. t and x have a fan-in each, so that neither drowns the
-            # other; the biases and W_{L+1} start as 0.
+            # other; the biases and W_{D+1} start as 0.
             deviation = math.sqrt(2 / len(block)) / 2
             block[...] = xp.asarray(deviation * rng.standard_normal(block.shape), dtype=self.dtype)
         self._last = threading.local()              # the arrays of the last forward pass, in each thread its own
@@ -196,7 +196,7 @@ class MLP:
         for l in range(1, self.depth + 1):
             matmul(A[l - 1], W[l], out=Z[l])                            # Z_l = A_{l-1} W_l
             arrays.apply(g, l)                                          # A_l = g(Z_l), in the memory of Z_l
-        H = (A[-1] @ W[-1])[rows]                                       # H = A_L W_{L+1}
+        H = (A[-1] @ W[-1])[rows]                                       # H = A_D W_{D+1}
         F = H[:, :self.dim]
         if self.gated:
             F = F + self.features.back(H[:, self.dim:] * arrays.mU)     # F = F_0 + (G * (m U)) U^T
@@ -232,11 +232,11 @@ class MLP:
         dF, dG = dH[rows, :self.dim], dH[rows, self.dim:]
         W, dW = [None, *self.weights], [None, *split(out, self.shapes)]
 
-        # Beside each line stands the forward line that it differentiates.
+        # Beside each line stands the forward line that it differentiates. dF and dG lie in dH, dZ_l takes the place of dA_l.
         self.xp.multiply(arrays.doubt, d_eps_hat, out=dF)               # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
         if self.gated:
             self.xp.multiply(self.features.along(dF), arrays.mU, out=dG)    # F = F_0 + (G * (m U)) U^T
-        matmul(A[-1].T, dH, out=dW[-1])                                 # H = A_L W_{L+1}
+        matmul(A[-1].T, dH, out=dW[-1])                                 # H = A_D W_{D+1}
         matmul(dH, W[-1][:-1].T, out=dA[-1])                            #     without the bias, since ones stay ones
         for l in range(self.depth, 0, -1):
             arrays.apply_backward(g_backward, l)                        # A_l = g(Z_l): dZ_l = dA_l * g'(Z_l), in place

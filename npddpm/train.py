@@ -145,7 +145,7 @@ class DDPM:
         """Train on the rows of x, and return the model.
 
         The data are scaled. A step draws rows of them, times t and noise, and follows the gradient of `loss_and_gradient`.
-        To that the loop adds three things: a gradient longer than 1 is shortened to length 1; the learning rate follows half
+        The loop adds three things: a gradient longer than 1 is shortened to length 1; the learning rate follows half
         a cosine from `lr` down to 0, times a warm-up over 100 steps; and `average` follows the parameters after each of
         Adam's steps: in step t it forgets 9/(t+9) of itself, but at least a thousandth.
 
@@ -192,7 +192,8 @@ class DDPM:
             If `device` is "gpu" and there is none, another training of this model began in the meantime, or two ranks do
             not have the same parameters any more, which is looked at every 100 steps.
         FloatingPointError
-            If the loss becomes NaN or infinite, or stays above ten times that of a guess of 0.
+            If the loss becomes NaN or infinite, or stays above ten times that of a guess of 0 (a thousand times in the first
+            200 steps).
         """
         for _ in self.training(x, steps, batch_size, lr, rng=rng, device=device, weighting=weighting,
                                resume=resume, comm=comm):
@@ -400,7 +401,7 @@ class DDPM:
         return x_T
 
     def bound(self, x: Any, rng: Any = None, variance: str = "beta", n: int = 1) -> np.ndarray:
-        """Estimate a lower bound of log p(x) for each row of x, (B,) nats, in the units of the data.
+        """Estimate a lower bound of log p(x) for each row of x, (B,) nats, in the units of the data, with the `denoiser`.
 
         If the training rows lie in a plane, because a column is constant or a linear function of others, the model's
         density lives on it, and is that for the plane's own volume; the bound of a row that is off the plane is -inf.

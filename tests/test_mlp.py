@@ -190,7 +190,7 @@ def test_the_network_by_hand(fourier, gates, directions, one_t):
 
 
 def test_initial_weights_are_he_et_al_halved():
-    """Drawn for t, for x and for each layer in turn, with deviation sqrt(2/inputs)/2; biases and W_{L+1} are 0."""
+    """Drawn for t, for x and for each layer in turn, with deviation sqrt(2/inputs)/2; biases and W_{D+1} are 0."""
     net, rng = MLP(3, 7, 3, schedule=SCHEDULE, fourier=1, rng=5, dtype="float64"), np.random.default_rng(5)
     expected = [np.zeros(shape) for shape in net.shapes]
     for block in (expected[0][:64], expected[0][64:-1], expected[1][:-1], expected[2][:-1]):
