@@ -20,7 +20,7 @@ from .checks import MOST_STEPS, Array, check_alike, check_betas, check_count, ch
 
 
 class Schedule:
-    """A noise schedule (Ho et al. 2020, arXiv:2006.11239): a value made of beta_1 ... beta_T, or by `linear` or `cosine`.
+    """A noise schedule (Ho et al. 2020, arXiv:2006.11239), made of beta_1 ... beta_T, or by `linear` or `cosine`.
 
     Parameters
     ----------
@@ -50,9 +50,9 @@ class Schedule:
     In the methods x, x0, xt and eps are (B, ...) arrays, and t is an int, or (B,) ints, one for each row of x. What is
     returned has the shape of x, its precision and its device; a variance or a coefficient is a float for an int t, else
     of shape (B, 1, ...). Every method raises TypeError for a t that is not made of ints or an x that holds no numbers,
-    and ValueError for a number or time out of range or shapes that do not match; a method that takes one int alone
-    raises ValueError for anything else. A t that lies on the GPU is not compared with T, since looking at it would
-    stall the GPU. Setting an attribute raises AttributeError.
+    and ValueError for a number or time out of range or shapes that do not match; `q_joint` and `q_transition`, which take
+    one int alone, raise ValueError for anything else. A t that lies on the GPU is not compared with T, since looking at it
+    would stall the GPU. Setting an attribute raises AttributeError.
     """
 
     def __init__(self, betas: Any) -> None:

@@ -442,6 +442,9 @@ class DDPM:
         It appears whole or not at all; the file that was there before survives a crash. A checkpoint that this model
         wrote in this training, or was loaded from, is replaced. Any other file is put aside as path.1, path.2 ...
 
+        Its arrays are config, which is JSON; parameters, average, m and v (P,); betas (T,); losses; mean and scale (d,);
+        variances and sizes (r,); and V (d, r), where the data are turned into axes.
+
         Returns
         -------
         Path or None
