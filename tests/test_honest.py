@@ -155,7 +155,7 @@ def test_a_loss_above_that_of_a_guess_of_0_is_said(monkeypatch, capsys):
 # ---- a run that goes on
 
 @pytest.mark.parametrize("option, was, new", [
-    ("--lr", "0.002", "0.01"), ("--hidden", "8", "9"), ("--depth", "1", "2"), ("--T", "10", "20"), ("--seed", "0", "1"),
+    ("--lr", "0.0005", "0.01"), ("--hidden", "8", "9"), ("--depth", "1", "2"), ("--T", "10", "20"), ("--seed", "0", "1"),
     ("--schedule", "linear", "cosine"), ("--holdout", "0.2", "0.3"), ("--batch-size", "8", "16"),
 ])
 def test_resume_refuses_other_settings(option, was, new, capsys):
@@ -195,5 +195,5 @@ def test_a_learning_rate_that_jumps_is_said(capsys):
     train()
     assert main(["train", "own.npy", "--out", "m.npz", "--resume", "--steps", "100"]) == 0
     out = capsys.readouterr().out
-    assert "--steps 100 instead of 50: the learning rate goes from 0 to 0.00051 at step 50, and falls to 0 at step 100" in out
-    assert f"{learning_rate(50, 100, 2e-3):.3g}" == "0.00051"
+    assert "--steps 100 instead of 50: the learning rate goes from 0 to 0.000128 at step 50, and falls to 0 at step 100" in out
+    assert f"{learning_rate(50, 100, 5e-4):.3g}" == "0.000128"
