@@ -36,7 +36,10 @@ def check_count(name: str, value: Any, least: int = 1, most: int = 2**63 - 1) ->
 
 def check_real(name: str, value: Any, low: float, high: float, *, closed: bool = False) -> float:
     """Return `value` as a float, or raise ValueError if it is no number in (low, high), or [low, high] if `closed`."""
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else np.nan
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else np.nan
+    except OverflowError:       # an int beyond all floats
+        number = np.nan
     if low < number < high or closed and low <= number <= high:
         return number
     where = f"lie in [{low}, {high}]" if closed else "be a positive number" if high == np.inf \

@@ -458,6 +458,8 @@ class DDPM:
             If `about` holds what JSON cannot.
         OSError
             If the file cannot be written, or what is there is no regular file.
+        FloatingPointError
+            If the last step made NaN or infinity of the parameters; what is there is left as it is.
         """
         self._check_trained()
         check_json("about", self.about)
@@ -468,6 +470,10 @@ class DDPM:
         on_device = {"parameters": self.net.parameters, "average": self.average,
                      "m": self.optimizer.m, "v": self.optimizer.v}
         arrays: dict[str, Any] = {name: to_host(array) for name, array in on_device.items()}
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise FloatingPointError(f"the {name} became NaN or infinite at step {self.step}: "
+                                         "the learning rate is too high (lower lr)")
         arrays |= {"betas": self.schedule.betas[1:], "losses": np.asarray(self.losses, dtype=float)}
         arrays |= {name: array for name, array in self.axes._asdict().items() if array is not None}
         whole = io.BytesIO()    # of a file on a full disk the zip writer would complain once more when it is collected

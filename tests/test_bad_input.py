@@ -202,6 +202,7 @@ LIBRARY = [
     (lambda: fit(steps=-10), "steps must be an int of at least 1, got -10"),
     (lambda: fit(batch_size=1.5), "batch_size must be an int of at least 1, got 1.5"),
     (lambda: fit(lr=0), "lr must be a positive number, got 0"),
+    (lambda: fit(lr=10**400), "lr must be a positive number, got 1000"),
     (lambda: fit(lr=np.nan), "lr must be a positive number, got nan"),
     (lambda: fit(lr="fast"), "lr must be a positive number, got 'fast'"),
     (lambda: fit(device="tpu"), "device must be 'cpu' or 'gpu', got 'tpu'"),

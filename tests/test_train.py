@@ -308,6 +308,17 @@ def test_the_bound_is_that_of_the_scaled_rows():
     assert model.bound(MOONS[:4], 7, "posterior", 2) == approx(expected, rel=1e-12)
 
 
+def test_what_could_not_be_read_again_is_not_saved(tmp_path):
+    """The last step is followed by no loss that would show it. The checkpoint before it stays."""
+    small().save(tmp_path / "m.npz")
+    model = DDPM.load(tmp_path / "m.npz")
+    with np.errstate(all="ignore"):
+        model.fit(MOONS, 61, 8, lr=1e300, resume=True)
+    with pytest.raises(FloatingPointError, match="became NaN or infinite at step 61: the learning rate is too high"):
+        model.save(tmp_path / "m.npz")
+    assert DDPM.load(tmp_path / "m.npz").step == 60 and [p.name for p in tmp_path.iterdir()] == ["m.npz"]
+
+
 def test_a_checkpoint_holds_the_settings(tmp_path):
     model = DDPM(Schedule.cosine(7), 5, 3, fourier=1, gated=True, dtype="float64").fit(MOONS, 3, 4, rng=0)
     model.save(tmp_path / "m.npz")
