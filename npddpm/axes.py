@@ -19,6 +19,7 @@ from .backend import to_host
 from .checks import Array
 from .data import blocks, image_side, moments
 
+ROUNDING = 256 * np.finfo(float).eps    # of a number relative to its size, after some arithmetic
 MOST_TURNED = 3072      # columns, 32 x 32 pixels of three colours: their decomposition takes half a minute and 0.3 GB
 
 
@@ -28,8 +29,8 @@ class PrincipalAxes(NamedTuple):
     Attributes
     ----------
     mean, scale : (d,) float64
-        Of the columns. Images have one scale for all pixels, the root mean variance. A constant column has the scale 0,
-        and is sampled as its mean.
+        Of the columns. Images have one scale for all pixels, the root mean variance. A column that is constant, or
+        varies by less than 6e-14 of its mean, as by rounding, has the scale 0, and is sampled as its mean.
     V : (d, r) float64, or None
         The axes, largest variance first. They are fewer than columns where the rows lie in a plane, because a column is
         constant or a linear function of others: samples lie in that plane too. None stands for the columns themselves,
@@ -105,20 +106,24 @@ def principal_axes(x: Any) -> tuple[Array, Array, Array | None, Array]:
     def covariance(parts: Iterator[Array]) -> Any:
         return sum(z.T @ z / n for z in parts)
 
+    def rounding() -> Any:
+        """What rounding makes of the variance of each axis: the rows' own in z, and that of x, as large as the means."""
+        return ROUNDING**2 * (variances[0] + (mean[columns] / scale[columns]) ** 2 @ V**2)
+
     variances, V = spectrum(covariance(rows()))
-    rounding = (256 * np.finfo(float).eps) ** 2 * (variances[0] + ((mean[columns] / scale[columns]) ** 2).sum())
     first = 0           # the digits of thin axes are lost beside thick ones: look at them again, without those
-    while variances[first] > rounding and (variances < 1e-3 * variances[first]).any():
+    while variances[first] > rounding()[first] and (variances < 1e-3 * variances[first]).any():
         first = int(np.argmax(variances < 1e-3 * variances[first]))
         variances[first:], W = spectrum(covariance(z @ V[:, first:] for z in rows()))
         V[:, first:] = V[:, first:] @ W
-    vary = variances > rounding
+    vary = variances > rounding()
     if vary.sum() >= n - 1:                     # so few rows lie in a plane in any case, and show none
         vary[:] = True
     variances, V = variances[vary], V[:, vary]
     if n < 2 * len(variances):
         variances = shrink(variances, n, sum(((z**2).sum(1) ** 2).sum() for z in rows()))
-        variances, V = variances[variances > rounding], V[:, variances > rounding]
+        vary = variances > rounding()
+        variances, V = variances[vary], V[:, vary]
     large = np.abs(V) >= np.abs(V).max(0) / 2
     whole = np.zeros((d, len(variances)))
     whole[columns] = V * np.sign(np.take_along_axis(V, large.argmax(0)[None], 0))
@@ -160,13 +165,14 @@ def shrink(variances: Array, n: int, fourth: float) -> Array:
 
 
 def standardization(x: Any) -> tuple[Array, Array, Array]:
-    """Mean, variance and scale of the columns; the scale of a constant one is 0."""
+    """Mean, variance and scale of the columns; the scale of one that is constant up to rounding is 0."""
     with np.errstate(over="ignore", invalid="ignore"):
         _, mean, variance, low, high = moments(x)
-        mean, variance = np.where(low == high, low, mean), np.where(low == high, 0, variance)   # rounding is no spread
+        mean, lost = np.where(low == high, low, mean), (variance == 0) & (low < high)
+        variance = np.where(np.sqrt(variance) <= ROUNDING * np.abs(mean), 0, variance)      # rounding is no spread
     if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
         raise ValueError(f"x is too large to be scaled in float64: it reaches {max(-low.min(), high.max()):.3g}")
-    if (lost := (variance == 0) & (low < high)).any() and (variance > 0).any():
+    if lost.any() and (variance > 0).any():
         raise ValueError(f"column {lost.argmax()} of x varies too little for float64: scale it, or leave it out")
     if not (variance > 0).any():
         raise ValueError("x must vary: all its rows are equal, or too near to each other for float64")

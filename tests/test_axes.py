@@ -77,6 +77,19 @@ def test_a_singular_covariance_leaves_no_doubt_on_its_axis():
     assert np.isfinite(net(xt, 0)).all()
 
 
+@pytest.mark.parametrize("offset", [0.0, 1.7e9, 3e12, 1e14, 1e16])
+def test_a_column_with_a_large_offset_takes_no_axis_from_the_others(offset):
+    """Two columns differ by 3e-5 of their deviation. Beside a mean of 1e14 a deviation of 1 is rounding, as of 1.0 and 1.0 - 1e-16."""
+    rng = np.random.default_rng(0)
+    a, b, c = rng.standard_normal((3, 500))
+    x = np.column_stack([a, a + 3e-5 * b, offset + c])
+    found = PrincipalAxes.of(x)
+    assert len(found.variances) == (3 if offset < 1e14 else 2)
+    assert found.variances[-1] == approx((3e-5 * b).var() / 2, rel=0.05)
+    assert found.contain(x).all()
+    assert len(PrincipalAxes.of(np.column_stack([x, x[:, 2] - 2 * x[:, 0]])).variances) == len(found.variances)     # no more
+
+
 def test_constant_and_collinear_columns_come_out_exactly():
     x = np.random.default_rng(0).standard_normal((200, 2))
     x = np.column_stack([x, np.full(200, 0.1), 3 * x[:, 0] - x[:, 1] + 5])
