@@ -194,9 +194,11 @@ def plain(value: Any) -> Any:
     """As a float64 array on the host (complex, if it is complex)."""
     for method in ("detach", "cpu", "get"):                                      # tensors, and arrays of a GPU
         value = getattr(value, method)() if hasattr(value, method) and hasattr(value, "shape") else value
+    if np.ma.is_masked(value):
+        raise Wrong("returns masked entries")
     try:
         array = np.asarray(value)
-        if value is not None:
+        if value is not None and array.dtype.kind not in "SUmM":        # text that reads as a number is none
             return array if array.dtype.kind == "c" else array.astype(float)
     except (TypeError, ValueError):
         pass

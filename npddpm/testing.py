@@ -40,6 +40,7 @@ try:
 except ImportError:
     raise ImportError("npddpm.testing needs hypothesis: pip install 'npddpm[test]'") from None
 
+from .checks import check_count, check_real
 from .examples import (
     Args,
     Wrong,
@@ -71,7 +72,6 @@ SINGLE = 1e-6       # a TOLERANCE from here on says that the implementation work
 MOST_TRIED = 150    # examples that a search may judge while it shrinks a failure,
 SECONDS = 2         # and the processor's time after which it stops; the fixed examples are always tried
 ARRAYS = ("x0", "xt", "x_T", "eps", "z", "noise")
-FAULTS = (Exception, SystemExit)    # what a stranger's code may raise
 
 
 @dataclass(frozen=True)
@@ -111,17 +111,26 @@ def said(error: BaseException) -> str:
     return str(error) if isinstance(error, Wrong) else traceback.format_exception_only(error)[-1].strip()
 
 
+def guarded(f: Callable[..., Any]) -> Callable[..., Any]:
+    """A stranger's f, of which what is no Exception, such as SystemExit or what pytest.skip raises, is `Wrong` as well."""
+    def call_it(*args: Any) -> Any:
+        try:
+            return f(*args)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001
+            raise Wrong(said(error)) from None
+    return call_it
+
+
 class Implementation:
     """What is checked: its functions, its TOLERANCE and its DIM."""
 
     def __init__(self, source: Any) -> None:
         self.source = source
         self.named: list[str] = []      # slips found so far: what calls a function shares its slip
-        self.tolerance, self.dim = getattr(source, "TOLERANCE", TOLERANCE), getattr(source, "DIM", 2)
-        if not isinstance(self.tolerance, float) or not 0 < self.tolerance < 1:
-            raise ValueError(f"TOLERANCE must be a number between 0 and 1, got {self.tolerance!r}")
-        if isinstance(self.dim, bool) or not isinstance(self.dim, int) or self.dim < 1:
-            raise ValueError(f"DIM must be an int of at least 1, got {self.dim!r}")
+        self.tolerance = check_real("TOLERANCE", getattr(source, "TOLERANCE", TOLERANCE), 0, 1)
+        self.dim = check_count("DIM", getattr(source, "DIM", 2))
         if not any(map(self.get, FUNCTIONS)):
             raise ValueError(f"nothing to check: none of {', '.join(FUNCTIONS)} is defined")
 
@@ -129,7 +138,7 @@ class Implementation:
         f = getattr(self.source, function, None)
         if f is not None and not callable(f):
             raise ValueError(f"{function} must be a function, got {f!r:.80}")
-        return f
+        return f and guarded(f)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,12 +161,12 @@ class Check:
         if subject.get(self.function) is None:
             return replace(result, verdict="skipped", note="not defined")
         try:
-            return replace(result, **self.body(self, subject))
+            return replace(result, **guarded(self.body)(self, subject))
         except NotImplementedError:
             return replace(result, verdict="skipped", note="NotImplementedError")
         except Wrong as wrong:
             return replace(result, verdict="fail", **wrong.fields)
-        except FAULTS as error:
+        except Exception as error:
             return replace(result, verdict="fail", example="a call", got=said(error))
 
 
@@ -197,9 +206,11 @@ def judge(check: Check, subject: Implementation, args: Args) -> Finding:
                 raise Wrong("returns no pair (mean, variance)")
             value = value[check.part]
         got = reduced(check.function, args, plain(value))
+        if got.dtype.kind == "c":
+            raise Wrong("returns complex numbers where real ones belong")
     except NotImplementedError:
         raise
-    except FAULTS as error:
+    except Exception as error:
         return Finding(args, math.inf, near, None, right, said(error))
     shape = (args["T"],) if right is None else right.shape or got.shape
     if got.shape != shape or not got.size:
@@ -427,7 +438,7 @@ def check_times(check: Check, subject: Implementation) -> Args:
         except NotImplementedError:
             left.append((T, n))
             return None
-        except FAULTS as error:
+        except Exception as error:
             return said(error)
         if found.shape != (n,):
             return f"{len(found)} times where {n} belong: {show(found[:8])}"
@@ -497,9 +508,9 @@ def load(path: Path) -> Any:
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:
-        return types.SimpleNamespace(**runpy.run_path(str(path), run_name=path.stem))
-    except FAULTS as error:
-        raise ValueError(f"cannot check {path}: {said(error) or 'it exits'}") from None
+        return types.SimpleNamespace(**guarded(runpy.run_path)(str(path), None, path.stem))
+    except Exception as error:
+        raise ValueError(f"cannot check {path}: {said(error)}") from None
     finally:
         sys.path.remove(folder)
 

@@ -1,5 +1,7 @@
 """Distances between samples."""
 
+import re
+
 import numpy as np
 import pytest
 from pytest import approx
@@ -38,10 +40,60 @@ def test_energy_distance_of_points():
     assert energy_distance(X, X, unbiased=False) == approx(0, abs=1e-7)
 
 
-@pytest.mark.parametrize("name, x, y", [("x", X[:1], Y), ("y", X, Y[:1]), ("y", X, Y[:, :2]), ("y", X, Y[0])])
-def test_energy_distance_needs_tables_of_two_rows(name, x, y):
-    with pytest.raises(ValueError, match=f"^{name} must have 2 or more rows, and x and y as many columns, got"):
-        energy_distance(x, y)
+@pytest.mark.parametrize("statistic", [energy_distance, one_nearest_neighbour])
+@pytest.mark.parametrize("x, y, message", [
+    (X[:1], Y, "x must have shape (n, d) with n >= 2 rows"), (X, Y[:1], "y must have shape (n, d) with n >= 2 rows"),
+    (X, Y[:, :2], "y must have 3 columns as x, got 2"), (X, Y[0], "y must have shape (n, d)"), (X, [], "y must have shape (n, d)"),
+    (X, 1j * Y, "y must hold real numbers, got dtype complex128"), (np.ma.masked_less(X, 0), Y, "x must have no masked entries"),
+    (np.where(X > 2, np.nan, X), Y, "x must be finite, got nan in row"), (X, [["a"]], "y must hold real numbers")])
+def test_a_statistic_needs_tables_of_finite_numbers(statistic, x, y, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        statistic(x, y)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: one_nearest_neighbour(X, Y), "y must have as many rows as x, 40, got 25"),
+    (lambda: precision_recall(X, Y, 0), "k must be an int of at least 1, got 0"),
+    (lambda: precision_recall(X, Y[:3]), "real must have shape (n, d) with n >= 4 rows"),
+    (lambda: nearest(X, Y[:, :1]), "y must have 3 columns as x, got 1"),
+    (lambda: nearest(X, np.inf * Y), "y must be finite"),
+    (lambda: loss_at(lambda xt, t: xt, Schedule.linear(4), X[:0], 2), "x0 must have a row or more"),
+    (lambda: loss_by_time(lambda xt, t: xt, Schedule.linear(4), X[:0]), "x0 must have a row or more")])
+def test_what_the_others_refuse(call, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        call()
+
+
+def test_half_precision_is_read_as_what_it_is():
+    x, y = X.astype(np.float16), Y.astype(np.float16)
+    assert energy_distance(x, y) == energy_distance(x.astype(float), y.astype(float))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 / 3, 1e6])
+@pytest.mark.parametrize("d", [3, 8])
+def test_rounding_decides_no_tie(scale, d):
+    """Rows of 0 and 1 have few distances, of which many are equal; copies of all rows are told apart by nobody."""
+    rng = np.random.default_rng(d)
+    whole = rng.integers(0, 2, (2, 300, d)).astype(float)
+
+    def ranked(own, other):     # in whole numbers, without rounding
+        return np.where(own == other, 0.5, own < other)
+
+    def between(a, b):
+        return ((a[:, None] - b) ** 2).sum(-1)
+
+    def alone(a):
+        return (between(a, a) + 1000 * np.eye(len(a))).min(1)
+
+    x, y = whole
+    expected = np.concatenate([ranked(alone(x), between(x, y).min(1)), ranked(alone(y), between(y, x).min(1))]).mean()
+    shift = np.pi * rng.standard_normal(d)
+    assert one_nearest_neighbour(x * scale + shift, y * scale + shift) == expected
+    z = rng.standard_normal((200, d)) * scale + shift
+    twice = np.concatenate([z, z])
+    assert one_nearest_neighbour(twice, twice[rng.permutation(400)]) == 0.5
+    fourfold = np.concatenate([z[:100]] * 4)        # the third nearest other row is a copy, at a distance of 0
+    assert precision_recall(fourfold, fourfold[rng.permutation(400)]) == (1, 1)
 
 
 def test_nearest_keeps_its_digits_where_rows_almost_agree():
@@ -67,7 +119,7 @@ def test_blocks_change_nothing(monkeypatch, rows):
 def test_one_row_has_a_v_statistic():
     """Of point masses at distance 5; a table without rows has none."""
     assert energy_distance([[0, 0]], [[3, 4]], unbiased=False) == approx(10)
-    with pytest.raises(ValueError, match="x must have 1 or more rows"):
+    with pytest.raises(ValueError, match="x must have shape .* n >= 1 rows"):
         energy_distance(X[:0], Y, unbiased=False)
 
 

@@ -343,7 +343,9 @@ def test_conduct(old, new, words):
 
 @pytest.mark.parametrize(("result", "words"), [
     (lambda x0: x0.ravel(), "shape (1,) where (1, 1) belongs"), (lambda x0: None, "None where an array of numbers belongs"),
-    (lambda x0: 1 / 0, "ZeroDivisionError: division by zero"), (lambda x0: x0 * np.nan, "nan"), (lambda x0: sys.exit(3), "SystemExit: 3")])
+    (lambda x0: 1 / 0, "ZeroDivisionError: division by zero"), (lambda x0: x0 * np.nan, "nan"), (lambda x0: sys.exit(3), "SystemExit: 3"),
+    (lambda x0: pytest.skip("not now"), "Skipped: not now"), (lambda x0: 0j * x0, "complex numbers where real ones belong"),
+    (lambda x0: np.ma.masked_less(x0, np.inf), "masked entries"), (lambda x0: x0.astype(str), "where an array of numbers belongs")])
 def test_what_cannot_be_compared_fails_with_one_line(result, words):
     wrong = failures(SimpleNamespace(q_sample=lambda betas, x0, t, eps: result(x0)), "q_sample")
     assert words in wrong[0].got and "\n" not in wrong[0].got
@@ -377,10 +379,25 @@ def test_command(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(("text", "words"), [
     ("def broken(:", "SyntaxError"), ("1 / 0", "ZeroDivisionError"), ("raise SystemExit", "SystemExit"),
     ("x = 1", "nothing to check"), ("q_sample = 1\n", "must be a function"),
-    ("TOLERANCE = 'small'\n" + RIGHT_FILE, "TOLERANCE must be"), ("DIM = 0\n" + RIGHT_FILE, "DIM must be")])
+    ("TOLERANCE = 'small'\n" + RIGHT_FILE, "TOLERANCE must lie strictly between 0 and 1"), ("DIM = 0\n" + RIGHT_FILE, "DIM must be")])
 def test_a_file_that_cannot_be_used(tmp_path, capsys, text, words):
     code, out, err = run(tmp_path, capsys, text)
     assert code == 2 and out == "" and words in err and err.splitlines()[-1].startswith("npddpm: ")
+
+
+@pytest.mark.parametrize("fault", ["pytest.skip('later')", "raise asyncio.CancelledError", "raise BaseException('no')"])
+def test_no_traceback_of_what_is_no_exception(tmp_path, capsys, fault):
+    """While the file is run, in a function, and in a generator that a function returns."""
+    header = f"import asyncio\nimport pytest\ndef fail(): {fault}\n"
+    code, out, err = run(tmp_path, capsys, header + "fail()")
+    assert code == 2 and out == "" and err.startswith("npddpm: cannot check") and "Traceback" not in err
+    code, out, err = run(tmp_path, capsys, header + "def alpha_bars(betas): fail()\ndef sample(*args):\n    yield fail()")
+    assert code == 1 and err == "" and len(re.findall("^.* FAIL .*", out, re.MULTILINE)) == 6
+
+
+@pytest.mark.parametrize("settings", ["TOLERANCE = np.float32(1e-4)", "DIM = np.int64(3)"])
+def test_settings_of_numpy(tmp_path, capsys, settings):
+    assert run(tmp_path, capsys, "import numpy as np\n" + settings + "\n" + RIGHT_FILE)[0] == 0
 
 
 def test_a_file_that_is_not_there(capsys):
