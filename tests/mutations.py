@@ -25,7 +25,7 @@ WORKERS = 2
 #  file | the line's part | what it becomes | what that is | tests that must notice, if not any
 MUTATIONS = [[part.replace(r"\n", "\n") for part in line.split(" | ")] for line in r"""
 diffusion.py | return Bound(check_finite(terms.sum(0), x0=x0), terms) | return Bound(-terms.sum(0), -terms) | slip 1: an upper bound | test_step_2_is_a_lower_bound
-diffusion.py | term = -gaussian.kl(*s.q_posterior(x0, xt, t), mu, sigma2) | m, rho = s.q_posterior(x0, xt, t); term = -(((m - mu)**2).sum(-1) + rho) / (2 * sigma2) + x0.shape[1] / 2 * (1 + math.log(rho / sigma2)) | slip 2: rho_t for d rho_t, in the bound | test_step_6_the_mean_square_splits
+diffusion.py | term = -gaussian.kl(apart, float(s.posterior_variances[t]), 0.0, sigma2) | rho = float(s.posterior_variances[t]); term = -((apart**2).sum(-1) + rho) / (2 * sigma2) + x0.shape[1] / 2 * (1 + math.log(rho / sigma2)) | slip 2: rho_t for d rho_t, in the bound | test_step_6_the_mean_square_splits
 gaussian.py | / variance_p + (e - log_ratio)).sum(-1) | / variance_p - log_ratio).sum(-1) + 0.5 * e | slip 2: rho_t for d rho_t, in KL | test_step_6_the_mean_square_splits
 gaussian.py | return -0.5 * ((x - mean) ** 2 / variance + xp.log(2 * math.pi * xp.asarray(variance))).sum(-1) | return -0.5 * (((x - mean) ** 2 / variance).sum(-1) + xp.log(2 * math.pi * xp.asarray(variance))) | slip 3: 1/sqrt(2 pi rho) for (2 pi rho)^(-d/2) | test_step_6_the_normaliser_has_a_power_of_d
 schedule.py | return axpby(a, xt, -b, eps) | return (xt - b / a * eps) / self.signal(t, xt) | slip 4: 1/sqrt(abar) for 1/sqrt(alpha) | test_step_7_the_mean_in_terms_of_the_noise
@@ -87,9 +87,10 @@ samplers.py | half = (phi_r - phi_t) / (2 * (phi_t - phi_q)) | half = (phi_r - p
 samplers.py | at = [q, t, r] | at = [t, q, r] | two times exchanged
 samplers.py | s.noise(times[0], x) / 2 | s.noise(times[0], x) | all of the noise in the first step up
 diffusion.py | s.q_mean_variance(x0, s.T), 0.0 | s.q_mean_variance(x0, s.T - 1), 0.0 | T-1 for T in the prior
-diffusion.py | float(s.reverse_eps_coefs[t])**2 / (2 * sigma2) | float(s.loss_weights[t]) | the weight of beta_t for that of rho_t
+diffusion.py | float(s.reverse_eps_coefs[t]) | math.sqrt(float(s.betas[t])) | beta_t for the coefficient of eps in step 7
+diffusion.py | b**2 / (2 * sigma2) | float(s.loss_weights[t]) | the weight of beta_t for that of rho_t
 features.py | axpby(of_eps, eps, -1.0, of_x0) | axpby(of_eps, eps, 1.0, of_x0) | a sign in the control variate
-diffusion.py | weight * known_error(s, x0, t, eps, lam) | -weight * known_error(s, x0, t, eps, lam) | the control variate added twice
+diffusion.py | (term + b**2 | (term - b**2 | the control variate added twice
 diffusion.py | known_error(s, x0, t, eps, lam)) / n | known_error(s, x0, t, eps, lam)) | n draws summed
 spread.py | variances / np.maximum(samples.var(0), 1e-100) | samples.var(0) / np.maximum(variances, 1e-100) | a ratio upside down
 spread.py | np.minimum(by_variance, by_size) | np.maximum(by_variance, by_size) | outliers taken for spread
