@@ -73,7 +73,7 @@ def generator(rng: Any, xp: ModuleType = np) -> Any:
     rng : None, int or Generator
         A seed, or a generator. On the GPU a NumPy generator seeds CuPy's with its next draw.
     """
-    if hasattr(rng, "standard_normal") and not isinstance(rng, (np.random.RandomState, ModuleType)):
+    if hasattr(rng, "standard_normal") and not isinstance(rng, (np.random.RandomState, ModuleType, type)):
         if xp is np or not isinstance(rng, np.random.Generator):
             return rng
         rng = int(rng.integers(2**63))

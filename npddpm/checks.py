@@ -173,7 +173,7 @@ def check_finite(values: Any, **given: Any) -> Any:
     """Return what was computed with a denoiser from what was given, or raise FloatingPointError if it is NaN or infinite."""
     bad = values.size - int(get_array_module(values).isfinite(values).sum())
     if bad:
-        why = "the training diverged (lower lr), or the denoiser is wrong"
+        why = "the training diverged (lower lr), or the denoiser, or a clip, is wrong"
         for name, array in given.items():
             if array is not None and (top := float(np.abs(to_host(array)).max())) > LARGE:
                 why = f"{name} is too large, it reaches {top:.3g}"

@@ -82,10 +82,10 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     ------
     ValueError
         At once if an argument is out of range, or x_T or noise that is used NaN or infinite; on the way if the denoiser
-        returns another shape than it is given.
+        or `clip` returns another shape than it is given.
     TypeError
         If `s` is no Schedule, x_T or noise no real numbers, or `rng` nothing that a generator is made from; on the way if
-        `denoiser` cannot be called.
+        `denoiser` cannot be called, or `clip` returns no real numbers.
     RuntimeError
         If the denoiser's device is "gpu" and there is none.
     """
@@ -124,7 +124,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
             else:   # predict x_0, cut it, noise it again as far as r; beside a large a, b would have no digits of c
                 x0 = axpby(1.0, x, -s.noise(t, x), eps_hat) / max(s.signal(t, x), 1e-30)
                 if cut is not None:
-                    x0 = cut(x0)
+                    x0 = check_shape("what clip returns", check_array("what clip returns", cut(x0), xp, dtype), n, dim)
                     eps_hat = axpby(1.0, x, -s.signal(t, x), x0) / max(s.noise(t, x), 1e-30)
                 x = axpby(s.signal(r, x), x0, c, eps_hat)
             if sigma > 0:

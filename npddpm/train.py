@@ -8,7 +8,7 @@ import json
 import math
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -18,6 +18,7 @@ from . import diffusion, rules, samplers
 from .axes import MOST_TURNED, PrincipalAxes
 from .backend import fused, generator, standard_normal, to_host, use_gpu
 from .checks import (
+    LARGE,
     MOST_LAYERS,
     MOST_OCTAVES,
     check_array,
@@ -357,11 +358,14 @@ class DDPM:
         size = CHUNK[net.device]
         stream = streams(generator(rng), math.ceil(n / size))
         steps, clip, x_T, noise = (options.get(name) for name in ("steps", "clip", "x_T", "noise"))
-        if isinstance(steps, Iterable) and not isinstance(steps, (str, bytes)):
+        if np.iterable(steps) and not isinstance(steps, (str, bytes)):
             options["steps"] = list(steps)      # each chunk goes through them
         if clip is not None:
-            low_high = () if callable(clip) else check_clip(clip, len(self.axes.mean))
-            cut: Callable[[Any], Any] = clip if callable(clip) else operator.methodcaller("clip", *low_high)
+            limit = clip if callable(clip) else operator.methodcaller("clip", *check_clip(clip, len(self.axes.mean)))
+
+            def cut(x: Any) -> Any:
+                return check_shape("what clip returns", check_array("what clip returns", limit(x), np, np.float64), *x.shape)
+
             options["clip"] = lambda z: self.to_network(cut(self.axes.restore(z)))
         if x_T is not None:
             x_T = check_shape("x_T", check_array("x_T", x_T, net.xp), n, net.dim)
@@ -393,11 +397,11 @@ class DDPM:
         Raises
         ------
         ValueError
-            If the model is not trained, x is not (B, d) finite numbers, or `steps` is out of range.
+            If the model is not trained, x is not (B, d) finite numbers or too far from the training rows for the precision
+            of the network, or `steps` is out of range.
         """
-        self._check_trained()
-        x, net = self._check_width(check_data(x, least=1)), self.denoiser()
-        x_T: np.ndarray = to_host(samplers.encode(net, self.schedule, self.to_network(x), steps))
+        _, z = self._in_axes(x)
+        x_T: np.ndarray = to_host(samplers.encode(self.denoiser(), self.schedule, z, steps))
         return x_T
 
     def bound(self, x: Any, rng: Any = None, variance: str = "beta", n: int = 1) -> np.ndarray:
@@ -415,15 +419,26 @@ class DDPM:
         Raises
         ------
         ValueError
-            If the model is not trained, x is not (B, d) finite numbers, or an argument is out of range.
+            If the model is not trained, x is not (B, d) finite numbers or too far from the training rows for the precision
+            of the network, or an argument is out of range.
         TypeError
             If `rng` is nothing that a generator is made from.
         """
-        self._check_trained()
-        x, net = self._check_width(check_data(x, least=1)), self.denoiser()
-        of_z = diffusion.variational_bound(net, self.schedule, self.to_network(x), rng, variance, n)
+        x, z = self._in_axes(x)
+        of_z = diffusion.variational_bound(self.denoiser(), self.schedule, z, rng, variance, n)
         nats: np.ndarray = to_host(of_z.nats) - self.axes.log_volume()        # p(x) = p(z) |dz/dx|
         return np.where(self.axes.contain(x), nats, -np.inf)
+
+    def _in_axes(self, x: Any) -> tuple[np.ndarray, Any]:
+        """Rows x of a user, checked, and the same in the units of the network."""
+        self._check_trained()
+        x = self._check_width(check_data(x, least=1))
+        with np.errstate(over="ignore", invalid="ignore"):
+            z = self.to_network(x)
+            far = ~(np.abs(to_host(z)).max(1) < LARGE)
+        if far.any():
+            raise ValueError(f"x must lie near the training rows, got {np.abs(x[far][0]).max():.3g} in row {far.argmax()}")
+        return x, z
 
     def _check_width(self, x: Any) -> Any:
         if x.shape[1] != len(self.axes.mean):

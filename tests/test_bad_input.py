@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -104,6 +105,7 @@ LIBRARY = [
     (lambda: net(device="tpu"), "device must be 'cpu' or 'gpu', got 'tpu'"),
     (lambda: net(schedule=0.1), "schedule must be a Schedule, got 0.1", TypeError),
     (lambda: net(rng=1.5), "rng must be None, an int of at least 0 or a Generator, got 1.5", TypeError),
+    (lambda: net(rng=np.random.Generator), "rng must be None, an int of at least 0 or a Generator, got <class", TypeError),
     (lambda: net(rng="seed"), "rng must be None, an int of at least 0 or a Generator, got 'seed'", TypeError),
     (lambda: net(rng=-1), "rng must be None, an int of at least 0 or a Generator, got -1"),
     (lambda: net()(np.zeros(3), 1), r"xt must have shape \(B, 2\), got \(3,\)"),
@@ -145,6 +147,17 @@ LIBRARY = [
     (lambda: draw(clip=5), r"clip must be .* arrays of shape \(2,\), with low < high, got 5"),
     (lambda: draw(clip=([0, 0, 0], 1)), r"clip must be .* arrays of shape \(2,\), .* got \(\[0, 0, 0\], 1\)"),
     (lambda: fit().sample(3, clip=5), r"clip must be .* got 5"),
+    *((lambda f=f, of=of: of(clip=f), words, error)
+      for of in (draw, lambda clip: fit().sample(3, clip=clip)) for f, words, error in (
+          (lambda x: x[:2], r"what clip returns must have shape \(3, 2\), got \(2, 2\)", ValueError),
+          (lambda x: x.mean(), r"what clip returns must have shape \(3, 2\), got \(\)", ValueError),
+          (lambda x: 1j * x, "what clip returns must hold real numbers, got dtype complex", TypeError),
+          (lambda x: None, "what clip returns must be an array of numbers, got dtype object", TypeError),
+          (lambda x: np.ma.masked_less(x, 99), "what clip returns must have no masked entries", ValueError),
+          (lambda x: x * np.nan, "NaN or infinity in 6 of 6 results: .* or a clip, is wrong", FloatingPointError))),
+    (lambda: fit().sample(3, steps=np.array(5)), r"steps must be an int, or times that fall within 1\.\.10, got array\(5\)"),
+    (lambda: fit().bound(1e200 * X), "x must lie near the training rows, got 1.32e\+199 in row 0"),
+    (lambda: fit().encode(1e30 * X), "x must lie near the training rows, got 1.32e\+29 in row 0"),
     (lambda: draw(x_T=np.zeros((2, 2))), r"x_T must have shape \(3, 2\), got \(2, 2\)"),
     (lambda: draw(x_T=[[0, 0], [0, np.nan], [0, 0]]), "x_T must be finite, got nan in row 1, column 1"),
     (lambda: draw(x_T=1e39 * ONES, denoiser=net()), "x_T must be finite, got inf in row 0, column 0"),
@@ -258,6 +271,7 @@ COMMANDS = {
     "train text.csv": "which is no number",
     "train one.csv": "n >= 2 rows",
     "train cube.npy": r"got (3, 2, 2)",
+    "train notes.npz": "its notes.txt is no array",
     "train two.npz": "it must hold one array, or one called x",
     "train cut.npy": "cannot read cut.npy",
     "train flat.csv": "all its rows are equal",
@@ -333,6 +347,8 @@ def folder(tmp_path, monkeypatch, checkpoint):
     np.save("cube.npy", np.zeros((3, 2, 2)))
     np.savez("data.npz", x=np.eye(4))
     np.savez("two.npz", a=np.eye(4), b=np.eye(4))
+    with zipfile.ZipFile("notes.npz", "w") as file:
+        file.writestr("notes.txt", "no array")
     (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY")
     (tmp_path / "folder.npy").mkdir()
 
