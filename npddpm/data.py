@@ -223,7 +223,7 @@ def _read_npy(file: BinaryIO, path: Path) -> tuple[Any, str]:
                                  "np.savez('new.npz', x=...) writes one")
             name = "x" if "x" in names else names[0]
             content = content[name]
-            if not isinstance(content, np.ndarray):
+            if not hasattr(content, "ndim"):        # np.load gives what is no .npy file as bytes
                 raise ValueError(f"its {name} is no array; np.savez('new.npz', x=...) writes one")
             how = f", array {name} of {', '.join(names):.80}"
     if content.ndim == 4 and 1 in (content.shape[1], content.shape[3]):

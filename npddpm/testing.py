@@ -71,6 +71,7 @@ TOLERANCE = 1e-8
 SINGLE = 1e-6       # a TOLERANCE from here on says that the implementation works in single precision
 MOST_TRIED = 150    # examples that a search may judge while it shrinks a failure,
 SECONDS = 2         # and the processor's time after which it stops; the fixed examples are always tried
+FAULTS = Exception  # what a stranger's code may raise, once it is `guarded`
 ARRAYS = ("x0", "xt", "x_T", "eps", "z", "noise")
 
 
@@ -166,7 +167,7 @@ class Check:
             return replace(result, verdict="skipped", note="NotImplementedError")
         except Wrong as wrong:
             return replace(result, verdict="fail", **wrong.fields)
-        except Exception as error:
+        except FAULTS as error:
             return replace(result, verdict="fail", example="a call", got=said(error))
 
 
@@ -210,7 +211,7 @@ def judge(check: Check, subject: Implementation, args: Args) -> Finding:
             raise Wrong("returns complex numbers where real ones belong")
     except NotImplementedError:
         raise
-    except Exception as error:
+    except FAULTS as error:
         return Finding(args, math.inf, near, None, right, said(error))
     shape = (args["T"],) if right is None else right.shape or got.shape
     if got.shape != shape or not got.size:
@@ -438,7 +439,7 @@ def check_times(check: Check, subject: Implementation) -> Args:
         except NotImplementedError:
             left.append((T, n))
             return None
-        except Exception as error:
+        except FAULTS as error:
             return said(error)
         if found.shape != (n,):
             return f"{len(found)} times where {n} belong: {show(found[:8])}"
@@ -509,7 +510,7 @@ def load(path: Path) -> Any:
     sys.path.insert(0, folder)
     try:
         return types.SimpleNamespace(**guarded(runpy.run_path)(str(path), None, path.stem))
-    except Exception as error:
+    except FAULTS as error:
         raise ValueError(f"cannot check {path}: {said(error)}") from None
     finally:
         sys.path.remove(folder)
