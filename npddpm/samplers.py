@@ -44,8 +44,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
 
         x_r = a x_t - b eps_hat(x_t, t) + sigma_t z_t,      z_t ~ N(0, I)
 
-    with the a, b and sigma of `reverse_coefficients`; but in Algorithm 2 with variance="beta" sigma_t is sqrt(beta_t). No
-    noise is added in the last step. With `steps` alone it is DDIM without noise, with eps_hat extrapolated to the middle
+    with the a, b and sigma of `reverse_coefficients`. No noise is added in the last step. With `steps` alone it is DDIM without noise, with eps_hat extrapolated to the middle
     of the step, see `middle`.
 
     Parameters
@@ -95,8 +94,9 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     if start is not None and x_T is None:
         raise ValueError("start needs x_T, which is N(0, I) at T alone")
     start = s.T if start is None else check_count("start", start, most=s.T)
-    ancestral, second_order = steps is None and eta in (None, 1), steps is not None and eta is None
+    second_order = steps is not None and eta is None
     eta = check_real("eta", (0.0 if second_order else 1.0) if eta is None else eta, 0, 1, closed=True)
+    variance = variance if steps is None and eta == 1 else "posterior"      # of Algorithm 2 alone
     times = few_times(start, steps, POWER if second_order else 1.0)
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
     cut: Any = clip
@@ -113,9 +113,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
         yield times[0], x
         before = None                                               # the time and the prediction of the step before
         for t, r in pairwise([*times, 0]):
-            a, b, c, sigma = reverse_coefficients(s, t, r, eta)
-            if ancestral and variance == "beta" and r > 0:
-                sigma = math.sqrt(s.betas[t])
+            a, b, c, sigma = reverse_coefficients(s, t, r, eta, variance)
             eps_hat = predict(denoiser, x.copy(), t)
             if second_order:
                 eps_hat, before = middle(s, t, r, eps_hat, before), (t, eps_hat)
@@ -171,7 +169,8 @@ def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None,
     return check_finite(x, x_T=options.get("x_T"))
 
 
-def reverse_coefficients(s: Schedule, t: int, r: int, eta: float = 1.0) -> tuple[float, float, float, float]:
+def reverse_coefficients(s: Schedule, t: int, r: int, eta: float = 1.0,
+                         variance: str = "posterior") -> tuple[float, float, float, float]:
     """a, b, c and sigma of the step from x_t back to x_r by the predicted noise e: x_r = a x_t - b e + sigma z.
 
     Here 0 <= r < t <= T are ints, z ~ N(0, I), and eta in [0, 1] is the share of noise. Song et al. (2021,
@@ -180,12 +179,15 @@ def reverse_coefficients(s: Schedule, t: int, r: int, eta: float = 1.0) -> tuple
         x_r = sqrt(abar_r) x_0 + c e + sigma z,                    c = sqrt(1 - abar_r - sigma^2)
         sigma^2 = eta^2 v (1 - abar_r) / (1 - abar_t),             v = 1 - abar_t / abar_r
 
+    so that x_r has the variance of q(x_r | x_0): c^2 + sigma^2 = 1 - abar_r.
     Inserting x_0 = (x_t - sqrt(1 - abar_t) e) / sqrt(abar_t) gives a = sqrt(abar_r / abar_t) and the difference
     b = a sqrt(1 - abar_t) - c of near equals. It is (a^2 (1 - abar_t) - c^2) / (a sqrt(1 - abar_t) + c), with
     a^2 v + sigma^2, a sum of positive terms, for the numerator.
     r = t - 1 and eta = 1 give step 7: a = 1/sqrt(alpha_t), b = beta_t/sqrt(alpha_t (1 - abar_t)), sigma^2 = rho_t.
+    There Ho et al. know another sigma: with variance="beta" sigma^2 is v = beta_t, but 0 in the last step, r = 0.
     """
     check_type("s", s, Schedule)
+    check_choice("variance", variance, "beta", "posterior")
     t = check_count("t", t, most=s.T)
     r = check_count("r", r, least=0, most=t - 1)
     eta = check_real("eta", eta, 0, 1, closed=True)
@@ -195,7 +197,7 @@ def reverse_coefficients(s: Schedule, t: int, r: int, eta: float = 1.0) -> tuple
     sigma2 = eta**2 * v * before / after
     c = math.sqrt(before * ((1 - eta) * (1 + eta) + eta**2 * scale**2 * before / after))
     b = a * (v + scale**2 * sigma2) / (math.sqrt(after) + scale * c)    # both divided by a
-    return a, b, c, math.sqrt(sigma2)
+    return a, b, c, math.sqrt(v if variance == "beta" and r > 0 else sigma2)
 
 
 def few_times(start: int, steps: int | Sequence[int] | None, power: float = 1.0) -> list[int]:

@@ -1,8 +1,10 @@
-"""Samples that vary as much as the data: the variances that the first term of eps_hat needs for it."""
+"""Samples that vary as much as the data: the variances that the first term of eps_hat needs, and what a sampler takes away."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,12 @@ from .backend import to_host
 from .checks import Array
 from .features import gaussian_answer
 from .mlp import MLP
-from .samplers import sample
+from .samplers import POWER, encode, few_times, reverse_coefficients, sample
+from .schedule import Schedule
 
 ROUNDS = 2
 STEPS = 20          # in which samples are drawn
+MOST_STRETCHED = 100        # further, rounding errors of float32 would be seen
 WIDEST = 10         # the largest lambda' / lambda
 
 
@@ -24,8 +28,10 @@ def start_from(net: MLP, variances: Array) -> None:
     net.guess[...] = net.xp.asarray(gaussian_answer(net.schedule, variances)[1], dtype=net.dtype)
 
 
-def widened_variances(net: MLP, sizes: Array) -> Array:
+def widened_variances(net: MLP, sizes: Array) -> tuple[Array, Array]:
     """Variances lambda' for E[eps | x_t], with which samples of a trained network vary as much as the data, (d,).
+
+    Besides what F multiplies the variances of samples by, with lambda' and if that is more than 1, (d,).
 
     In training x_t is made from data, in sampling it is the network's own result. Errors add up over the steps, and samples
     vary too little: this is called exposure bias. Ning et al. (2024, arXiv:2308.15321) multiply eps_hat by a number below
@@ -64,9 +70,48 @@ def widened_variances(net: MLP, sizes: Array) -> Array:
         try:
             samples = draw(net, x_T)
         except FloatingPointError:
-            return lam          # NaN or infinity, of which the user's own samples will tell
+            return lam, np.ones(net.dim)        # NaN or infinity, of which the user's own samples will tell
         by_variance = variances / np.maximum(samples.var(0), 1e-100)
         by_size = squares / np.maximum(typical_size(samples) ** 2, 1e-100)
         widened = (widened * np.minimum(by_variance, by_size)).clip(lam, WIDEST * lam)
         start_from(net, widened)
-    return widened
+    return widened, np.maximum(samples.var(0) / np.maximum(variances, 1e-100), 1)
+
+
+def stretch(s: Schedule, variances: Array, by_F: Any = 1.0, *, steps: int | Sequence[int] | None = None,
+            eta: float | None = None, variance: str = "beta") -> Array:
+    """What samples drawn with these options of `sample` are multiplied by along each axis, so that thin axes survive, (d,).
+
+    The last step, from x_t, returns E[x_0 | x_t]. Its variance is abar_t lambda / v times that of x_0, so that little is left
+    of an axis that is thin beside the noise of x_t: for `Schedule.linear(1000)` half of lambda = 1e-4. What all steps make
+    of the variance of N(0, diag lambda) with its exact eps_hat is known: with k = E[x_0 | x_t] / x_t and
+    e = E[eps | x_t] / x_t each is x_r = (sqrt(abar_r) k + c e) x_t + sigma z, see `reverse_coefficients`. Times `by_F`, as
+    `widened_variances` finds it, this is made up for, but never by more than what the last step has taken, or a factor of 100.
+    """
+    times = few_times(s.T, steps, POWER if steps is not None and eta is None else 1.0)
+    known, guess, _ = gaussian_answer(s, variances)
+    if steps is not None and eta is None:                   # no noise: each axis is multiplied by a number
+        ones = np.ones((1, len(variances)))
+        found = sample(lambda x, t: guess[t] * x, s, *ones.shape, x_T=ones, steps=times)[0] ** 2
+    else:
+        eta, found = 1.0 if eta is None else eta, np.ones(len(variances))
+        for t, r in pairwise([*times, 0]):
+            _, _, c, sigma = reverse_coefficients(s, t, r, eta, variance if steps is None and eta == 1 else "posterior")
+            found = (s.sqrt_alpha_bars[r] * known[t] + c * guess[t]) ** 2 * found + sigma**2
+    return within_last_step(variances / np.maximum(by_F * found, 1e-100), s, variances, times[-1])
+
+
+def stretch_up(s: Schedule, variances: Array, steps: int) -> Array:
+    """The same for `encode`: what rows are multiplied by along each axis before it, so that they come back, (d,).
+
+    The way up has to end with the variance 1. Its first step, too, is large for what is thin beside the noise of its t.
+    """
+    guess, ones = gaussian_answer(s, variances)[1], np.ones((1, len(variances)))
+    found = variances * encode(lambda x, t: guess[t] * x, s, ones, steps)[0] ** 2
+    return within_last_step(1 / np.maximum(found, 1e-100), s, variances, few_times(s.T, steps, POWER)[-1])
+
+
+def within_last_step(square: Array, s: Schedule, variances: Array, t: int) -> Array:
+    """The roots of squared factors, which are to lie between 1 and what the last step takes, from t, v / (abar_t lambda)."""
+    rest = s.one_minus_alpha_bars[t] / np.maximum(s.alpha_bars[t] * variances, 1e-100)
+    return np.asarray(np.sqrt(square.clip(1, np.minimum(1 + rest, MOST_STRETCHED**2))))

@@ -41,7 +41,7 @@ from .optim import Adam, clip_norm, learning_rate, update_average
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
 from .samplers import SamplerOptions
 from .schedule import Schedule
-from .spread import start_from, widened_variances
+from .spread import start_from, stretch, stretch_up, widened_variances
 
 FORMAT = 8         # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
@@ -122,7 +122,7 @@ class DDPM:
         self.outputs = Outputs()
         self._loss_sum: Any = 0.0
         self._run = 0   # which of the calls of `training` the model belongs to
-        self._widened: tuple[int | None, Any] = None, None      # a hash of parameters, and their `widened_variances`
+        self._widened: tuple[int | None, Any] = None, None      # a hash of parameters, and what `widened_variances` found
 
     @property
     def about(self) -> dict[str, Any]:
@@ -318,14 +318,15 @@ class DDPM:
         key, found = hash(to_host(net.parameters).tobytes()), self._widened
         if found[0] != key:
             found = self._widened = key, widened_variances(net, self.axes.sizes)
-        start_from(net, found[1])
+        start_from(net, found[1][0])
         return net
 
     def sample(self, n: int, rng: Any = None, *, comm: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:
         """Draw n samples in the units of the data, (n, d) float64.
 
         They are drawn in chunks of 2500 (on a GPU 10,000), each from a stream of its own: the first 2500 of a larger n are
-        those of n = 2500.
+        those of n = 2500. Along axes that are thin beside the noise of the last step, such as the difference of two columns
+        that nearly agree, they are stretched by what the sampler takes away, see `npddpm.spread.stretch`.
 
         Parameters
         ----------
@@ -359,7 +360,7 @@ class DDPM:
         stream = streams(generator(rng), math.ceil(n / size))
         steps, clip, x_T, noise = (options.get(name) for name in ("steps", "clip", "x_T", "noise"))
         if np.iterable(steps) and not isinstance(steps, (str, bytes)):
-            options["steps"] = list(steps)      # each chunk goes through them
+            steps = options["steps"] = list(steps)      # each chunk goes through them
         if clip is not None:
             limit = clip if callable(clip) else operator.methodcaller("clip", *check_clip(clip, len(self.axes.mean)))
 
@@ -372,13 +373,20 @@ class DDPM:
         if noise is not None:
             noise = check_shape("noise", check_array("noise", noise, net.xp), self.schedule.T + 1, n, net.dim)
 
+        of_sampler: Any = {name: options[name] for name in ("steps", "eta", "variance") if name in options}
+        wider: Any = 1.0
+        whole = not isinstance(steps, list) or steps[:1] == [self.schedule.T]
+        if whole and options.get("start") is None:  # else a noised input is denoised, to the mean of what it may have been
+            wider = stretch(self.schedule, self.axes.variances, self._widened[1][1], **of_sampler)
+
         def chunk(i: int) -> Any:
             rows = slice(i * size, min((i + 1) * size, n))
             if x_T is not None:
                 options["x_T"] = x_T[rows]
             if noise is not None:
                 options["noise"] = noise[:, rows]
-            x = self.axes.restore(samplers.sample(net, self.schedule, rows.stop - rows.start, net.dim, stream(i), **options))
+            z = samplers.sample(net, self.schedule, rows.stop - rows.start, net.dim, stream(i), **options)
+            x = self.axes.restore(wider * to_host(z).astype(float))
             return x if clip is None else cut(x)
 
         return in_turns(comm, math.ceil(n / size), chunk)
@@ -401,7 +409,9 @@ class DDPM:
             of the network, or `steps` is out of range.
         """
         _, z = self._in_axes(x)
-        x_T: np.ndarray = to_host(samplers.encode(self.denoiser(), self.schedule, z, steps))
+        net = self.denoiser()
+        z *= net.xp.asarray(stretch_up(self.schedule, self.axes.variances, steps), dtype=net.dtype)
+        x_T: np.ndarray = to_host(samplers.encode(net, self.schedule, z, steps))
         return x_T
 
     def bound(self, x: Any, rng: Any = None, variance: str = "beta", n: int = 1) -> np.ndarray:

@@ -81,8 +81,8 @@ backend.py | u *= -2 | u *= -1 | the 2 of Box and Muller
 diffusion.py | residual = predict(net, xt, t) - eps | residual = predict(net, xt, t) - x0 | x_0 for eps in the loss
 diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (1 / residual.size) * weighted | the 2 of the derivative
 diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (2 / residual.size) * residual | the weight left out of the gradient
-samplers.py | sigma = math.sqrt(s.betas[t]) | sigma = s.betas[t] | a variance for a deviation in the sampler
-samplers.py | variance == "beta" and r > 0: | variance == "beta": | noise in the last step
+samplers.py | math.sqrt(v if variance | float(v if variance | a variance for a deviation in the sampler
+samplers.py | variance == "beta" and r > 0 else | variance == "beta" else | noise in the last step
 samplers.py | half = (phi_r - phi_t) / (2 * (phi_t - phi_q)) | half = (phi_r - phi_t) / (phi_t - phi_q) | the end of the step for its middle
 samplers.py | at = [q, t, r] | at = [t, q, r] | two times exchanged
 samplers.py | s.noise(times[0], x) / 2 | s.noise(times[0], x) | all of the noise in the first step up
@@ -96,6 +96,9 @@ spread.py | variances / np.maximum(samples.var(0), 1e-100) | samples.var(0) / np
 spread.py | np.minimum(by_variance, by_size) | np.maximum(by_variance, by_size) | outliers taken for spread
 spread.py | .clip(lam, WIDEST * lam) | .clip(0, WIDEST * lam) | samples made narrower
 spread.py | (factor * sizes) ** 2 / np.maximum(lam, 1e-100) | (factor * sizes) ** 2 | sizes not in units of the deviation
+spread.py | c * guess[t]) ** 2 * found + sigma**2 | c * guess[t]) ** 2 * found | the noise of the steps forgotten
+spread.py | variances / np.maximum(by_F * found, 1e-100) | variances / np.maximum(found, 1e-100) | what F adds forgotten
+spread.py | found = variances * encode( | found = encode( | rows taken for normal numbers
 axes.py | np.sqrt(np.abs(z)).mean(0) ** 2 | np.abs(z).mean(0) | the mean for the power mean
 train.py | (T * u**power).astype(int) | (T * u).astype(int) | times that are uniform for few axes too
 ranks.py | self._share = self.rows / batch_size | self._share = 1 / size | slices of unequal length weighted alike

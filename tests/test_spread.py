@@ -13,7 +13,8 @@ from npddpm import DDPM, MLP, Schedule, data, sample, spread
 from npddpm.axes import PrincipalAxes, typical_size
 from npddpm.data import Mapped
 from npddpm.features import gaussian_answer
-from npddpm.spread import widened_variances
+from npddpm.samplers import few_times
+from npddpm.spread import stretch, widened_variances
 
 S = Schedule.linear(50)
 X = data.load("moons", 300)
@@ -25,7 +26,7 @@ def test_a_network_with_no_correction_needs_none(variances):
     """F = 0: the samples are those of the Gaussian."""
     net = MLP(len(variances), 4, 1, schedule=S, variances=variances, rng=0, dtype="float64")
     for sizes in np.zeros(net.dim), np.full(net.dim, 1e9), 0.5 * net.variances:
-        assert widened_variances(net, sizes) == approx(variances, rel=1e-9)
+        assert np.array(widened_variances(net, sizes)) == approx(np.array([variances, np.ones(net.dim)]), rel=1e-9)
 
 
 def too_far(k, variances=(0.5, 1.0, 2.0)):
@@ -44,22 +45,22 @@ def test_samples_get_the_spread_that_they_lack(k):
     net, wanted = too_far(k), draw(too_far(0))
     lacking = draw(net).var(0)
     assert (lacking < 0.9 * wanted.var(0)).all()
-    net.guess[...] = gaussian_answer(S, widened_variances(net, 1e9 * np.ones(3)))[1]
+    net.guess[...] = gaussian_answer(S, widened_variances(net, 1e9 * np.ones(3))[0])[1]
     assert (abs(draw(net).var(0) - wanted.var(0)) < 0.2 * (wanted.var(0) - lacking)).all()      # 80% of the gap
 
 
 @pytest.mark.parametrize("k, factor", [(3, 10), (-0.4, 1)])
 def test_the_correction_is_tenfold_at_most_and_never_narrows(k, factor):
     net = too_far(k)
-    assert widened_variances(net, 1e9 * np.ones(3)) == approx(factor * net.variances)
+    assert widened_variances(net, 1e9 * np.ones(3))[0] == approx(factor * net.variances)
 
 
 def test_a_few_extreme_rows_do_not_widen_the_samples():
     """Their variance falls short, but not their size: the data have the variance from rows that the network does not make."""
     net = too_far(0.4)
     sizes = typical_size(draw(net))
-    assert (widened_variances(net, 1e9 * sizes) > 1.5 * net.variances).all()
-    assert widened_variances(net, sizes) == approx(net.variances, rel=0.1)
+    assert (widened_variances(net, 1e9 * sizes)[0] > 1.5 * net.variances).all()
+    assert widened_variances(net, sizes)[0] == approx(net.variances, rel=0.1)
 
 
 def test_size():
@@ -103,7 +104,7 @@ def test_the_model_samples_with_the_corrected_start(monkeypatch):
     """Found once for the same parameters, and in a copy as in the original."""
     model = DDPM(S, hidden=8, depth=1).fit(X, steps=60, rng=0)
     calls = []
-    monkeypatch.setattr("npddpm.train.widened_variances", lambda net, sizes: calls.append(sizes) or 2 * model.axes.variances)
+    monkeypatch.setattr("npddpm.train.widened_variances", lambda net, sizes: calls.append(sizes) or (2 * model.axes.variances, 1.0))
     net = model.denoiser()
     assert (net.guess == gaussian_answer(S, 2 * model.axes.variances)[1].astype("float32")).all()
     assert (net.doubt == model.net.doubt).all() and (net.guess != model.net.guess).any()
@@ -116,3 +117,51 @@ def test_the_model_samples_with_the_corrected_start(monkeypatch):
     model.fit(X, steps=61, rng=0, resume=True).denoiser()
     model.fit(X, steps=61, rng=1).denoiser()
     assert len(calls) == 4
+
+
+# ---- thin axes, and what the last step takes from them
+
+OPTIONS = [{}, {"variance": "posterior"}, {"steps": 20}, {"steps": 5}, {"steps": [50, 30, 7, 2]}, {"steps": 20, "eta": 0.0},
+           {"steps": 12, "eta": 0.5}, {"eta": 1.0}, {"eta": 0.3}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_samples_of_a_gaussian_have_its_variance_along_thin_axes(options):
+    """x_0 is linear in x_T and the noise of each step: a row of samples for each of them, and their squares are added up."""
+    lam, s = np.array([1e-9, 1e-5, 1e-3, 0.02, 1.0, 9.0]), Schedule.linear(50)
+    guess = gaussian_answer(s, lam)[1]
+    noise, x_T = np.zeros((s.T + 1, s.T + 2, len(lam))), np.zeros((s.T + 2, len(lam)))
+    noise[:, :-1], x_T[-1] = np.eye(s.T + 1)[:, :, None], 1
+    found = (sample(lambda x, t: guess[t] * x, s, s.T + 2, len(lam), x_T=x_T, noise=noise, **options) ** 2).sum(0)
+    last = options["steps"][-1] if isinstance(options.get("steps"), list) else few_times(s.T, options.get("steps"), 1 + ("eta" not in options))[-1]
+    of_last = 1 + s.one_minus_alpha_bars[last] / (s.alpha_bars[last] * lam)
+    k = stretch(s, lam, **options)
+    assert k**2 * found == approx(found * (lam / found).clip(1, of_last.clip(1, 1e4)), rel=1e-9)
+    assert k[1] > 2 and k[-1] < 1.02
+    assert stretch(s, lam, 2.0, **options) == approx(np.sqrt((lam / found / 2).clip(1, of_last.clip(1, 1e4))), rel=1e-9)
+
+
+@pytest.mark.parametrize("e", [0.1, 0.01, 0.001])
+def test_the_difference_of_two_columns_that_nearly_agree(e):
+    """Its samples are as large as its rows, whatever the number of steps, and what is encoded comes back."""
+    a, b = np.random.default_rng(0).standard_normal((2, 2000))
+    x = np.column_stack([a, a + e * b])
+    model = DDPM(Schedule.linear(200)).fit(x, steps=20, rng=0)
+
+    def size(rows):
+        return (rows[:, 1] - rows[:, 0]).std()
+
+    for options in {}, {"steps": 50}, {"steps": 20}:
+        assert size(model.sample(2000, 1, **options)) == approx(size(x), rel=0.08)
+    z = model.encode(x[:200], steps=50)
+    assert size(model.sample(200, x_T=z, steps=50) - x[:200]) < 0.2 * size(x)
+    near = model.sample(200, 0, x_T=model.schedule.q_sample(model.axes.standardize(x[:200]), 5, np.zeros((200, 2))), start=5)
+    assert size(near) < size(x)         # from a noised row comes the mean of what it may have been
+
+
+def test_a_list_of_times_that_begins_below_T_denoises():
+    a, b = np.random.default_rng(0).standard_normal((2, 500))
+    model = DDPM(Schedule.linear(200)).fit(np.column_stack([a, a + 0.003 * b]), steps=20, rng=0)
+    x_T = np.random.default_rng(1).standard_normal((50, 2))
+    assert (model.sample(50, 0, x_T=x_T, steps=[9, 2]) == model.axes.restore(sample(model.denoiser(), model.schedule, 50, 2, 0, x_T=x_T, steps=[9, 2]))).all()
+    assert (model.sample(50, 0, x_T=x_T, steps=[200, 2]) != model.axes.restore(sample(model.denoiser(), model.schedule, 50, 2, 0, x_T=x_T, steps=[200, 2]))).all()
