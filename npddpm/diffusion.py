@@ -154,15 +154,11 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     terms = xp.zeros((s.T + 1, len(x0)))
     terms[0] = -gaussian.kl(*s.q_mean_variance(x0, s.T), 0.0, 1.0)
     for t in [*range(1, s.T + 1)] * n:
-        sigma2 = float(s.betas[t] if variance == "beta" or t == 1 else s.posterior_variances[t])
+        b, beta, rho = (float(table[t]) for table in (s.reverse_eps_coefs, s.betas, s.posterior_variances))
+        sigma2 = beta if variance == "beta" or t == 1 else rho
         eps = rng.standard_normal(x0.shape)
-        xt = s.q_sample(x0, t, eps)
-        # By step 7 mu - mu~ = b (eps - eps_hat); the means themselves agree in most of their digits where beta is small.
-        b = float(s.reverse_eps_coefs[t])
-        apart = b * (eps - predict(denoiser, xt, t))
-        if t == 1:
-            term = gaussian.log_density(apart, 0.0, sigma2)         # mu~_1 = x_0
-        else:
-            term = -gaussian.kl(apart, float(s.posterior_variances[t]), 0.0, sigma2)
+        # Step 7 gives mu - mu~, with mu~_1 = x_0; the means themselves have most of their digits in common where beta is small.
+        apart = b * (eps - predict(denoiser, s.q_sample(x0, t, eps), t))
+        term = gaussian.log_density(apart, 0.0, sigma2) if t == 1 else -gaussian.kl(apart, rho, 0.0, sigma2)
         terms[t] += (term + b**2 / (2 * sigma2) * known_error(s, x0, t, eps, lam)) / n
     return Bound(check_finite(terms.sum(0), x0=x0), terms)

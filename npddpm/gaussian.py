@@ -2,6 +2,7 @@
 
 Points and means are (..., d) arrays, whose last axis is that of the vectors; variances and scales are scalars, or but for
 `joint` arrays that broadcast against the means. Logarithms are natural: densities and divergences are (...,) arrays of nats.
+The bound uses `log_density` and `kl`. The others are how `Schedule`'s coefficients are found, which the tests hold against them.
 """
 
 import math

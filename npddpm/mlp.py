@@ -45,15 +45,18 @@ from .schedule import Schedule
 
 @elementwise
 def g(xp: Any, z_then_a: Any, u: Any) -> None:
-    """A = g(Z) = Z u with u = 1 + tanh Z: the SiLU, z sigma(z) = z/2 (1 + tanh z/2), of 2z. `g_backward` needs u."""
-    xp.tanh(z_then_a, out=u)
+    """A = g(Z) = Z u with u = 2 sigma(2Z), sigma(y) = 1 / (1 + e^-y): the SiLU, y sigma(y), of y = 2Z. `g_backward` needs u."""
+    xp.multiply(z_then_a, -2, out=u)
+    with np.errstate(over="ignore"):        # below Z = -44 e^(-2Z) is infinite in float32, and u is 0
+        xp.exp(u, out=u)
     u += 1
+    xp.divide(2, u, out=u)
     z_then_a *= u
 
 
 @elementwise
 def g_backward(xp: Any, da_then_dz: Any, a: Any, u: Any) -> None:
-    """dZ = dA g'(Z) = dA (u + Z (1 - tanh^2 Z)) = dA (u + A (2 - u)), since 1 - tanh^2 = u (2 - u) and A = Z u."""
+    """dZ = dA g'(Z) = dA (u + Z u') = dA (u + A (2 - u)), since sigma' = sigma (1 - sigma), so u' = u (2 - u), and A = Z u."""
     slope = 2 - u
     slope *= a
     slope += u

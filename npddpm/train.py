@@ -43,7 +43,7 @@ from .samplers import SamplerOptions
 from .schedule import Schedule
 from .spread import start_from, stretch, stretch_up, widened_variances
 
-FORMAT = 8         # of checkpoints
+FORMAT = 9         # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
 CHUNK = {"cpu": 2500, "gpu": 10_000}    # samples drawn at a time: fewer leave a GPU idle, more leave a CPU's cache
 DIVERGED = 10      # times the loss of a guess of 0

@@ -25,13 +25,13 @@ WORKERS = 2
 #  file | the line's part | what it becomes | what that is | tests that must notice, if not any
 MUTATIONS = [[part.replace(r"\n", "\n") for part in line.split(" | ")] for line in r"""
 diffusion.py | return Bound(check_finite(terms.sum(0), x0=x0), terms) | return Bound(-terms.sum(0), -terms) | slip 1: an upper bound | test_step_2_is_a_lower_bound
-diffusion.py | term = -gaussian.kl(apart, float(s.posterior_variances[t]), 0.0, sigma2) | rho = float(s.posterior_variances[t]); term = -((apart**2).sum(-1) + rho) / (2 * sigma2) + x0.shape[1] / 2 * (1 + math.log(rho / sigma2)) | slip 2: rho_t for d rho_t, in the bound | test_step_6_the_mean_square_splits
+diffusion.py | else -gaussian.kl(apart, rho, 0.0, sigma2) | else -((apart**2).sum(-1) + rho) / (2 * sigma2) + x0.shape[1] / 2 * (1 + np.log(rho / sigma2)) | slip 2: rho_t for d rho_t, in the bound | test_step_6_the_mean_square_splits
 gaussian.py | / variance_p + (e - log_ratio)).sum(-1) | / variance_p - log_ratio).sum(-1) + 0.5 * e | slip 2: rho_t for d rho_t, in KL | test_step_6_the_mean_square_splits
 gaussian.py | return -0.5 * ((x - mean) ** 2 / variance + xp.log(2 * math.pi * xp.asarray(variance))).sum(-1) | return -0.5 * (((x - mean) ** 2 / variance).sum(-1) + xp.log(2 * math.pi * xp.asarray(variance))) | slip 3: 1/sqrt(2 pi rho) for (2 pi rho)^(-d/2) | test_step_6_the_normaliser_has_a_power_of_d
 schedule.py | return axpby(a, xt, -b, eps) | return (xt - b / a * eps) / self.signal(t, xt) | slip 4: 1/sqrt(abar) for 1/sqrt(alpha) | test_step_7_the_mean_in_terms_of_the_noise
 gaussian.py | return 0.5 * ((mean_q - mean_p) ** 2 / variance_p + (e - log_ratio)).sum(-1) | return 0.5 * (((mean_q - mean_p) ** 2 / variance_p).sum(-1) + (e - log_ratio)) | d dropped in KL's constant | test_step_2 or test_step_3 or test_step_6
 gaussian.py | + xp.log(2 * math.pi * xp.asarray(variance))).sum(-1) | ).sum(-1) - 0.5 * xp.log(2 * math.pi * xp.asarray(variance)) | d dropped in the normaliser | test_step_2 or test_step_3 or test_step_6
-diffusion.py | terms[0] = -gaussian.kl(*s.q_mean_variance(x0, s.T), 0.0, 1.0) | m, v = s.q_mean_variance(x0, s.T); terms[0] = -0.5 * ((m**2).sum(-1) + v - 1 - math.log(v)) | d dropped in the prior | test_step_2 or test_step_3 or test_step_6
+diffusion.py | terms[0] = -gaussian.kl(*s.q_mean_variance(x0, s.T), 0.0, 1.0) | m, v = s.q_mean_variance(x0, s.T); terms[0] = -0.5 * ((m**2).sum(-1) + v - 1 - np.log(v)) | d dropped in the prior | test_step_2 or test_step_3 or test_step_6
 features.py | - (of_eps**2 + of_x0**2)).sum(-1) | ).sum(-1) - (of_eps**2 + of_x0**2)[..., 0] | d dropped in the control variate's mean | test_step_2 or test_step_3 or test_step_6
 gaussian.py | ((x - mean) ** 2 / variance + xp.log | ((x - mean) ** 2 / variance - xp.log | the sign of the normaliser
 gaussian.py | 0.5 * ((mean_q - mean_p) ** 2 / variance_p | 0.5 * ((mean_q - mean_p) ** 2 / variance_q | KL the other way round
@@ -62,8 +62,8 @@ samplers.py | sigma2 = eta**2 * v * before / after | sigma2 = eta**2 * v | beta_
 samplers.py | (v + scale**2 * sigma2) | (v + scale * sigma2) | a scale not squared in DDIM
 schedule.py | np.sin(a + b) / np.cos(a) ** 2 | np.sin(a + b) / np.cos(b) ** 2 | t for t-1 in the cosine
 schedule.py | (values - added)\n | 0\n | sums without compensation
-mlp.py | slope = 2 - u | slope = 1 - u | tanh for its square in g'
-mlp.py | slope += u | slope += 1 | 1 for 1 + tanh in g'
+mlp.py | slope = 2 - u | slope = 1 - u | a factor of 2 lost in sigma'
+mlp.py | slope += u | slope += 1 | 1 for u in g'
 mlp.py | multiply(arrays.doubt, d_eps_hat, | multiply(1.0, d_eps_hat, | the factor of F forgotten backwards
 mlp.py | axpby(guess, xt, doubt, F) | axpby(doubt, xt, guess, F) | the first term's factor and F's exchanged
 features.py | np.sqrt(abar) * lam / v, np.sqrt(rest) / v | np.sqrt(abar) / v, np.sqrt(rest) / v | lambda forgotten in E[x_0]
@@ -87,7 +87,7 @@ samplers.py | half = (phi_r - phi_t) / (2 * (phi_t - phi_q)) | half = (phi_r - p
 samplers.py | at = [q, t, r] | at = [t, q, r] | two times exchanged
 samplers.py | s.noise(times[0], x) / 2 | s.noise(times[0], x) | all of the noise in the first step up
 diffusion.py | s.q_mean_variance(x0, s.T), 0.0 | s.q_mean_variance(x0, s.T - 1), 0.0 | T-1 for T in the prior
-diffusion.py | float(s.reverse_eps_coefs[t]) | math.sqrt(float(s.betas[t])) | beta_t for the coefficient of eps in step 7
+diffusion.py | apart = b * (eps | apart = np.sqrt(beta) * (eps | beta_t for the coefficient of eps in step 7
 diffusion.py | b**2 / (2 * sigma2) | float(s.loss_weights[t]) | the weight of beta_t for that of rho_t
 features.py | axpby(of_eps, eps, -1.0, of_x0) | axpby(of_eps, eps, 1.0, of_x0) | a sign in the control variate
 diffusion.py | (term + b**2 | (term - b**2 | the control variate added twice
