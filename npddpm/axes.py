@@ -87,7 +87,7 @@ class PrincipalAxes(NamedTuple):
         return float(np.log(np.abs(np.diag(R))).sum())
 
     def contain(self, x: Any) -> Any:
-        """Whether rows lie where those of the table did, up to rounding, (n, d) to (n,)."""
+        """Whether rows lie in the plane of the table's, to 1e-5 of each column's scale, (n, d) to (n,)."""
         tolerance = 1e-5 * self.scale + 1e-9 * np.abs(self.mean)
         return (np.abs(self.restore(self.standardize(x)) - x) <= tolerance).all(1)
 
@@ -117,7 +117,7 @@ def principal_axes(x: Any) -> tuple[Array, Array, Array | None, Array]:
         variances[first:], W = spectrum(covariance(z @ V[:, first:] for z in rows()))
         V[:, first:] = V[:, first:] @ W
     vary = variances > rounding()
-    if vary.sum() >= n - 1:                     # so few rows lie in a plane in any case, and show none
+    if vary.sum() >= n - 1:                     # n rows lie in a plane of n - 1 dimensions in any case
         vary[:] = True
     variances, V = variances[vary], V[:, vary]
     if n < 2 * len(variances):

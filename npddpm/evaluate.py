@@ -29,7 +29,7 @@ def distances(x: Array, y: Array) -> Any:
 
 
 def slack(x: Array) -> Any:
-    """What rounding may have made of the squared distances of each row of x, (n,): equal ones are not told apart by it."""
+    """What rounding may make of the squared distances of each row of x, (n,): those that differ by less count as equal."""
     return ROUNDING * ((x - x.mean(0)) ** 2).sum(1)
 
 
@@ -81,7 +81,8 @@ def energy_distance(x: Any, y: Any, unbiased: bool = True) -> float:
 def nearest(x: Any, y: Any) -> float:
     """The median over the rows of x of the distance to the nearest row of y; 0 where that is the row itself.
 
-    x and y are (n, d) and (m, d) array_like, else ValueError. The distance is taken from the two rows, since |x|^2 + |y|^2 - 2 x.y loses the digits of a small distance, which tells copies.
+    x and y are (n, d) and (m, d) array_like, else ValueError. The distance is taken from the two rows, since
+    |x|^2 + |y|^2 - 2 x.y loses the digits of a small distance, which tells copies.
     """
     x, y = check_tables(x=x, y=y)
 
@@ -101,8 +102,9 @@ def one_nearest_neighbour(x: Any, y: Any) -> float:
     """How well the nearest other row tells rows of x and of y apart: the share that it labels rightly, 0.5 for equal laws.
 
     Leave-one-out accuracy of the 1-nearest-neighbour classifier (Lopez-Paz and Oquab 2017, arXiv:1610.06545), for x and
-    y of as many rows, (n, d) array_like with n >= 2, else ValueError. Of two equally near rows each counts half. It sees what is too near as well: below 0.5 rows of x copy rows of y. For equal laws its
-    standard error is about 0.64 / sqrt(2 n) in few dimensions: two rows that are each other's nearest share their fate.
+    y of as many rows, (n, d) array_like with n >= 2, else ValueError. Where the nearest row of x and of y are equally near
+    it counts half. It sees what is too near as well: below 0.5 rows of x copy rows of y. For equal laws its standard error
+    is about 0.64 / sqrt(2 n) in few dimensions: two rows that are each other's nearest share their fate.
     """
     x, y = check_tables(2, x=x, y=y)
     if len(x) != len(y):
@@ -142,7 +144,7 @@ def loss_at(denoiser: Any, s: Schedule, x0: Any, t: int, rng: Any = None) -> flo
 def loss_by_time(net: Any, s: Schedule, x0: Any, rng: int = 0, law: GaussianMixture | None = None) -> Array:
     """Rows of (t, loss, least possible loss or NaN) at a dozen times between 1 and T, (12 or fewer, 3).
 
-    Each row of x0, (n, d) in the units of `net`, is used as often as makes 4000 draws; of more rows than that the first
+    Each row of x0, (n, d) in the units of `net`, is used as often as makes 4000 draws or more; of more rows than that the first
     4000 are. The least loss is that of `law`.
     """
     check_rows("x0", x0)

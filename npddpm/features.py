@@ -102,7 +102,8 @@ def gaussian_answer(s: Schedule, variances: Array) -> tuple[Array, Array, Array]
 def known_error(s: Schedule, x0: Any, t: int, eps: Any, lam: Any) -> Any:
     """|eps - e|^2 - E|eps - e|^2 for e = E[eps | x_t] of a Gaussian N(0, diag lam), (B,); v as in `MLP`.
 
-    eps - e = abar_t lam / v eps - sqrt(abar_t (1 - abar_t)) / v x_0, and E|eps - e|^2 is the sum of both squared, eps^2 = 1.
+    eps - e = abar_t lam / v eps - sqrt(abar_t (1 - abar_t)) / v x_0. Given x_0, where E eps_i = 0 and E eps_i^2 = 1, the
+    expectation is the sum over i of both factors squared.
     """
     abar, rest = float(s.alpha_bars[t]), float(s.one_minus_alpha_bars[t])
     v = abar * lam + rest

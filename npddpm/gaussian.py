@@ -2,7 +2,7 @@
 
 Points and means are (..., d) arrays, whose last axis is that of the vectors; variances and scales are scalars, or but for
 `joint` arrays that broadcast against the means. Logarithms are natural: densities and divergences are (...,) arrays of nats.
-The bound uses `log_density` and `kl`. The others are how `Schedule`'s coefficients are found, which the tests hold against them.
+The bound uses `log_density` and `kl`. The others are called by the tests, which hold `Schedule`'s formulas against them.
 """
 
 import math
@@ -43,23 +43,23 @@ def compose(scale_1: Any, variance_1: Any, scale_2: Any, variance_2: Any) -> tup
     return scale_1 * scale_2, scale_2**2 * variance_1 + variance_2
 
 
-def joint(mean: Any, variance: float, scale: float, variance_y: float) -> tuple[Any, Any]:
-    """Means, (2, ..., d), and covariance, (2, 2), of x ~ N(mean, variance I) and y | x ~ N(scale x, variance_y I).
+def joint(mean: Any, variance: float, scale: float, noise_variance: float) -> tuple[Any, Any]:
+    """Means, (2, ..., d), and covariance, (2, 2), of x ~ N(mean, variance I) and y | x ~ N(scale x, noise_variance I).
 
     The means are mean and scale mean. With v = variance and a = scale the covariance is
-    [[v, a v], [a v, a^2 v + variance_y]] in every coordinate; coordinates are independent.
+    [[v, a v], [a v, a^2 v + noise_variance]] in every coordinate; coordinates are independent.
     """
     xp = get_array_module(mean)
     cross = scale * variance
-    covariance = xp.asarray([[variance, cross], [cross, scale * cross + variance_y]])
+    covariance = xp.asarray([[variance, cross], [cross, scale * cross + noise_variance]])
     return xp.stack([mean, scale * mean]), covariance
 
 
-def condition(mean: Any, variance: Any, scale: Any, variance_y: Any, y: Any) -> tuple[Any, Any]:
+def condition(mean: Any, variance: Any, scale: Any, noise_variance: Any, y: Any) -> tuple[Any, Any]:
     """Mean and variance of x given y by Bayes' rule, for the x and y of `joint`.
 
-    They are (variance_y mean + scale variance y) / total and variance variance_y / total, where
-    total = scale^2 variance + variance_y is the variance of y.
+    They are (noise_variance mean + scale variance y) / total and variance noise_variance / total, where
+    total = scale^2 variance + noise_variance is the variance of y.
     """
-    total = scale**2 * variance + variance_y
-    return (variance_y * mean + scale * variance * y) / total, variance * variance_y / total
+    total = scale**2 * variance + noise_variance
+    return (noise_variance * mean + scale * variance * y) / total, variance * noise_variance / total

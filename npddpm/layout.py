@@ -3,8 +3,8 @@
 - **The longer side comes first in memory.** OpenBLAS divides a product between threads by rows if it has more rows than
   columns, else by columns, for which they exchange more: up to half as long again where two cores share no cache.
   So a batch smaller than a layer lies transposed.
-- **A batch as large as a layer gets one row more**, so that rows outnumber columns. What its A holds does not matter:
-  its dH stays 0, and with it its share in every dW.
+- **A batch as large as a layer gets one row more**, which is no example, so that rows outnumber columns. Its dH stays 0,
+  so that it adds nothing to any dW.
 - **Elementwise passes run over memory from end to end**, since around gaps they take twice as long: over padding and
   ones too where an example is a row, and over all but the row of ones where it is a column.
 - **Buffers are used again**: A_l takes the place of Z_l, dZ_l that of dA_l, two buffers serve all dA_l by turns, and a

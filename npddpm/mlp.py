@@ -56,7 +56,7 @@ def g(xp: Any, z_then_a: Any, u: Any) -> None:
 
 @elementwise
 def g_backward(xp: Any, da_then_dz: Any, a: Any, u: Any) -> None:
-    """dZ = dA g'(Z) = dA (u + Z u') = dA (u + A (2 - u)), since sigma' = sigma (1 - sigma), so u' = u (2 - u), and A = Z u."""
+    """dZ = dA g'(Z) = dA (u + Z u') = dA (u + A (2 - u)), since u' = 4 sigma (1 - sigma) = u (2 - u), and A = Z u."""
     slope = 2 - u
     slope *= a
     slope += u
@@ -66,8 +66,8 @@ def g_backward(xp: Any, da_then_dz: Any, a: Any, u: Any) -> None:
 class MLP:
     """The noise prediction: the exact one for Gaussian data, plus a correction F in units of its standard deviation.
 
-    If x_0 ~ N(0, diag lambda), x_0 and x_t are jointly Gaussian in each coordinate (`gaussian.joint`), and by Bayes
-    (`gaussian.condition`), with v = Var x_t = abar_t lambda_i + 1 - abar_t,
+    If x_0 ~ N(0, diag lambda), x_0 and x_t are jointly Gaussian in each coordinate (`gaussian.joint`), like eps and x_t,
+    and by Bayes (`gaussian.condition`), with v = Var x_t = abar_t lambda_i + 1 - abar_t,
 
         E[x_0 | x_t] = (sqrt(abar_t) lambda_i / v) x_t          what the network sees of x_t
         E[eps | x_t] = (sqrt(1 - abar_t) / v) x_t
@@ -79,9 +79,9 @@ class MLP:
 
         F = F_0 + (G * (m U)) U^T
 
-    where U (d, p) is fixed, with a column for each pixel in `DDPM`, so that m U is the guess there, and the network sets
-    G (B, p), like F_0 (B, d). F has to become (m - x_0) / sd[x_0 | x_t], the guess's error; so it can be passed on pixel
-    by pixel, which layers of some hundreds cannot do. In place of m the network could see x_t or x_t / sqrt(v): both
+    where U (d, p) is fixed, with a column for each pixel in `DDPM`, so that m U is E[x_0 | x_t] there, and the network sets
+    G (B, p), like F_0 (B, d). Since (eps - E[eps | x_t]) / sd[eps | x_t] = (m - x_0) / sd[x_0 | x_t], F has to contain m itself,
+    pixel by pixel; layers of some hundreds cannot carry it through, and so G multiplies it by factors. In place of m the network could see x_t or x_t / sqrt(v): both
     drown the few axes that carry an image in hundreds of noise, and on 28 x 28 digits it hardly improves on the Gaussian.
     For lambda = 1 F is the "v" of Salimans and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
 
@@ -118,7 +118,7 @@ class MLP:
     dtype : numpy.dtype
     features : Features
     guess, doubt : (T+1, d) arrays
-        The first term of eps_hat is guess[t] * x_t, and sd[eps | x_t] is doubt[t].
+        The first term of eps_hat is guess[t] * x_t (`spread` widens it for sampling), and sd[eps | x_t] is doubt[t].
     xp : module
         The array module of the device.
 
@@ -192,7 +192,7 @@ class MLP:
             arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(xt), self.shapes)
         rows, guess = arrays.rows, at(self.guess, t)
         arrays.doubt = doubt = at(self.doubt, t)                        # kept for the backward pass
-        # With one t for all rows A_0 and W_1 can come without the columns of t, added to the bias; backward uses the whole ones.
+        # If all rows have one t, its columns are folded into the bias for this product; arrays.A[0] keeps them, for backward.
         A_0, W_1, arrays.mU = self.features.first_layer(arrays.A[0], self.weights[0], xt, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
 

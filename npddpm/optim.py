@@ -68,7 +68,7 @@ def clip_norm(gradient: Any, max_norm: float) -> None:
     """Shorten the gradient, in place, to a norm of at most `max_norm`."""
     xp = get_array_module(gradient)
     norm = xp.sqrt(gradient @ gradient)
-    if xp is np and norm == math.inf:       # a square overflows: shorten the largest entry first
+    if xp is np and norm == math.inf:       # a square overflows: scale it by its largest entry first
         gradient *= max_norm / np.abs(gradient).max()
         norm = np.sqrt(gradient @ gradient)
     gradient *= max_norm / xp.maximum(max_norm, norm)

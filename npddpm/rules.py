@@ -31,7 +31,7 @@ def weighting(doubt: Any) -> Any:
     """Weights of the loss, given sd[eps | x_t], (T+1, r): 1, or for more than 128 axes one over its root mean square.
 
     The coarse shape of an image is settled at large t, where the Gaussian leaves so little open that the simple loss
-    hardly sees it. The weight stops where only a hundredth is open, and has the mean 1.
+    hardly sees it. The weight stops at 10, where the mean of Var[eps | x_t] is 0.01, and is scaled to the mean 1 over t.
     """
     if not gated(doubt.shape[1]):
         return "simple"
@@ -40,7 +40,7 @@ def weighting(doubt: Any) -> Any:
 
 
 def time_power(r: int) -> int:
-    """Power p of the times t = T u^p in training, u uniform, for r principal axes: 2 for up to eight, else 1, t uniform.
+    """Power p of the times t = 1 + floor(T u^p) in training, u uniform, for r principal axes: 2 for up to eight, else 1, t uniform.
 
     The fine shapes of a few columns are settled at small t, of which a uniform t has too few.
     """

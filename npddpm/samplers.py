@@ -44,8 +44,8 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
 
         x_r = a x_t - b eps_hat(x_t, t) + sigma_t z_t,      z_t ~ N(0, I)
 
-    with the a, b and sigma of `reverse_coefficients`. No noise is added in the last step. With `steps` alone it is DDIM without noise, with eps_hat extrapolated to the middle
-    of the step, see `middle`.
+    with the a, b and sigma of `reverse_coefficients`. No noise is added in the last step. With
+    `steps` alone it is a solver of second order: no noise, and eps_hat extrapolated to the middle of the step, see `middle`.
 
     Parameters
     ----------
@@ -67,8 +67,9 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     steps : int or sequence of ints, optional
         The number of steps, see `few_times`, or the falling times themselves, the first of which is that of x_T.
     eta : float in [0, 1], optional
-        DDIM's share of noise: 0 is deterministic, 1 has the variance rho of each step. DDIM goes over evenly spread
-        times. Without `steps` eta = 1 is Algorithm 2, and `variance` decides.
+        DDIM's share of noise: 0 is deterministic, and of first order; 1 has the variance rho of each step. With `eta` the
+        times of an int `steps` are evenly spread, without it quadratically. Without `steps` eta = 1 is Algorithm 2, and `variance`
+        decides.
     clip : (low, high) or callable, optional
         Range for the predicted x_0, enforced at every step: numbers, or (dim,) arrays; or a function of it.
 
@@ -94,10 +95,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     if start is not None and x_T is None:
         raise ValueError("start needs x_T, which is N(0, I) at T alone")
     start = s.T if start is None else check_count("start", start, most=s.T)
-    second_order = steps is not None and eta is None
-    eta = check_real("eta", (0.0 if second_order else 1.0) if eta is None else eta, 0, 1, closed=True)
-    variance = variance if steps is None and eta == 1 else "posterior"      # of Algorithm 2 alone
-    times = few_times(start, steps, POWER if second_order else 1.0)
+    times, eta, variance, second_order = plan(start, steps, eta, variance)
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
     cut: Any = clip
     if clip is not None and not callable(clip):
@@ -119,7 +117,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
                 eps_hat, before = middle(s, t, r, eps_hat, before), (t, eps_hat)
             if cut is None and a < 1e3:
                 x = axpby(a, x, -b, eps_hat)
-            else:   # predict x_0, cut it, noise it again as far as r; beside a large a, b would have no digits of c
+            else:   # `predict_x0`, cut it, noise it again as far as r; for a large a rounding would take c from b
                 x0 = axpby(1.0, x, -s.noise(t, x), eps_hat) / max(s.signal(t, x), 1e-30)
                 if cut is not None:
                     x0 = check_shape("what clip returns", check_array("what clip returns", cut(x0), xp, dtype), n, dim)
@@ -129,6 +127,14 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
                 x = axpby(1.0, x, sigma, standard_normal(rng, (n, dim), dtype) if z is None else z[t])
             yield r, x
     return reverse(x_T)
+
+
+def plan(start: int, steps: int | Sequence[int] | None, eta: float | None, variance: str) -> tuple[list[int], float, str, bool]:
+    """The times, eta and variance of a trajectory's steps, and whether they are of second order, as its options say."""
+    second_order = steps is not None and eta is None
+    times = few_times(start, steps, POWER if second_order else 1.0)
+    eta = check_real("eta", (0.0 if second_order else 1.0) if eta is None else eta, 0, 1, closed=True)
+    return times, eta, variance if steps is None and eta == 1 else "posterior", second_order
 
 
 class SamplerOptions(TypedDict, total=False):
@@ -179,24 +185,27 @@ def reverse_coefficients(s: Schedule, t: int, r: int, eta: float = 1.0,
         x_r = sqrt(abar_r) x_0 + c e + sigma z,                    c = sqrt(1 - abar_r - sigma^2)
         sigma^2 = eta^2 v (1 - abar_r) / (1 - abar_t),             v = 1 - abar_t / abar_r
 
-    so that x_r has the variance of q(x_r | x_0): c^2 + sigma^2 = 1 - abar_r.
+    so that x_r has the variance of q(x_r | x_0): c^2 + sigma^2 = 1 - abar_r. By 1 - abar_t - v = (1 - v)(1 - abar_r) c is
+    computed as c^2 = (1 - abar_r) (1 - eta^2 + eta^2 (1 - v)(1 - abar_r) / (1 - abar_t)), without a difference of near equals.
     Inserting x_0 = (x_t - sqrt(1 - abar_t) e) / sqrt(abar_t) gives a = sqrt(abar_r / abar_t) and the difference
-    b = a sqrt(1 - abar_t) - c of near equals. It is (a^2 (1 - abar_t) - c^2) / (a sqrt(1 - abar_t) + c), with
-    a^2 v + sigma^2, a sum of positive terms, for the numerator.
-    r = t - 1 and eta = 1 give step 7: a = 1/sqrt(alpha_t), b = beta_t/sqrt(alpha_t (1 - abar_t)), sigma^2 = rho_t.
-    There Ho et al. know another sigma: with variance="beta" sigma^2 is v = beta_t, but 0 in the last step, r = 0.
+    b = a sqrt(1 - abar_t) - c of near equals. It is (a^2 (1 - abar_t) - c^2) / (a sqrt(1 - abar_t) + c), whose numerator
+    is a^2 v + sigma^2, a sum of positive terms, since a^2 (1 - abar_t) - (1 - abar_r) = a^2 - 1 = a^2 v.
+    r = t - 1 and eta = 1 give step 7: a = 1/sqrt(alpha_t), b = beta_t/sqrt(alpha_t (1 - abar_t)), sigma^2 = rho_t. Of these
+    steps Ho et al. know another sigma: with variance="beta" sigma^2 is v = beta_t, but 0 in the last step, r = 0.
     """
     check_type("s", s, Schedule)
     check_choice("variance", variance, "beta", "posterior")
     t = check_count("t", t, most=s.T)
     r = check_count("r", r, least=0, most=t - 1)
     eta = check_real("eta", eta, 0, 1, closed=True)
+    if variance == "beta" and (eta < 1 or r < t - 1):
+        raise ValueError(f"variance must be 'posterior' unless r = t - 1 and eta = 1, got 'beta' with r = {r}, t = {t}, eta = {eta}")
     scale, v = s.q_transition(r, t)
     before, after = s.one_minus_alpha_bars[[r, t]].tolist()             # 1 - abar_r and 1 - abar_t
     a = 1 / max(scale, 1e-300)                                          # no overflow where all of the signal is lost
     sigma2 = eta**2 * v * before / after
     c = math.sqrt(before * ((1 - eta) * (1 + eta) + eta**2 * scale**2 * before / after))
-    b = a * (v + scale**2 * sigma2) / (math.sqrt(after) + scale * c)    # both divided by a
+    b = a * (v + scale**2 * sigma2) / (math.sqrt(after) + scale * c)    # numerator and denominator divided by a
     return a, b, c, math.sqrt(v if variance == "beta" and r > 0 else sigma2)
 
 
@@ -215,12 +224,15 @@ def middle(s: Schedule, t: int, r: int, eps_hat: Any, before: tuple[int, Any] | 
     """The predicted noise in the middle of a step from t to r, on a line through those at t and at the step before.
 
     Without noise the reverse process is an ODE (Song et al. 2021, arXiv:2010.02502, eq. 14): with
-    y = x_t / sqrt(abar_t) and tan(phi_t) = sqrt((1 - abar_t) / abar_t), it is
+    y_t = x_t / sqrt(abar_t) and tan(phi_t) = sqrt((1 - abar_t) / abar_t) a step of `reverse_coefficients` is
 
-        dy = eps_hat d tan(phi)
+        y_r = y_t + (tan(phi_r) - tan(phi_t)) eps_hat,      in the limit of small steps     dy = eps_hat d tan(phi)
 
-    since x_t = sqrt(abar_t) (x_0 + tan(phi_t) eps). DDIM takes eps_hat for constant in a step, an error of first
-    order. Its value in the middle leaves one of second order, and for it the line through the last two is enough
+    DDIM takes eps_hat for constant in a step, an error of first order. Its value in the middle leaves one of second order,
+    and for it the line through the last two, at q and t, is enough:
+
+        eps_hat + (phi_r - phi_t) / 2 (eps_hat - eps_hat_q) / (phi_t - phi_q)
+
     (a two-step method of Adams and Bashforth; Lu et al. 2022, arXiv:2211.01095, extrapolate the predicted x_0 in log tan
     phi). The angle is the abscissa: it is finite from clean data, 0, to noise, pi/2.
     """

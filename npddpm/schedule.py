@@ -65,7 +65,7 @@ class Schedule:
         self.sqrt_one_minus_alpha_bars = np.sqrt(self.one_minus_alpha_bars)
 
         before = np.append(0.0, self.one_minus_alpha_bars[:-1])             # 1 - abar_{t-1}
-        after = np.append(1.0, self.one_minus_alpha_bars[1:])               # 1 - abar_t; t = 0 has no step to take
+        after = np.append(1.0, self.one_minus_alpha_bars[1:])               # 1 - abar_t; the 1 at t = 0 avoids 0/0
         self.posterior_variances = self.betas * (before / after)                                    # rho_t
         self.posterior_x0_coefs = np.append(0.0, self.sqrt_alpha_bars[:-1]) * self.betas / after    # of x_0 in mu~_t
         self.posterior_xt_coefs = np.sqrt(self.alphas) * (before / after)                           # of x_t in mu~_t

@@ -14,7 +14,7 @@ from .backend import to_host
 from .checks import Array
 from .features import gaussian_answer
 from .mlp import MLP
-from .samplers import POWER, encode, few_times, reverse_coefficients, sample
+from .samplers import POWER, encode, few_times, plan, reverse_coefficients, sample
 from .schedule import Schedule
 
 ROUNDS = 2
@@ -23,15 +23,16 @@ MOST_STRETCHED = 100        # further, rounding errors of float32 would be seen
 WIDEST = 10         # the largest lambda' / lambda
 
 
-def start_from(net: MLP, variances: Array) -> None:
-    """Make the first term of eps_hat E[eps | x_t] for other variances; the rest stays as F was trained with it."""
+def replace_first_term(net: MLP, variances: Array) -> None:
+    """Make the first term of eps_hat E[eps | x_t] for other variances; all else, `variances` too, stays as F was trained with it."""
     net.guess[...] = net.xp.asarray(gaussian_answer(net.schedule, variances)[1], dtype=net.dtype)
 
 
 def widened_variances(net: MLP, sizes: Array) -> tuple[Array, Array]:
     """Variances lambda' for E[eps | x_t], with which samples of a trained network vary as much as the data, (d,).
 
-    Besides what F multiplies the variances of samples by, with lambda' and if that is more than 1, (d,).
+    The second result, (d,), is what F multiplies the variances of samples by, s_F^2 / s_0^2 below, or 1 where that is less:
+    of the last samples that were drawn, before the last change of lambda'.
 
     In training x_t is made from data, in sampling it is the network's own result. Errors add up over the steps, and samples
     vary too little: this is called exposure bias. Ning et al. (2024, arXiv:2308.15321) multiply eps_hat by a number below
@@ -62,20 +63,20 @@ def widened_variances(net: MLP, sizes: Array) -> tuple[Array, Array]:
     x_T = np.random.default_rng(0).standard_normal((rows_looked_at(net.shapes[0][0]), net.dim))
     x_T = (x_T - x_T.mean(0)) / x_T.std(0)
     guess = to_host(net.guess).astype(float)
-    factor = draw(lambda x, t: guess[t] * x, np.ones((1, net.dim)))[0]      # F = 0: each axis of x_T is multiplied by it
-    # What the steps make of the variance lambda is factor^2, so data have, seen through them,
-    variances, squares = factor**2, (factor * sizes) ** 2 / np.maximum(lam, 1e-100)     # this variance and size^2
+    factor = draw(lambda x, t: guess[t] * x, np.ones((1, net.dim)))[0]      # with F = 0 a sample is factor * x_T
+    # So s_0^2 = factor^2. It would be lambda if the steps were exact; the data's size, as inexact, is the second of
+    of_gaussian, squared_sizes = factor**2, (factor * sizes) ** 2 / np.maximum(lam, 1e-100)
     widened = lam
     for _ in range(ROUNDS):
         try:
             samples = draw(net, x_T)
         except FloatingPointError:
             return lam, np.ones(net.dim)        # NaN or infinity, of which the user's own samples will tell
-        by_variance = variances / np.maximum(samples.var(0), 1e-100)
-        by_size = squares / np.maximum(typical_size(samples) ** 2, 1e-100)
+        by_variance = of_gaussian / np.maximum(samples.var(0), 1e-100)
+        by_size = squared_sizes / np.maximum(typical_size(samples) ** 2, 1e-100)
         widened = (widened * np.minimum(by_variance, by_size)).clip(lam, WIDEST * lam)
-        start_from(net, widened)
-    return widened, np.maximum(samples.var(0) / np.maximum(variances, 1e-100), 1)
+        replace_first_term(net, widened)
+    return widened, np.maximum(samples.var(0) / np.maximum(of_gaussian, 1e-100), 1)
 
 
 def stretch(s: Schedule, variances: Array, by_F: Any = 1.0, *, steps: int | Sequence[int] | None = None,
@@ -88,15 +89,15 @@ def stretch(s: Schedule, variances: Array, by_F: Any = 1.0, *, steps: int | Sequ
     e = E[eps | x_t] / x_t each is x_r = (sqrt(abar_r) k + c e) x_t + sigma z, see `reverse_coefficients`. Times `by_F`, as
     `widened_variances` finds it, this is made up for, but never by more than what the last step has taken, or a factor of 100.
     """
-    times = few_times(s.T, steps, POWER if steps is not None and eta is None else 1.0)
+    times, eta, variance, second_order = plan(s.T, steps, eta, variance)
     known, guess, _ = gaussian_answer(s, variances)
-    if steps is not None and eta is None:                   # no noise: each axis is multiplied by a number
+    if second_order:                                        # no noise: each axis is multiplied by a number
         ones = np.ones((1, len(variances)))
         found = sample(lambda x, t: guess[t] * x, s, *ones.shape, x_T=ones, steps=times)[0] ** 2
     else:
-        eta, found = 1.0 if eta is None else eta, np.ones(len(variances))
+        found = np.ones(len(variances))
         for t, r in pairwise([*times, 0]):
-            _, _, c, sigma = reverse_coefficients(s, t, r, eta, variance if steps is None and eta == 1 else "posterior")
+            _, _, c, sigma = reverse_coefficients(s, t, r, eta, variance)
             found = (s.sqrt_alpha_bars[r] * known[t] + c * guess[t]) ** 2 * found + sigma**2
     return within_last_step(variances / np.maximum(by_F * found, 1e-100), s, variances, times[-1])
 

@@ -41,7 +41,7 @@ from .optim import Adam, clip_norm, learning_rate, update_average
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
 from .samplers import SamplerOptions
 from .schedule import Schedule
-from .spread import start_from, stretch, stretch_up, widened_variances
+from .spread import replace_first_term, stretch, stretch_up, widened_variances
 
 FORMAT = 9         # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
@@ -146,7 +146,7 @@ class DDPM:
         """Train on the rows of x, and return the model.
 
         The data are scaled. A step draws rows of them, times t and noise, and follows the gradient of `loss_and_gradient`.
-        The loop adds three things: a gradient longer than 1 is shortened to length 1; the learning rate follows half
+        `npddpm.rules` say how t is drawn and the loss weighted. The loop adds three things: a gradient longer than 1 is shortened to length 1; the learning rate follows half
         a cosine from `lr` down to 0, times a warm-up over 100 steps; and `average` follows the parameters after each of
         Adam's steps: in step t it forgets 9/(t+9) of itself, but at least a thousandth.
 
@@ -240,7 +240,7 @@ class DDPM:
 
     def _network(self, axes: PrincipalAxes, shape: dict[str, Any], rng: Any, device: str) -> MLP:
         V, wanted = axes.V, shape["fourier"] > 0 or shape["gated"]
-        directions = V[V.any(1)].T if V is not None and wanted else None        # the columns: edges and pixels follow them
+        directions = V[V.any(1)].T if V is not None and wanted else None        # U = V^T: z U is the scaled columns
         return MLP(len(axes.variances), schedule=self.schedule, variances=axes.variances, directions=directions, rng=rng,
                    device=device, **shape)
 
@@ -318,7 +318,7 @@ class DDPM:
         key, found = hash(to_host(net.parameters).tobytes()), self._widened
         if found[0] != key:
             found = self._widened = key, widened_variances(net, self.axes.sizes)
-        start_from(net, found[1][0])
+        replace_first_term(net, found[1][0])
         return net
 
     def sample(self, n: int, rng: Any = None, *, comm: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:

@@ -39,7 +39,7 @@ gaussian.py | (e - log_ratio)).sum(-1) | (e + log_ratio)).sum(-1) | a sign in KL
 gaussian.py | xp.where(xp.abs(e) < 0.5, xp.log1p(xp.maximum(e, -0.5)), xp.log(ratio)) | xp.log(ratio) | log for log1p in KL
 gaussian.py | scale_2**2 * variance_1 + variance_2 | scale_2 * variance_1 + variance_2 | a scale not squared
 gaussian.py | cross = scale * variance\n | cross = scale**2 * variance\n | a scale squared in a covariance
-gaussian.py | return (variance_y * mean + scale * variance * y) / total | return (variance_y * mean + variance * y) / total | a scale forgotten in Bayes' rule
+gaussian.py | return (noise_variance * mean + scale * variance * y) / total | return (noise_variance * mean + variance * y) / total | a scale forgotten in Bayes' rule
 schedule.py | np.log1p(-self.betas) | np.log1p(self.betas) | a sign in log alpha
 schedule.py | 0 - np.expm1(log_alpha_bars) | 1 - np.exp(log_alpha_bars) | 1 - abar with cancellation
 schedule.py | sqrt_alpha_bars = np.exp(0.5 * log_alpha_bars) | sqrt_alpha_bars = np.exp(log_alpha_bars) | abar for sqrt(abar)
@@ -92,7 +92,7 @@ diffusion.py | b**2 / (2 * sigma2) | float(s.loss_weights[t]) | the weight of be
 features.py | axpby(of_eps, eps, -1.0, of_x0) | axpby(of_eps, eps, 1.0, of_x0) | a sign in the control variate
 diffusion.py | (term + b**2 | (term - b**2 | the control variate added twice
 diffusion.py | known_error(s, x0, t, eps, lam)) / n | known_error(s, x0, t, eps, lam)) | n draws summed
-spread.py | variances / np.maximum(samples.var(0), 1e-100) | samples.var(0) / np.maximum(variances, 1e-100) | a ratio upside down
+spread.py | of_gaussian / np.maximum(samples.var(0), 1e-100) | samples.var(0) / np.maximum(of_gaussian, 1e-100) | a ratio upside down
 spread.py | np.minimum(by_variance, by_size) | np.maximum(by_variance, by_size) | outliers taken for spread
 spread.py | .clip(lam, WIDEST * lam) | .clip(0, WIDEST * lam) | samples made narrower
 spread.py | (factor * sizes) ** 2 / np.maximum(lam, 1e-100) | (factor * sizes) ** 2 | sizes not in units of the deviation
