@@ -26,7 +26,7 @@ import numpy as np
 
 from . import __version__, data, rules
 from .backend import use_gpu
-from .checks import check_count, check_real, did_you_mean
+from .checks import LARGE, check_count, check_real, did_you_mean
 from .evaluate import energy_distance, loss_by_time, nearest, one_nearest_neighbour, precision_recall
 from .files import Outputs, check_output, follow, free_names
 from .optim import learning_rate
@@ -373,6 +373,11 @@ class Reference(NamedTuple):
         x = data.load(source, tell=say)
         if x.shape[1] != len(model.axes.mean):
             raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {len(model.axes.mean)}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            _, _, _, low, high = data.moments(x)
+            ends = np.abs(model.axes.standardize(np.stack([low, high])))
+        if not ends.max() < LARGE:
+            raise ValueError(f"DATA {source} lies too far from the training rows: it reaches {max(-low.min(), high.max()):.3g}")
         if len(x) < 4:
             raise ValueError(f"DATA {source} has {len(x)} rows, and 4 are needed to compare a model with")
         if noted.is_of(source, x):

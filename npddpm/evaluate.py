@@ -14,7 +14,7 @@ from .oracle import GaussianMixture
 from .schedule import Schedule
 
 BLOCK = 1000    # rows whose distances to as many others are held at a time
-ROUNDING = 1e-12    # of a squared distance, relative to the squares it is the difference of
+ROUNDING = 1e-14    # of a squared distance, relative to the squares it is the difference of
 DRAWS = 4000    # of the noise for a loss by time, and twice as many at most
 
 

@@ -47,7 +47,7 @@ from .schedule import Schedule
 def g(xp: Any, z_then_a: Any, u: Any) -> None:
     """A = g(Z) = Z u with u = 2 sigma(2Z), sigma(y) = 1 / (1 + e^-y): the SiLU, y sigma(y), of y = 2Z. `g_backward` needs u."""
     xp.multiply(z_then_a, -2, out=u)
-    with np.errstate(over="ignore"):        # below Z = -44 e^(-2Z) is infinite in float32, and u is 0
+    with np.errstate(over="ignore", under="ignore"):    # below Z = -44 e^(-2Z) is infinite in float32, and u is 0
         xp.exp(u, out=u)
     u += 1
     xp.divide(2, u, out=u)

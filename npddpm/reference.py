@@ -56,6 +56,8 @@ def cosine_betas(T: int) -> Any:
 
 
 def cos(x: Decimal) -> Decimal:
+    if not abs(x) < 100:        # that of a slip: its series would take long, or never end
+        return Decimal("NaN")
     total, term, n = Decimal(0), Decimal(1), 0
     while abs(term) > Decimal(10) ** -DIGITS:
         total += term

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from .schedule import Schedule
 
 ROUNDS = 2
 STEPS = 20          # in which samples are drawn
+THIN = 0.05         # of its variance is lost in the last step: an axis that loses less is not stretched
 MOST_STRETCHED = 100        # further, rounding errors of float32 would be seen
 WIDEST = 10         # the largest lambda' / lambda
 
@@ -28,11 +29,25 @@ def replace_first_term(net: MLP, variances: Array) -> None:
     net.guess[...] = net.xp.asarray(gaussian_answer(net.schedule, variances)[1], dtype=net.dtype)
 
 
-def widened_variances(net: MLP, sizes: Array) -> tuple[Array, Array]:
+class Spread(NamedTuple):
+    """What samples drawn in 20 steps show of each axis, (d,): see `widened_variances` and `stretch`.
+
+    Attributes
+    ----------
+    widened : lambda'
+    target : the variance that samples should have: lambda, or less where outliers make it up
+    learned : the share of the variance that the last step takes from a Gaussian, and F gives back
+    """
+
+    widened: Array
+    target: Array
+    learned: Array
+
+
+def widened_variances(net: MLP, sizes: Array) -> Spread:
     """Variances lambda' for E[eps | x_t], with which samples of a trained network vary as much as the data, (d,).
 
-    The second result, (d,), is what F multiplies the variances of samples by, s_F^2 / s_0^2 below, or 1 where that is less:
-    of the last samples that were drawn, before the last change of lambda'.
+    Besides what `stretch` needs, from the last samples that are drawn, before the last change of lambda'.
 
     In training x_t is made from data, in sampling it is the network's own result. Errors add up over the steps, and samples
     vary too little: this is called exposure bias. Ning et al. (2024, arXiv:2308.15321) multiply eps_hat by a number below
@@ -71,23 +86,28 @@ def widened_variances(net: MLP, sizes: Array) -> tuple[Array, Array]:
         try:
             samples = draw(net, x_T)
         except FloatingPointError:
-            return lam, np.ones(net.dim)        # NaN or infinity, of which the user's own samples will tell
-        by_variance = of_gaussian / np.maximum(samples.var(0), 1e-100)
-        by_size = squared_sizes / np.maximum(typical_size(samples) ** 2, 1e-100)
+            return Spread(lam, lam, np.ones(net.dim))       # NaN or infinity, of which the user's own samples will tell
+        of_samples, size = samples.var(0), np.maximum(typical_size(samples) ** 2, 1e-100)
+        by_variance = of_gaussian / np.maximum(of_samples, 1e-100)
+        by_size = squared_sizes / size
         widened = (widened * np.minimum(by_variance, by_size)).clip(lam, WIDEST * lam)
         replace_first_term(net, widened)
-    return widened, np.maximum(samples.var(0) / np.maximum(of_gaussian, 1e-100), 1)
+    target = np.minimum(lam, sizes**2 / size * of_samples)
+    lost = target - of_gaussian
+    learned = np.where(lost > THIN * lam, (of_samples - of_gaussian) / np.maximum(lost, 1e-100), 1).clip(0, 1)
+    return Spread(widened, target, learned)
 
 
-def stretch(s: Schedule, variances: Array, by_F: Any = 1.0, *, steps: int | Sequence[int] | None = None,
+def stretch(s: Schedule, variances: Array, target: Array, learned: Any = 0.0, *, steps: int | Sequence[int] | None = None,
             eta: float | None = None, variance: str = "beta") -> Array:
     """What samples drawn with these options of `sample` are multiplied by along each axis, so that thin axes survive, (d,).
 
     The last step, from x_t, returns E[x_0 | x_t]. Its variance is abar_t lambda / v times that of x_0, so that little is left
     of an axis that is thin beside the noise of x_t: for `Schedule.linear(1000)` half of lambda = 1e-4. What all steps make
     of the variance of N(0, diag lambda) with its exact eps_hat is known: with k = E[x_0 | x_t] / x_t and
-    e = E[eps | x_t] / x_t each is x_r = (sqrt(abar_r) k + c e) x_t + sigma z, see `reverse_coefficients`. Times `by_F`, as
-    `widened_variances` finds it, this is made up for, but never by more than what the last step has taken, or a factor of 100.
+    e = E[eps | x_t] / x_t each is x_r = (sqrt(abar_r) k + c e) x_t + sigma z, see `reverse_coefficients`. F gives back what
+    other axes tell of this one: the share `learned` of what lacks to the variance `target`, see `Spread`. The rest is made up
+    for, but never by more than what the last step has taken, or a factor of 100.
     """
     times, eta, variance, second_order = plan(s.T, steps, eta, variance)
     known, guess, _ = gaussian_answer(s, variances)
@@ -99,16 +119,18 @@ def stretch(s: Schedule, variances: Array, by_F: Any = 1.0, *, steps: int | Sequ
         for t, r in pairwise([*times, 0]):
             _, _, c, sigma = reverse_coefficients(s, t, r, eta, variance)
             found = (s.sqrt_alpha_bars[r] * known[t] + c * guess[t]) ** 2 * found + sigma**2
-    return within_last_step(variances / np.maximum(by_F * found, 1e-100), s, variances, times[-1])
+    found = found + learned * np.maximum(target - found, 0)
+    return within_last_step(target / np.maximum(found, 1e-100), s, variances, times[-1])
 
 
-def stretch_up(s: Schedule, variances: Array, steps: int) -> Array:
+def stretch_up(s: Schedule, variances: Array, learned: Any, steps: int) -> Array:
     """The same for `encode`: what rows are multiplied by along each axis before it, so that they come back, (d,).
 
     The way up has to end with the variance 1. Its first step, too, is large for what is thin beside the noise of its t.
     """
     guess, ones = gaussian_answer(s, variances)[1], np.ones((1, len(variances)))
     found = variances * encode(lambda x, t: guess[t] * x, s, ones, steps)[0] ** 2
+    found = found + learned * np.maximum(1 - found, 0)
     return within_last_step(1 / np.maximum(found, 1e-100), s, variances, few_times(s.T, steps, POWER)[-1])
 
 

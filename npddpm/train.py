@@ -318,7 +318,7 @@ class DDPM:
         key, found = hash(to_host(net.parameters).tobytes()), self._widened
         if found[0] != key:
             found = self._widened = key, widened_variances(net, self.axes.sizes)
-        replace_first_term(net, found[1][0])
+        replace_first_term(net, found[1].widened)
         return net
 
     def sample(self, n: int, rng: Any = None, *, comm: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:
@@ -376,8 +376,9 @@ class DDPM:
         of_sampler: Any = {name: options[name] for name in ("steps", "eta", "variance") if name in options}
         wider: Any = 1.0
         whole = not isinstance(steps, list) or steps[:1] == [self.schedule.T]
-        if whole and options.get("start") is None:  # else a noised input is denoised, to the mean of what it may have been
-            wider = stretch(self.schedule, self.axes.variances, self._widened[1][1], **of_sampler)
+        if whole and options.get("start") in (None, self.schedule.T):  # else a noised input is denoised, to the mean of what it may have been
+            spread = self._widened[1]       # as `denoiser` has just found it
+            wider = stretch(self.schedule, self.axes.variances, spread.target, spread.learned, **of_sampler)
 
         def chunk(i: int) -> Any:
             rows = slice(i * size, min((i + 1) * size, n))
@@ -410,7 +411,7 @@ class DDPM:
         """
         _, z = self._in_axes(x)
         net = self.denoiser()
-        z *= net.xp.asarray(stretch_up(self.schedule, self.axes.variances, steps), dtype=net.dtype)
+        z *= net.xp.asarray(stretch_up(self.schedule, self.axes.variances, self._widened[1].learned, steps), dtype=net.dtype)
         x_T: np.ndarray = to_host(samplers.encode(net, self.schedule, z, steps))
         return x_T
 

@@ -92,12 +92,13 @@ diffusion.py | b**2 / (2 * sigma2) | float(s.loss_weights[t]) | the weight of be
 features.py | axpby(of_eps, eps, -1.0, of_x0) | axpby(of_eps, eps, 1.0, of_x0) | a sign in the control variate
 diffusion.py | (term + b**2 | (term - b**2 | the control variate added twice
 diffusion.py | known_error(s, x0, t, eps, lam)) / n | known_error(s, x0, t, eps, lam)) | n draws summed
-spread.py | of_gaussian / np.maximum(samples.var(0), 1e-100) | samples.var(0) / np.maximum(of_gaussian, 1e-100) | a ratio upside down
+spread.py | of_gaussian / np.maximum(of_samples, 1e-100) | of_samples / np.maximum(of_gaussian, 1e-100) | a ratio upside down
 spread.py | np.minimum(by_variance, by_size) | np.maximum(by_variance, by_size) | outliers taken for spread
 spread.py | .clip(lam, WIDEST * lam) | .clip(0, WIDEST * lam) | samples made narrower
 spread.py | (factor * sizes) ** 2 / np.maximum(lam, 1e-100) | (factor * sizes) ** 2 | sizes not in units of the deviation
 spread.py | c * guess[t]) ** 2 * found + sigma**2 | c * guess[t]) ** 2 * found | the noise of the steps forgotten
-spread.py | variances / np.maximum(by_F * found, 1e-100) | variances / np.maximum(found, 1e-100) | what F adds forgotten
+spread.py | found = found + learned * np.maximum(target - found, 0) | pass | what F adds forgotten
+spread.py | target = np.minimum(lam, sizes**2 / size * of_samples) | target = lam | outliers stretched for
 spread.py | found = variances * encode( | found = encode( | rows taken for normal numbers
 axes.py | np.sqrt(np.abs(z)).mean(0) ** 2 | np.abs(z).mean(0) | the mean for the power mean
 train.py | (T * u**power).astype(int) | (T * u).astype(int) | times that are uniform for few axes too

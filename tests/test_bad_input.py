@@ -506,3 +506,18 @@ def read_or_refuse(tmp_path_factory, name, content):
         assert str(path) in str(error)
     else:
         assert x.ndim == 2 and x.dtype == np.float64 and np.isfinite(x).all()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "plot"])
+def test_a_model_is_not_compared_with_what_is_infinitely_far(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    fit().save("near.npz")
+    np.save("far.npy", 1e200 * X)
+    assert main([command, "near.npz", "far.npy"]) == 2
+    assert re.search(r"^npddpm: DATA far.npy lies too far from the training rows: it reaches \S+e\+200$", capsys.readouterr().err, re.MULTILINE)
+
+
+def test_strict_floating_point_errors_are_none_of_the_activation():
+    """exp underflows where Z is large, which is as exact as float can be."""
+    with np.errstate(all="raise"):
+        assert np.isfinite(fit().bound(X[:2] + 100, 0)).all()

@@ -26,7 +26,8 @@ def test_a_network_with_no_correction_needs_none(variances):
     """F = 0: the samples are those of the Gaussian."""
     net = MLP(len(variances), 4, 1, schedule=S, variances=variances, rng=0, dtype="float64")
     for sizes in np.zeros(net.dim), np.full(net.dim, 1e9), 0.5 * net.variances:
-        assert np.array(widened_variances(net, sizes)) == approx(np.array([variances, np.ones(net.dim)]), rel=1e-9)
+        found = widened_variances(net, sizes)
+        assert found.widened == approx(variances, rel=1e-9) and found.target == approx(np.minimum(variances, found.target), rel=1e-9)
 
 
 def too_far(k, variances=(0.5, 1.0, 2.0)):
@@ -104,7 +105,7 @@ def test_the_model_samples_with_the_corrected_start(monkeypatch):
     """Found once for the same parameters, and in a copy as in the original."""
     model = DDPM(S, hidden=8, depth=1).fit(X, steps=60, rng=0)
     calls = []
-    monkeypatch.setattr("npddpm.train.widened_variances", lambda net, sizes: calls.append(sizes) or (2 * model.axes.variances, 1.0))
+    monkeypatch.setattr("npddpm.train.widened_variances", lambda net, sizes: calls.append(sizes) or spread.Spread(2 * model.axes.variances, sizes, sizes))
     net = model.denoiser()
     assert (net.guess == gaussian_answer(S, 2 * model.axes.variances)[1].astype("float32")).all()
     assert (net.doubt == model.net.doubt).all() and (net.guess != model.net.guess).any()
@@ -135,10 +136,12 @@ def test_samples_of_a_gaussian_have_its_variance_along_thin_axes(options):
     found = (sample(lambda x, t: guess[t] * x, s, s.T + 2, len(lam), x_T=x_T, noise=noise, **options) ** 2).sum(0)
     last = options["steps"][-1] if isinstance(options.get("steps"), list) else few_times(s.T, options.get("steps"), 1 + ("eta" not in options))[-1]
     of_last = 1 + s.one_minus_alpha_bars[last] / (s.alpha_bars[last] * lam)
-    k = stretch(s, lam, **options)
+    k = stretch(s, lam, lam, **options)
     assert k**2 * found == approx(found * (lam / found).clip(1, of_last.clip(1, 1e4)), rel=1e-9)
     assert k[1] > 2 and k[-1] < 1.02
-    assert stretch(s, lam, 2.0, **options) == approx(np.sqrt((lam / found / 2).clip(1, of_last.clip(1, 1e4))), rel=1e-9)
+    assert stretch(s, lam, lam, 1.0, **options) == approx(1) and stretch(s, lam, 0 * lam, **options) == approx(1)
+    half = found + 0.5 * (lam - found).clip(0)      # F gives half of it back
+    assert stretch(s, lam, lam, 0.5, **options) == approx(np.sqrt((lam / half).clip(1, of_last.clip(1, 1e4))), rel=1e-9)
 
 
 @pytest.mark.parametrize("e", [0.1, 0.01, 0.001])
@@ -165,3 +168,24 @@ def test_a_list_of_times_that_begins_below_T_denoises():
     x_T = np.random.default_rng(1).standard_normal((50, 2))
     assert (model.sample(50, 0, x_T=x_T, steps=[9, 2]) == model.axes.restore(sample(model.denoiser(), model.schedule, 50, 2, 0, x_T=x_T, steps=[9, 2]))).all()
     assert (model.sample(50, 0, x_T=x_T, steps=[200, 2]) != model.axes.restore(sample(model.denoiser(), model.schedule, 50, 2, 0, x_T=x_T, steps=[200, 2]))).all()
+
+
+def test_what_the_network_has_learned_of_a_thin_axis_is_not_stretched():
+    """y = x + 0.03 sin 9x: the second axis follows from the first, and few steps lose less of it than of a Gaussian."""
+    u = np.random.default_rng(0).uniform(-1, 1, 2000)
+    x = np.column_stack([u, u + 0.03 * np.sin(9 * u)])
+    model = DDPM(Schedule.linear(200)).fit(x, steps=1500, rng=0)
+    model.denoiser()
+    assert model._widened[1].learned.min() > 0.9
+    deviation = model.axes.standardize(model.sample(2000, 0, steps=10)).std(0)
+    assert (deviation < 1.2 * np.sqrt(model.axes.variances)).all()
+    assert model.sample(500, 0, steps=1).std() < x.std()        # one step is a blur, and stays one
+
+
+def test_outliers_stretch_nothing():
+    """Of a + 0.003 e with e of Student's t with two degrees of freedom: the variance is that of a few rows."""
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal(3000)
+    model = DDPM(Schedule.linear(200)).fit(np.column_stack([a, a + 0.003 * rng.standard_t(2, 3000)]), steps=20, rng=0)
+    net = model.denoiser()
+    assert (model.sample(2000, 0, steps=20) == model.axes.restore(sample(net, model.schedule, 2000, 2, 0, steps=20))).all()

@@ -400,6 +400,17 @@ def test_settings_of_numpy(tmp_path, capsys, settings):
     assert run(tmp_path, capsys, "import numpy as np\n" + settings + "\n" + RIGHT_FILE)[0] == 0
 
 
+@pytest.mark.parametrize(("old", "new"), [("0.999", "0.99"), ("math.pi / 2", "math.pi"), ("0.008", "0.08")])
+def test_a_wrong_cosine_schedule_is_told_in_seconds(old, new):
+    """A slip that divides by t = 0 has no cosine, and its series no end."""
+    text = "import math\nimport numpy as np\ndef cosine_betas(T):\n    f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * math.pi / 2)**2\n" \
+           "    return np.minimum(1 - f[1:] / f[:-1], 0.999)\n"
+    assert text.count(old) == 1
+    scope = {}
+    exec(text.replace(old, new), scope)  # noqa: S102
+    assert failures(SimpleNamespace(cosine_betas=scope["cosine_betas"]), "cosine_betas")
+
+
 def test_a_file_that_is_not_there(capsys):
     assert main(["check", "no/such.py"]) == 2 and "no such file" in capsys.readouterr().err
 

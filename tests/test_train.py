@@ -286,7 +286,7 @@ def test_chunks_are_new_draws_each_from_a_stream_of_its_own():
     net = model.denoiser()
     options = {"steps": 2, "eta": 0.5}
     jumped = [np.random.Generator(np.random.default_rng(5).bit_generator.jumped(i)) for i in range(4)]
-    wider = stretch(S, model.axes.variances, model._widened[1][1], **options)
+    wider = stretch(S, model.axes.variances, model._widened[1].target, model._widened[1].learned, **options)
     expected = [model.axes.restore(wider * sample(net, S, n, 2, jumped[i], **options)) for i, n in enumerate((2500, 2500, 3))]
     chunks = list(model.sample_chunks(5003, rng, **options))
     assert all((a == b).all() for a, b in zip(chunks, expected, strict=True))
