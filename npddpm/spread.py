@@ -19,7 +19,7 @@ from .schedule import Schedule
 
 ROUNDS = 2
 STEPS = 20          # in which samples are drawn
-THIN = 0.05         # of its variance is lost in the last step: an axis that loses less is not stretched
+THIN = 0.05         # of the variance: where 20 steps take less of it, an axis is not stretched
 MOST_STRETCHED = 100        # further, rounding errors of float32 would be seen
 WIDEST = 10         # the largest lambda' / lambda
 
@@ -34,9 +34,10 @@ class Spread(NamedTuple):
 
     Attributes
     ----------
-    widened : lambda'
-    target : the variance that samples should have: lambda, or less where outliers make it up
-    learned : the share of the variance that the last step takes from a Gaussian, and F gives back
+    widened : lambda', for the first term of eps_hat.
+    target : the variance that samples are stretched to: lambda, or less where a few outliers make it up.
+    learned : s_F^2 on a scale from 0, that of F = 0, to 1, the target: the share of what the steps take from a Gaussian that F
+        gives back. It is 1 where less than a twentieth is taken: such an axis is not thin.
     """
 
     widened: Array
