@@ -373,11 +373,6 @@ class Reference(NamedTuple):
         x = data.load(source, tell=say)
         if x.shape[1] != len(model.axes.mean):
             raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {len(model.axes.mean)}")
-        with np.errstate(over="ignore", invalid="ignore"):
-            _, _, _, low, high = data.moments(x)
-            ends = np.abs(model.axes.standardize(np.stack([low, high])))
-        if not ends.max() < LARGE:
-            raise ValueError(f"DATA {source} lies too far from the training rows: it reaches {max(-low.min(), high.max()):.3g}")
         if len(x) < 4:
             raise ValueError(f"DATA {source} has {len(x)} rows, and 4 are needed to compare a model with")
         if noted.is_of(source, x):
@@ -389,6 +384,11 @@ class Reference(NamedTuple):
             say(f"no two rows of {source} were held out: the model is compared with what it was trained on")
             half, other_half = data.split(rows, 0.5)
             return cls(source, rows, half, other_half, "training rows", "other training rows", False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            _, _, _, low, high = data.moments(x)
+            ends = np.abs(model.axes.standardize(np.stack([low, high])))
+        if not ends.max() < LARGE:
+            raise ValueError(f"DATA {source} lies too far from the training rows: it reaches {max(-low.min(), high.max()):.3g}")
         trained = training_rows(noted)
         if trained is None:
             half, other_half = data.split(x, 0.5)

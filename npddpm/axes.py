@@ -106,23 +106,23 @@ def principal_axes(x: Any) -> tuple[Array, Array, Array | None, Array]:
     def covariance(parts: Iterator[Array]) -> Any:
         return sum(z.T @ z / n for z in parts)
 
-    def rounding() -> Any:
+    def rounding(variances: Array, V: Array) -> Any:
         """What rounding makes of the variance of each axis: the rows' own in z, and that of x, as large as the means."""
         return ROUNDING**2 * (variances[0] + (mean[columns] / scale[columns]) ** 2 @ V**2)
 
     variances, V = spectrum(covariance(rows()))
     first = 0           # the digits of thin axes are lost beside thick ones: look at them again, without those
-    while variances[first] > rounding()[first] and (variances < 1e-3 * variances[first]).any():
+    while variances[first] > rounding(variances, V)[first] and (variances < 1e-3 * variances[first]).any():
         first = int(np.argmax(variances < 1e-3 * variances[first]))
         variances[first:], W = spectrum(covariance(z @ V[:, first:] for z in rows()))
         V[:, first:] = V[:, first:] @ W
-    vary = variances > rounding()
+    vary = variances > rounding(variances, V)
     if vary.sum() >= n - 1:                     # n rows lie in a plane of n - 1 dimensions in any case
         vary[:] = True
     variances, V = variances[vary], V[:, vary]
     if n < 2 * len(variances):
         variances = shrink(variances, n, sum(((z**2).sum(1) ** 2).sum() for z in rows()))
-        vary = variances > rounding()
+        vary = variances > rounding(variances, V)
         variances, V = variances[vary], V[:, vary]
     large = np.abs(V) >= np.abs(V).max(0) / 2
     whole = np.zeros((d, len(variances)))

@@ -243,9 +243,14 @@ def check_entries(name: str, array: Any, first: int = 0) -> Any:
     return array
 
 
+def check_shaped(name: str, x: Any, xp: Any, dtype: Any, *shape: int | str) -> Any:
+    """Return x as an array of numbers, of this shape, and of this dtype if there is one, or raise an error."""
+    return check_shape(name, check_array(name, x, xp, dtype), *shape)
+
+
 def check_points(name: str, x: Any, xp: Any, dtype: Any, *shape: int | str) -> Any:
     """Return x as an array of finite numbers, of this dtype and shape, or raise an error."""
-    return check_entries(name, check_shape(name, check_array(name, x, xp, dtype), *shape))
+    return check_entries(name, check_shaped(name, x, xp, dtype, *shape))
 
 
 def check_alike(**arrays: Any) -> list[Any]:

@@ -29,10 +29,10 @@ import numpy as np
 
 from .backend import axpby, device_module, elementwise, generator
 from .checks import (
-    check_array,
     check_directions,
     check_dtype,
     check_shape,
+    check_shaped,
     check_sizes,
     check_times,
     check_type,
@@ -185,7 +185,7 @@ class MLP:
         TypeError
             If t is not made of ints, or xt not of numbers, or of complex ones where the network is real.
         """
-        xt = check_shape("xt", check_array("xt", xt, self.xp, self.dtype), "B", self.dim)
+        xt = check_shaped("xt", xt, self.xp, self.dtype, "B", self.dim)
         t = check_times(t, xt, self.schedule.T)
         arrays = getattr(self._last, "arrays", None)
         if arrays is None or arrays.batch != len(xt):

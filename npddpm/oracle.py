@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .backend import generator, get_array_module
-from .checks import check_array, check_count, check_real, check_shape, check_times
+from .checks import check_array, check_count, check_real, check_shaped, check_times
 from .schedule import Schedule
 
 BATCH = 500_000   # numbers in the largest array of `least_loss`
@@ -157,7 +157,7 @@ class GaussianMixture:
         """log w_k N(x; sqrt(abar) m_k, S_k), (B, K); S_k^-1 (x - sqrt(abar) m_k), (B, K, d); sqrt(1 - abar)."""
         xp = get_array_module(x)
         w, m, lam, axes = (xp.asarray(a) for a in (self.weights, self.means, self.variances, self.axes))
-        x = check_shape("x", check_array("x", x, xp, np.float64), "B", self.means.shape[1])[:, None]
+        x = check_shaped("x", x, xp, np.float64, "B", self.means.shape[1])[:, None]
         signal, noise = s.signal(t, x), s.noise(t, x)
         total = signal**2 * lam + noise**2                              # eigenvalues of S_k
         y = xp.einsum("bki,kij->bkj", x - signal * m, axes)             # in the eigenbasis of C_k

@@ -25,6 +25,7 @@ from .checks import (
     check_points,
     check_real,
     check_shape,
+    check_shaped,
     check_steps,
     check_type,
     predict,
@@ -97,10 +98,12 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     start = s.T if start is None else check_count("start", start, most=s.T)
     times, eta, variance, second_order = plan(start, steps, eta, variance)
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
-    cut: Any = clip
-    if clip is not None and not callable(clip):
+    cut: Any = None
+    if callable(clip):
+        cut = lambda x0: check_shaped("what clip returns", clip(x0), xp, dtype, n, dim)
+    elif clip is not None:
         cut = operator.methodcaller("clip", *(xp.asarray(v, dtype=dtype) for v in check_clip(clip, dim)))
-    z: Any = None if noise is None else check_shape("noise", check_array("noise", noise, xp, dtype), s.T + 1, n, dim)
+    z: Any = None if noise is None else check_shaped("noise", noise, xp, dtype, s.T + 1, n, dim)
     for t in times[:-1] if noise is not None else []:
         check_entries(f"noise[{t}]", z[t])
     rng = generator(rng, xp)
@@ -120,7 +123,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
             else:   # `predict_x0`, cut it, noise it again as far as r; for a large a rounding would take c from b
                 x0 = axpby(1.0, x, -s.noise(t, x), eps_hat) / max(s.signal(t, x), 1e-30)
                 if cut is not None:
-                    x0 = check_shape("what clip returns", check_array("what clip returns", cut(x0), xp, dtype), n, dim)
+                    x0 = cut(x0)
                     eps_hat = axpby(1.0, x, -s.signal(t, x), x0) / max(s.noise(t, x), 1e-30)
                 x = axpby(s.signal(r, x), x0, c, eps_hat)
             if sigma > 0:

@@ -21,7 +21,6 @@ from .checks import (
     LARGE,
     MOST_LAYERS,
     MOST_OCTAVES,
-    check_array,
     check_choice,
     check_clip,
     check_count,
@@ -29,7 +28,7 @@ from .checks import (
     check_dtype,
     check_json,
     check_real,
-    check_shape,
+    check_shaped,
     check_sizes,
     check_type,
 )
@@ -41,7 +40,7 @@ from .optim import Adam, clip_norm, learning_rate, update_average
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
 from .samplers import SamplerOptions
 from .schedule import Schedule
-from .spread import replace_first_term, stretch, stretch_up, widened_variances
+from .spread import Spread, replace_first_term, stretch, stretch_up, widened_variances
 
 FORMAT = 9         # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
@@ -122,7 +121,7 @@ class DDPM:
         self.outputs = Outputs()
         self._loss_sum: Any = 0.0
         self._run = 0   # which of the calls of `training` the model belongs to
-        self._widened: tuple[int | None, Any] = None, None      # a hash of parameters, and what `widened_variances` found
+        self._widened: tuple[int, Spread | None] = 0, None      # a hash of parameters, and what `widened_variances` found
 
     @property
     def about(self) -> dict[str, Any]:
@@ -146,9 +145,10 @@ class DDPM:
         """Train on the rows of x, and return the model.
 
         The data are scaled. A step draws rows of them, times t and noise, and follows the gradient of `loss_and_gradient`.
-        `npddpm.rules` say how t is drawn and the loss weighted. The loop adds three things: a gradient longer than 1 is shortened to length 1; the learning rate follows half
-        a cosine from `lr` down to 0, times a warm-up over 100 steps; and `average` follows the parameters after each of
-        Adam's steps: in step t it forgets 9/(t+9) of itself, but at least a thousandth.
+        `npddpm.rules` say how t is drawn and the loss weighted. The loop adds three things: a gradient longer than 1 is
+        shortened to length 1; the learning rate follows half a cosine from `lr` down to 0, times a warm-up over 100 steps; and
+        `average` follows the parameters after each of Adam's steps: in step t it forgets 9/(t+9) of itself, but at least a
+        thousandth.
 
         Parameters
         ----------
@@ -312,14 +312,19 @@ class DDPM:
         ValueError
             If the model is not trained.
         """
+        return self._denoiser()[0]
+
+    def _denoiser(self) -> tuple[MLP, Spread]:
+        """The `denoiser`, and what its samples showed."""
         self._check_trained()
         net = copy.deepcopy(self.net)
         net.parameters[...] = self.average
-        key, found = hash(to_host(net.parameters).tobytes()), self._widened
-        if found[0] != key:
-            found = self._widened = key, widened_variances(net, self.axes.sizes)
-        replace_first_term(net, found[1].widened)
-        return net
+        key, (known, spread) = hash(to_host(net.parameters).tobytes()), self._widened
+        if spread is None or known != key:
+            spread = widened_variances(net, self.axes.sizes)
+            self._widened = key, spread
+        replace_first_term(net, spread.widened)
+        return net, spread
 
     def sample(self, n: int, rng: Any = None, *, comm: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:
         """Draw n samples in the units of the data, (n, d) float64.
@@ -355,7 +360,7 @@ class DDPM:
     def sample_chunks(self, n: int, rng: Any = None, *, comm: Any = None,
                       **options: Unpack[SamplerOptions]) -> Iterator[np.ndarray]:
         """`sample` as a generator of chunks of at most 2500 rows (on a GPU 10,000), for any n in bounded memory."""
-        n, net = check_count("n", n), self.denoiser()
+        n, (net, spread) = check_count("n", n), self._denoiser()
         size = CHUNK[net.device]
         stream = streams(generator(rng), math.ceil(n / size))
         steps, clip, x_T, noise = (options.get(name) for name in ("steps", "clip", "x_T", "noise"))
@@ -365,19 +370,18 @@ class DDPM:
             limit = clip if callable(clip) else operator.methodcaller("clip", *check_clip(clip, len(self.axes.mean)))
 
             def cut(x: Any) -> Any:
-                return check_shape("what clip returns", check_array("what clip returns", limit(x), np, np.float64), *x.shape)
+                return check_shaped("what clip returns", limit(x), np, np.float64, *x.shape)
 
             options["clip"] = lambda z: self.to_network(cut(self.axes.restore(z)))
         if x_T is not None:
-            x_T = check_shape("x_T", check_array("x_T", x_T, net.xp), n, net.dim)
+            x_T = check_shaped("x_T", x_T, net.xp, None, n, net.dim)
         if noise is not None:
-            noise = check_shape("noise", check_array("noise", noise, net.xp), self.schedule.T + 1, n, net.dim)
+            noise = check_shaped("noise", noise, net.xp, None, self.schedule.T + 1, n, net.dim)
 
         of_sampler: Any = {name: options[name] for name in ("steps", "eta", "variance") if name in options}
         wider: Any = 1.0
         whole = not isinstance(steps, list) or steps[:1] == [self.schedule.T]
-        if whole and options.get("start") in (None, self.schedule.T):  # else a noised input is denoised, to the mean of what it may have been
-            spread = self._widened[1]       # as `denoiser` has just found it
+        if whole and options.get("start") in (None, self.schedule.T):   # else a noised input comes back as a mean, as it should
             wider = stretch(self.schedule, self.axes.variances, spread.target, spread.learned, **of_sampler)
 
         def chunk(i: int) -> Any:
@@ -410,8 +414,8 @@ class DDPM:
             of the network, or `steps` is out of range.
         """
         _, z = self._in_axes(x)
-        net = self.denoiser()
-        z *= net.xp.asarray(stretch_up(self.schedule, self.axes.variances, self._widened[1].learned, steps), dtype=net.dtype)
+        net, spread = self._denoiser()
+        z *= net.xp.asarray(stretch_up(self.schedule, self.axes.variances, spread.learned, steps), dtype=net.dtype)
         x_T: np.ndarray = to_host(samplers.encode(net, self.schedule, z, steps))
         return x_T
 

@@ -16,7 +16,6 @@ from npddpm.axes import PrincipalAxes
 from npddpm.backend import standard_normal
 from npddpm.evaluate import energy_distance
 from npddpm.optim import Adam, learning_rate
-from npddpm.spread import stretch
 
 S = Schedule.linear(50)
 MOONS = data.load("moons", 500)
@@ -277,7 +276,7 @@ def test_samples_are_those_of_the_average():
     assert (net.parameters == model.average).all() and (model.average != model.net.parameters).any()
     assert net.parameters is not model.average and net.dtype == np.float32
     expected = MOONS.mean(0) + MOONS.std(0) * (sample(net, S, 5, 2, rng=0) @ model.axes.V.T)
-    assert model.sample(5, rng=0) == approx(expected, abs=2e-3 * MOONS.std())      # but for `spread.stretch`
+    assert model.sample(5, rng=0) == approx(expected, rel=1e-12)
 
 
 def test_chunks_are_new_draws_each_from_a_stream_of_its_own():
@@ -286,8 +285,7 @@ def test_chunks_are_new_draws_each_from_a_stream_of_its_own():
     net = model.denoiser()
     options = {"steps": 2, "eta": 0.5}
     jumped = [np.random.Generator(np.random.default_rng(5).bit_generator.jumped(i)) for i in range(4)]
-    wider = stretch(S, model.axes.variances, model._widened[1].target, model._widened[1].learned, **options)
-    expected = [model.axes.restore(wider * sample(net, S, n, 2, jumped[i], **options)) for i, n in enumerate((2500, 2500, 3))]
+    expected = [model.axes.restore(sample(net, S, n, 2, jumped[i], **options)) for i, n in enumerate((2500, 2500, 3))]
     chunks = list(model.sample_chunks(5003, rng, **options))
     assert all((a == b).all() for a, b in zip(chunks, expected, strict=True))
     assert rng.random() == jumped[3].random()       # so that the next call has new draws in every chunk
