@@ -15,7 +15,7 @@ from npddpm.layout import zeros
 from npddpm.mlp import g, g_backward
 from npddpm.optim import Adam, adam_step
 from npddpm.ranks import Ranks
-from npddpm.train import times
+from npddpm.train import draw_times
 
 ROWS, READ_EVERY, LR = 8192, 100, 1e-3   # of the data; steps between two looks at the loss
 SCHEDULE = Schedule.linear(1000)
@@ -46,7 +46,7 @@ def training(shape: Shape, device: str, comm: Any = None) -> Run:
         for _ in range(n):
             rng = ranks.rng(taken)
             x0 = x.take(rng.integers(0, ROWS, size=ranks.rows), axis=0)
-            t = times(rng.random(ranks.rows), SCHEDULE.T, 1)
+            t = draw_times(rng.random(ranks.rows), SCHEDULE.T, 1)
             eps = standard_normal(rng, x0.shape, x0.dtype)
             loss, _ = loss_and_gradient(net, SCHEDULE, x0, t, eps, out=ranks.gradient)
             gradient, loss = ranks.mean(loss)

@@ -141,7 +141,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     is added, where e is the best prediction for N(0, diag lambda), lambda being the denoiser's `variances` if it has them,
     else 1. Its mean over eps is 0 for every x_0, and it cancels most of the noise, which the two errors share (a control variate). With n = 1 this
     leaves a standard deviation of 0 for that denoiser in eight dimensions, 0.2 nats for a Gaussian there with variances
-    from 0.1 to 2, 0.25 for a mixture in the plane and 3 for a network on the digits; without it they are 2.8, 2.8, 1.3 and 7.
+    from 0.1 to 2, 0.1 to 0.2 for a mixture in the plane and 3 for a network on the digits; without it they are 2.8, 2.8, 1.3 and 7.
 
     The arithmetic is float64.
     """

@@ -31,8 +31,8 @@ class Features:
         E[x_0 | x_t] is known[t] * x_t.
     U : (d, p) array or None
         The directions u, one a column; None for the coordinates.
-    directions : int
-        Their number p.
+    p : int
+        Their number.
     octaves, phase : (2 fourier,) and (2 p fourier,) arrays
         sin(octaves m.u + phase) are the sines and cosines.
     """
@@ -40,16 +40,16 @@ class Features:
     def __init__(self, xp: Any, dtype: Any, schedule: Schedule, known: Array, fourier: int,
                  directions: Array | None) -> None:
         self.xp, self.dim = xp, known.shape[1]
-        self.directions = self.dim if directions is None else directions.shape[1]
+        self.p = self.dim if directions is None else directions.shape[1]
         w = 10000.0 ** (-np.arange(TIME_FREQUENCIES) / TIME_FREQUENCIES)
         angles = np.outer(np.arange(schedule.T + 1) * 1000 / schedule.T, w)
         tau = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
         octaves = np.tile(2.0 ** np.arange(fourier), 2)                         # once for the sine, once for the cosine
-        phase = np.tile(np.repeat([0, np.pi / 2], fourier), self.directions)    # cos(x) = sin(x + pi/2)
+        phase = np.tile(np.repeat([0, np.pi / 2], fourier), self.p)    # cos(x) = sin(x + pi/2)
         self.tau, self.known, self.octaves, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, known, octaves, phase))
         self.U = None if directions is None else xp.asarray(directions, dtype=dtype)
 
-    def first_layer(self, A_0: Any, W_1: Any, xt: Any, t: Any) -> tuple[Any, Any, Any]:
+    def fill_in(self, A_0: Any, W_1: Any, xt: Any, t: Any) -> tuple[Any, Any, Any]:
         """Fill in A_0; return A_0 and W_1 for the product Z_1 = A_0 W_1, and m U.
 
         Write A_0 = [tau, phi, 1], with tau the columns of t and phi those of x_t, and W_1 = [W_t; W_x; b]. If all rows have
@@ -83,9 +83,9 @@ def at(table: Any, t: Any) -> Any:
     return table[t] if isinstance(t, int) else table.take(t, axis=0)
 
 
-def count_features(dim: int, fourier: int, directions: int) -> int:
-    """Columns of A_0, without the ones."""
-    return 2 * TIME_FREQUENCIES + dim + 2 * fourier * directions
+def count_features(dim: int, fourier: int, p: int) -> int:
+    """Columns of A_0 for p directions, without the ones."""
+    return 2 * TIME_FREQUENCIES + dim + 2 * fourier * p
 
 
 def gaussian_answer(s: Schedule, variances: Array) -> tuple[Array, Array, Array]:

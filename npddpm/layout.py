@@ -77,9 +77,9 @@ class Workspace:
         g_backward(self._da[l], self._a[l], self._u[l])
 
 
-def layer_shapes(dim: int, hidden: int, depth: int, fourier: int, gated: bool, directions: int) -> list[tuple[int, int]]:
-    """Rows and columns of W_1 ... W_{D+1}: (inputs + 1, outputs); the last has F_0, and with gates G."""
-    inputs, outputs = count_features(dim, fourier, directions), dim + directions * gated
+def layer_shapes(dim: int, hidden: int, depth: int, fourier: int, gated: bool, p: int) -> list[tuple[int, int]]:
+    """Rows and columns of W_1 ... W_{D+1}: (inputs + 1, outputs); the last has F_0, and with gates G, of p directions."""
+    inputs, outputs = count_features(dim, fourier, p), dim + p * gated
     return [(inputs + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, outputs)]
 
 

@@ -146,7 +146,7 @@ class MLP:
         xp, (known, guess, doubt) = self.xp, gaussian_answer(schedule, self.variances)
         self.guess, self.doubt = (xp.asarray(table, dtype=self.dtype) for table in (guess, doubt))
         self.features = Features(xp, self.dtype, schedule, known, fourier, self.directions)
-        self.shapes = layer_shapes(dim, hidden, depth, fourier, gated, self.features.directions)
+        self.shapes = layer_shapes(dim, hidden, depth, fourier, gated, self.features.p)
         self.parameters = zeros(xp, (sum(m * n for m, n in self.shapes),), self.dtype)
         self.weights = split(self.parameters, self.shapes)
         rng, k, W_1 = generator(rng), 2 * TIME_FREQUENCIES, self.weights[0]
@@ -193,7 +193,7 @@ class MLP:
         rows, guess = arrays.rows, at(self.guess, t)
         arrays.doubt = doubt = at(self.doubt, t)                        # kept for the backward pass
         # If all rows have one t, its columns are folded into the bias for this product; arrays.A[0] keeps them, for backward.
-        A_0, W_1, arrays.mU = self.features.first_layer(arrays.A[0], self.weights[0], xt, t)
+        A_0, W_1, arrays.mU = self.features.fill_in(arrays.A[0], self.weights[0], xt, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
 
         for l in range(1, self.depth + 1):

@@ -112,12 +112,12 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
 
     def reverse(x: Any) -> Iterator[tuple[int, Any]]:
         yield times[0], x
-        before = None                                               # the time and the prediction of the step before
+        last = None                                                 # the time and the prediction of the step before
         for t, r in pairwise([*times, 0]):
             a, b, c, sigma = reverse_coefficients(s, t, r, eta, variance)
             eps_hat = predict(denoiser, x.copy(), t)
             if second_order:
-                eps_hat, before = middle(s, t, r, eps_hat, before), (t, eps_hat)
+                eps_hat, last = middle(s, t, r, eps_hat, last), (t, eps_hat)
             if cut is None and a < 1e3:
                 x = axpby(a, x, -b, eps_hat)
             else:   # `predict_x0`, cut it, noise it again as far as r; for a large a rounding would take c from b
@@ -186,15 +186,15 @@ def reverse_coefficients(s: Schedule, t: int, r: int, eta: float = 1.0,
     arXiv:2010.02502, eq. 12 and 16) predict x_0 and noise it again as far as r,
 
         x_r = sqrt(abar_r) x_0 + c e + sigma z,                    c = sqrt(1 - abar_r - sigma^2)
-        sigma^2 = eta^2 v (1 - abar_r) / (1 - abar_t),             v = 1 - abar_t / abar_r
+        sigma^2 = eta^2 beta (1 - abar_r) / (1 - abar_t),          beta = 1 - abar_t / abar_r
 
-    so that x_r has the variance of q(x_r | x_0): c^2 + sigma^2 = 1 - abar_r. By 1 - abar_t - v = (1 - v)(1 - abar_r) c is
-    computed as c^2 = (1 - abar_r) (1 - eta^2 + eta^2 (1 - v)(1 - abar_r) / (1 - abar_t)), without a difference of near equals.
+    so that x_r has the variance of q(x_r | x_0): c^2 + sigma^2 = 1 - abar_r. By 1 - abar_t - beta = (1 - beta)(1 - abar_r)
+    c^2 is (1 - abar_r) (1 - eta^2 + eta^2 (1 - beta)(1 - abar_r) / (1 - abar_t)), without a difference of near equals.
     Inserting x_0 = (x_t - sqrt(1 - abar_t) e) / sqrt(abar_t) gives a = sqrt(abar_r / abar_t) and the difference
     b = a sqrt(1 - abar_t) - c of near equals. It is (a^2 (1 - abar_t) - c^2) / (a sqrt(1 - abar_t) + c), whose numerator
-    is a^2 v + sigma^2, a sum of positive terms, since a^2 (1 - abar_t) - (1 - abar_r) = a^2 - 1 = a^2 v.
+    is a^2 beta + sigma^2, a sum of positive terms, since a^2 (1 - abar_t) - (1 - abar_r) = a^2 - 1 = a^2 beta.
     r = t - 1 and eta = 1 give step 7: a = 1/sqrt(alpha_t), b = beta_t/sqrt(alpha_t (1 - abar_t)), sigma^2 = rho_t. Of these
-    steps Ho et al. know another sigma: with variance="beta" sigma^2 is v = beta_t, but 0 in the last step, r = 0.
+    steps Ho et al. know another sigma: with variance="beta" sigma^2 is beta = beta_t, but 0 in the last step, r = 0.
     """
     check_type("s", s, Schedule)
     check_choice("variance", variance, "beta", "posterior")
@@ -203,13 +203,13 @@ def reverse_coefficients(s: Schedule, t: int, r: int, eta: float = 1.0,
     eta = check_real("eta", eta, 0, 1, closed=True)
     if variance == "beta" and (eta < 1 or r < t - 1):
         raise ValueError(f"variance must be 'posterior' unless r = t - 1 and eta = 1, got 'beta' with r = {r}, t = {t}, eta = {eta}")
-    scale, v = s.q_transition(r, t)
+    scale, beta = s.q_transition(r, t)
     before, after = s.one_minus_alpha_bars[[r, t]].tolist()             # 1 - abar_r and 1 - abar_t
     a = 1 / max(scale, 1e-300)                                          # no overflow where all of the signal is lost
-    sigma2 = eta**2 * v * before / after
+    sigma2 = eta**2 * beta * before / after
     c = math.sqrt(before * ((1 - eta) * (1 + eta) + eta**2 * scale**2 * before / after))
-    b = a * (v + scale**2 * sigma2) / (math.sqrt(after) + scale * c)    # numerator and denominator divided by a
-    return a, b, c, math.sqrt(v if variance == "beta" and r > 0 else sigma2)
+    b = a * (beta + scale**2 * sigma2) / (math.sqrt(after) + scale * c)    # numerator and denominator divided by a
+    return a, b, c, math.sqrt(beta if variance == "beta" and r > 0 else sigma2)
 
 
 def few_times(start: int, steps: int | Sequence[int] | None, power: float = 1.0) -> list[int]:
@@ -223,7 +223,7 @@ def few_times(start: int, steps: int | Sequence[int] | None, power: float = 1.0)
     return check_steps(steps, start)
 
 
-def middle(s: Schedule, t: int, r: int, eps_hat: Any, before: tuple[int, Any] | None) -> Any:
+def middle(s: Schedule, t: int, r: int, eps_hat: Any, last: tuple[int, Any] | None) -> Any:
     """The predicted noise in the middle of a step from t to r, on a line through those at t and at the step before.
 
     Without noise the reverse process is an ODE (Song et al. 2021, arXiv:2010.02502, eq. 14): with
@@ -239,13 +239,13 @@ def middle(s: Schedule, t: int, r: int, eps_hat: Any, before: tuple[int, Any] | 
     (a two-step method of Adams and Bashforth; Lu et al. 2022, arXiv:2211.01095, extrapolate the predicted x_0 in log tan
     phi). The angle is the abscissa: it is finite from clean data, 0, to noise, pi/2.
     """
-    if before is None:
+    if last is None:
         return eps_hat
-    q, last = before
+    q, eps_hat_q = last
     at = [q, t, r]
     phi_q, phi_t, phi_r = np.arctan2(s.sqrt_one_minus_alpha_bars[at], s.sqrt_alpha_bars[at]).tolist()
     half = (phi_r - phi_t) / (2 * (phi_t - phi_q)) if phi_t != phi_q else 0.0
-    return axpby(1 + half, eps_hat, -half, last)
+    return axpby(1 + half, eps_hat, -half, eps_hat_q)
 
 
 def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int = 100) -> Any:
@@ -278,12 +278,12 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int = 100) -> Any:
     check_type("s", s, Schedule)
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
     x = check_points("x0", x0, xp, dtype, "B", "d")
-    before, times = (0, 0 * x), few_times(s.T, check_count("steps", steps), POWER)[::-1]
+    last, times = (0, 0 * x), few_times(s.T, check_count("steps", steps), POWER)[::-1]
     x = s.signal(times[0], x) * x
     x = axpby(1.0, x, s.noise(times[0], x) / 2, predict(denoiser, x.copy(), times[0]))
     for t, r in pairwise(times):
         eps_hat = predict(denoiser, x.copy(), t)
-        eps_mid, before = middle(s, t, r, eps_hat, before), (t, eps_hat)
+        eps_mid, last = middle(s, t, r, eps_hat, last), (t, eps_hat)
         scale, _ = s.q_transition(t, r)
         x = axpby(scale, x, s.noise(r, x) - scale * s.noise(t, x), eps_mid)
     return check_finite(x, x0=x0)

@@ -49,7 +49,7 @@ DIVERGED = 10      # times the loss of a guess of 0
 
 
 @fused
-def times(u: Any, T: int, power: int) -> Any:
+def draw_times(u: Any, T: int, power: int) -> Any:
     """Times of training in 1..T from u uniform on [0, 1), uniform too for the power 1, more of the small ones for 2."""
     return 1 + (T * u**power).astype(int)
 
@@ -260,7 +260,7 @@ class DDPM:
                 raise RuntimeError("another training of this model has begun, so that this one cannot go on")
             rng = ranks.rng(self.step)
             x0 = rows_of_x(rng.integers(0, len(x), size=ranks.rows))
-            t = times(rng.random(ranks.rows), s.T, power)
+            t = draw_times(rng.random(ranks.rows), s.T, power)
             eps = standard_normal(rng, (ranks.rows, net.dim), dtype)
             loss, _ = diffusion.loss_and_gradient(net, s, x0, t, eps, weighting, out=ranks.gradient)
             gradient, loss = ranks.mean(loss)
@@ -564,9 +564,9 @@ class DDPM:
         if "V" in arrays or d <= MOST_TURNED or r != np.count_nonzero(arrays["scale"]):
             check((d, r), "float64", "V")
         check((r,), "float64", "sizes")
-        directions = int(arrays["V"].any(1).sum()) if "V" in arrays else r
+        p = int(arrays["V"].any(1).sum()) if "V" in arrays else r
         r, hidden, depth, fourier = check_sizes(r, config["hidden"], config["depth"], config["fourier"], model.schedule.T)
-        P = sum(m * n for m, n in layer_shapes(r, hidden, depth, fourier, config["gated"], directions))
+        P = sum(m * n for m, n in layer_shapes(r, hidden, depth, fourier, config["gated"], p))
         check((P,), config["dtype"], "parameters", "average", "m", "v")
         for name in ("scale", "variances", "sizes", "v"):
             if (arrays[name] < 0).any():

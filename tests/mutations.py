@@ -57,9 +57,9 @@ schedule.py | self.log_alphas[r + 1:t + 1] | self.log_alphas[r:t + 1] | a step t
 schedule.py | cross = math.sqrt(self.alphas[t]) * v | cross = self.alphas[t] * v | alpha for sqrt(alpha) in step 4
 schedule.py | (xt - self.noise(t, xt) * eps) / self.signal(t, xt) | (xt - self.noise(t, xt) * eps) / self.signal(t, xt)**2 | abar for sqrt(abar) in the predicted x_0
 schedule.py | axpby(a, xt, -b, eps) | axpby(a, xt, b, eps) | a sign in step 7
-samplers.py | sigma2 = eta**2 * v * before / after | sigma2 = eta * v * before / after | eta for eta^2
-samplers.py | sigma2 = eta**2 * v * before / after | sigma2 = eta**2 * v | beta_t for rho_t in DDIM
-samplers.py | (v + scale**2 * sigma2) | (v + scale * sigma2) | a scale not squared in DDIM
+samplers.py | sigma2 = eta**2 * beta * before / after | sigma2 = eta * beta * before / after | eta for eta^2
+samplers.py | sigma2 = eta**2 * beta * before / after | sigma2 = eta**2 * beta | beta_t for rho_t in DDIM
+samplers.py | (beta + scale**2 * sigma2) | (beta + scale * sigma2) | a scale not squared in DDIM
 schedule.py | np.sin(a + b) / np.cos(a) ** 2 | np.sin(a + b) / np.cos(b) ** 2 | t for t-1 in the cosine
 schedule.py | (values - added)\n | 0\n | sums without compensation
 mlp.py | slope = 2 - u | slope = 1 - u | a factor of 2 lost in sigma'
@@ -81,7 +81,7 @@ backend.py | u *= -2 | u *= -1 | the 2 of Box and Muller
 diffusion.py | residual = predict(net, xt, t) - eps | residual = predict(net, xt, t) - x0 | x_0 for eps in the loss
 diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (1 / residual.size) * weighted | the 2 of the derivative
 diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (2 / residual.size) * residual | the weight left out of the gradient
-samplers.py | math.sqrt(v if variance | float(v if variance | a variance for a deviation in the sampler
+samplers.py | math.sqrt(beta if variance | float(beta if variance | a variance for a deviation in the sampler
 samplers.py | variance == "beta" and r > 0 else | variance == "beta" else | noise in the last step
 samplers.py | half = (phi_r - phi_t) / (2 * (phi_t - phi_q)) | half = (phi_r - phi_t) / (phi_t - phi_q) | the end of the step for its middle
 samplers.py | at = [q, t, r] | at = [t, q, r] | two times exchanged
