@@ -5,7 +5,7 @@
     python -m benchmarks --quick     the small sizes only, nothing written
     python -m benchmarks ranks       a step by 1, 2, 4 ... ranks of one thread each, against one process with all
     python -m benchmarks quality     seconds until samples are as good as real data; with --peers also tables and digits
-                                     beside scikit-learn, with --images FILE also a file of images
+                                     beside scikit-learn, and fewer steps; with --images FILE also a file of images
     python -m benchmarks conformance what npddpm.testing says about other implementations that are installed
 """
 
@@ -123,7 +123,7 @@ def main() -> None:
         result = {device: describe(device) | {"rows": quality.run(device, args.peers, args.quick)} for device in devices}
         text = {device: f"{r['device']}, {r['date']}\n\n{quality.tables(r['rows'])}\n" for device, r in result.items()}
         files = {f"quality-{device}.md": page for device, page in text.items()}
-        parts = [rows.tables(rows.run(args.quick))] if args.peers and "cpu" in devices else []
+        parts = [rows.tables(rows.run(args.quick)), rows.planar_table(rows.planar(args.quick))] if args.peers and "cpu" in devices else []
         parts += [rows.images(args.images)] if args.images and "cpu" in devices else []
         if parts:
             about = describe("cpu")
