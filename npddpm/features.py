@@ -91,7 +91,8 @@ def count_features(dim: int, fourier: int, p: int) -> int:
 def gaussian_answer(s: Schedule, variances: Array) -> tuple[Array, Array, Array]:
     """What x_t is multiplied by in E[x_0 | x_t] and E[eps | x_t], and sd[eps | x_t], for x_0 ~ N(0, diag lambda).
 
-    Three (T+1, d) tables, with the row t for x_t; see `MLP`.
+    Three (T+1, d) tables, with the row t for x_t. By Bayes' rule, `gaussian.condition`: x_t given x_0 has the scale sqrt(abar_t)
+    and the noise 1 - abar_t; given eps, it has the scale sqrt(1 - abar_t) and the noise abar_t lambda, that of x_0.
     """
     lam = np.maximum(variances, 1e-30)                                  # v = 0 for lambda = 0 at t = 0: no 0/0
     abar, rest = s.alpha_bars[:, None], s.one_minus_alpha_bars[:, None]

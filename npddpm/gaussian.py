@@ -1,7 +1,7 @@
 """The algebra of isotropic Gaussians N(mean, variance I), on which every identity of diffusion rests.
 
-Points and means are (..., d) arrays, whose last axis is that of the vectors; variances and scales are scalars, or but for
-`joint` arrays that broadcast against the means. Logarithms are natural: densities and divergences are (...,) arrays of nats.
+Points and means are (..., d) arrays, whose last axis is that of the vectors; variances and scales are scalars or, except in
+`joint`, arrays that broadcast against the means. Logarithms are natural: densities and divergences are (...,) arrays of nats.
 The bound uses `log_density` and `kl`. The others are called by the tests, which hold `Schedule`'s formulas against them.
 """
 

@@ -1,14 +1,14 @@
 """Where the network's arrays lie in memory, and why. All of it is for speed, and changes no result but by rounding.
 
 - **The longer side comes first in memory.** OpenBLAS divides a product between threads by rows if it has more rows than
-  columns, else by columns, for which they exchange more: up to half as long again where two cores share no cache.
-  So a batch smaller than a layer lies transposed.
+  columns, else by columns, for which they exchange more, which shows where two cores share no cache. So a
+  batch smaller than a layer lies transposed.
 - **A batch as large as a layer gets one row more**, which is no example, so that rows outnumber columns. Its dH stays 0,
   so that it adds nothing to any dW.
-- **Elementwise passes run over memory from end to end**, since around gaps they take twice as long: over padding and
+- **Elementwise passes run over memory from end to end**, since gaps slow them down: over padding and
   ones too where an example is a row, and over all but the row of ones where it is a column.
 - **Buffers are used again**: A_l takes the place of Z_l, dZ_l that of dA_l, two buffers serve all dA_l by turns, and a
-  batch of the same size finds them as the last one left them. What is not touched needs no room in the cache.
+  batch of the same size finds them as the last one left them.
 - **Buffers start on a cache line**, and rows of examples end on a multiple of 8 numbers.
 - **On the GPU an example is a column**: arrays with gaps would be copied before each product.
 """

@@ -35,7 +35,7 @@ class Adam:
 
     With sums M and V in place of the paper's averages m = (1 - beta1) M and v = (1 - beta2) V,
 
-        m_hat = M / N1,   v_hat = V / N2,   N = (1 - beta^t) / (1 - beta)
+        m_hat = M / N1,   v_hat = V / N2,   N1, N2 = (1 - beta^t) / (1 - beta) for beta1, beta2
         p <- p - lr m_hat / (sqrt(v_hat) + eps)  =  p - lr sqrt(N2)/N1  M / (sqrt(V) + sqrt(N2) eps)
 
     so that the bias corrections are two scalars.

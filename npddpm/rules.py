@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-MANY = 128      # more axes (for steps, columns) count as an image: narrow layers cannot carry them all, gates do
+MANY = 128      # more axes (in `steps`, columns) than this count as an image, and the network gets gates
 
 
 def hidden(r: int) -> int:

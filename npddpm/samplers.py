@@ -120,7 +120,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
                 eps_hat, last = middle(s, t, r, eps_hat, last), (t, eps_hat)
             if cut is None and a < 1e3:
                 x = axpby(a, x, -b, eps_hat)
-            else:   # `predict_x0`, cut it, noise it again as far as r; for a large a rounding would take c from b
+            else:   # `predict_x0`, cut it, noise it again as far as r; a large a drowns c in b = a sqrt(1 - abar_t) - c
                 x0 = axpby(1.0, x, -s.noise(t, x), eps_hat) / max(s.signal(t, x), 1e-30)
                 if cut is not None:
                     x0 = cut(x0)
@@ -193,8 +193,8 @@ def reverse_coefficients(s: Schedule, t: int, r: int, eta: float = 1.0,
     Inserting x_0 = (x_t - sqrt(1 - abar_t) e) / sqrt(abar_t) gives a = sqrt(abar_r / abar_t) and the difference
     b = a sqrt(1 - abar_t) - c of near equals. It is (a^2 (1 - abar_t) - c^2) / (a sqrt(1 - abar_t) + c), whose numerator
     is a^2 beta + sigma^2, a sum of positive terms, since a^2 (1 - abar_t) - (1 - abar_r) = a^2 - 1 = a^2 beta.
-    r = t - 1 and eta = 1 give step 7: a = 1/sqrt(alpha_t), b = beta_t/sqrt(alpha_t (1 - abar_t)), sigma^2 = rho_t. Of these
-    steps Ho et al. know another sigma: with variance="beta" sigma^2 is beta = beta_t, but 0 in the last step, r = 0.
+    r = t - 1 and eta = 1 give step 7: a = 1/sqrt(alpha_t), b = beta_t/sqrt(alpha_t (1 - abar_t)), sigma^2 = rho_t. For these
+    steps Ho et al. also allow sigma^2 = beta_t: variance="beta" takes it, but 0 in the last step, r = 0.
     """
     check_type("s", s, Schedule)
     check_choice("variance", variance, "beta", "posterior")
@@ -242,13 +242,13 @@ def middle(s: Schedule, t: int, r: int, eps_hat: Any, last: tuple[int, Any] | No
     if last is None:
         return eps_hat
     q, eps_hat_q = last
-    at = [q, t, r]
-    phi_q, phi_t, phi_r = np.arctan2(s.sqrt_one_minus_alpha_bars[at], s.sqrt_alpha_bars[at]).tolist()
+    times = [q, t, r]
+    phi_q, phi_t, phi_r = np.arctan2(s.sqrt_one_minus_alpha_bars[times], s.sqrt_alpha_bars[times]).tolist()
     half = (phi_r - phi_t) / (2 * (phi_t - phi_q)) if phi_t != phi_q else 0.0
     return axpby(1 + half, eps_hat, -half, eps_hat_q)
 
 
-def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int = 100) -> Any:
+def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -> Any:
     """Go up from data to the x_T from which ``sample(..., x_T=x_T, steps=steps)`` comes down to the data again.
 
     The same ODE over the same times as there. What comes back differs from x0 by an error of second order in the
@@ -261,8 +261,8 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int = 100) -> Any:
         As in `trajectory`.
     s : Schedule
     x0 : (B, d) array
-    steps : int
-        At most T.
+    steps : int, optional
+        At most T; by default 100, or T where that is less.
 
     Returns
     -------
@@ -278,12 +278,12 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int = 100) -> Any:
     check_type("s", s, Schedule)
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
     x = check_points("x0", x0, xp, dtype, "B", "d")
-    last, times = (0, 0 * x), few_times(s.T, check_count("steps", steps), POWER)[::-1]
+    last, times = (0, 0 * x), few_times(s.T, min(100, s.T) if steps is None else check_count("steps", steps), POWER)[::-1]
     x = s.signal(times[0], x) * x
     x = axpby(1.0, x, s.noise(times[0], x) / 2, predict(denoiser, x.copy(), times[0]))
-    for t, r in pairwise(times):
-        eps_hat = predict(denoiser, x.copy(), t)
-        eps_mid, last = middle(s, t, r, eps_hat, last), (t, eps_hat)
-        scale, _ = s.q_transition(t, r)
-        x = axpby(scale, x, s.noise(r, x) - scale * s.noise(t, x), eps_mid)
+    for r, t in pairwise(times):
+        eps_hat = predict(denoiser, x.copy(), r)
+        eps_mid, last = middle(s, r, t, eps_hat, last), (r, eps_hat)
+        scale, _ = s.q_transition(r, t)
+        x = axpby(scale, x, s.noise(t, x) - scale * s.noise(r, x), eps_mid)
     return check_finite(x, x0=x0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from .axes import rows_looked_at, typical_size
 from .backend import to_host
-from .checks import Array
+from .checks import Array, Denoiser
 from .features import gaussian_answer
 from .mlp import MLP
 from .samplers import POWER, encode, few_times, plan, reverse_coefficients, sample
@@ -27,6 +27,11 @@ WIDEST = 10         # the largest lambda' / lambda
 def replace_first_term(net: MLP, variances: Array) -> None:
     """Make the first term of eps_hat E[eps | x_t] for other variances; all else, `variances` too, stays as F was trained with it."""
     net.guess[...] = net.xp.asarray(gaussian_answer(net.schedule, variances)[1], dtype=net.dtype)
+
+
+def linear(guess: Array) -> Denoiser:
+    """The denoiser with F = 0, eps_hat = guess[t] x_t."""
+    return lambda x, t: guess[t] * x
 
 
 class Spread(NamedTuple):
@@ -53,16 +58,18 @@ def widened_variances(net: MLP, sizes: Array) -> Spread:
     In training x_t is made from data, in sampling it is the network's own result. Errors add up over the steps, and samples
     vary too little: this is called exposure bias. Ning et al. (2024, arXiv:2308.15321) multiply eps_hat by a number below
     1 for it. Here the first term of eps_hat alone is changed, in each axis by itself. Samples are drawn from the same x_T
-    with F = 0 and with the network's F. If s_0^2 and s_F^2 are their variances, F multiplies it by s_F^2 / s_0^2, and
+    with F = 0 and with the network's F. Let s_0^2 and s_F^2 be their variances. The samples
+    then vary like lambda s_F^2 / s_0^2, and with lambda' in the place of lambda like lambda' s_F^2 / s_0^2, as far as F's effect
+    stays the same. That is lambda for
 
         lambda' = lambda s_0^2 / s_F^2
 
-    makes up for that. F then acts on other x_t, so that this closes most of the gap, and is done once more from there. What
+    F then acts on other x_t, so that this closes most of the gap, and it is done once more from there. What
     20 steps do to a variance, and the chance in x_T, are in both variances and cancel.
 
     A few outliers can make up most of the data's variance, and a network does not learn them. So lambda' is not so large
     that the `typical_size` of the samples would exceed that of the data. And where samples vary too much nothing is
-    changed: lambda' is at least lambda, and at most ten times that, beyond which a network is broken.
+    changed: lambda' is at least lambda, and at most ten times that, as a safeguard.
 
     Parameters
     ----------
@@ -79,8 +86,8 @@ def widened_variances(net: MLP, sizes: Array) -> Spread:
     x_T = np.random.default_rng(0).standard_normal((rows_looked_at(net.shapes[0][0]), net.dim))
     x_T = (x_T - x_T.mean(0)) / x_T.std(0)
     guess = to_host(net.guess).astype(float)
-    factor = draw(lambda x, t: guess[t] * x, np.ones((1, net.dim)))[0]      # with F = 0 a sample is factor * x_T
-    # So s_0^2 = factor^2. It would be lambda if the steps were exact; the data's size, as inexact, is the second of
+    factor = draw(linear(guess), np.ones((1, net.dim)))[0]      # with F = 0 a sample is factor * x_T
+    # So s_0^2 = factor^2, which is lambda for exact steps alone; the data's size is multiplied by the same factor^2 / lambda.
     of_gaussian, squared_sizes = factor**2, (factor * sizes) ** 2 / np.maximum(lam, 1e-100)
     widened = lam
     for _ in range(ROUNDS):
@@ -114,7 +121,7 @@ def stretch(s: Schedule, variances: Array, target: Array, learned: Any = 0.0, *,
     known, guess, _ = gaussian_answer(s, variances)
     if second_order:                                        # no noise: each axis is multiplied by a number
         ones = np.ones((1, len(variances)))
-        found = sample(lambda x, t: guess[t] * x, s, *ones.shape, x_T=ones, steps=times)[0] ** 2
+        found = sample(linear(guess), s, *ones.shape, x_T=ones, steps=times)[0] ** 2
     else:
         found = np.ones(len(variances))
         for t, r in pairwise([*times, 0]):
@@ -130,7 +137,7 @@ def stretch_up(s: Schedule, variances: Array, learned: Any, steps: int) -> Array
     The way up has to end with the variance 1. Its first step, too, is large for what is thin beside the noise of its t.
     """
     guess, ones = gaussian_answer(s, variances)[1], np.ones((1, len(variances)))
-    found = variances * encode(lambda x, t: guess[t] * x, s, ones, steps)[0] ** 2
+    found = variances * encode(linear(guess), s, ones, steps)[0] ** 2
     found = found + learned * np.maximum(1 - found, 0)
     return within_last_step(1 / np.maximum(found, 1e-100), s, variances, few_times(s.T, steps, POWER)[-1])
 

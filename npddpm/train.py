@@ -396,7 +396,7 @@ class DDPM:
 
         return in_turns(comm, math.ceil(n / size), chunk)
 
-    def encode(self, x: Any, steps: int = 100) -> np.ndarray:
+    def encode(self, x: Any, steps: int | None = None) -> np.ndarray:
         """The x_T, (B, r) in the units of `axes`, from which ``sample(B, x_T=x_T, steps=steps)`` comes back to rows x.
 
         Rows off the plane of the training rows come back as the nearest points of it.
@@ -404,7 +404,7 @@ class DDPM:
         Parameters
         ----------
         x : (B, d) array_like
-        steps : int
+        steps : int, optional
             See `npddpm.encode`.
 
         Raises
@@ -415,6 +415,7 @@ class DDPM:
         """
         _, z = self._in_axes(x)
         net, spread = self._denoiser()
+        steps = min(100, self.schedule.T) if steps is None else steps
         z *= net.xp.asarray(stretch_up(self.schedule, self.axes.variances, spread.learned, steps), dtype=net.dtype)
         x_T: np.ndarray = to_host(samplers.encode(net, self.schedule, z, steps))
         return x_T

@@ -84,7 +84,7 @@ diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (2 / res
 samplers.py | math.sqrt(beta if variance | float(beta if variance | a variance for a deviation in the sampler
 samplers.py | variance == "beta" and r > 0 else | variance == "beta" else | noise in the last step
 samplers.py | half = (phi_r - phi_t) / (2 * (phi_t - phi_q)) | half = (phi_r - phi_t) / (phi_t - phi_q) | the end of the step for its middle
-samplers.py | at = [q, t, r] | at = [t, q, r] | two times exchanged
+samplers.py | times = [q, t, r] | times = [t, q, r] | two times exchanged
 samplers.py | s.noise(times[0], x) / 2 | s.noise(times[0], x) | all of the noise in the first step up
 diffusion.py | s.q_mean_variance(x0, s.T), 0.0 | s.q_mean_variance(x0, s.T - 1), 0.0 | T-1 for T in the prior
 diffusion.py | apart = b * (eps | apart = np.sqrt(beta) * (eps | beta_t for the coefficient of eps in step 7

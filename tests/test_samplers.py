@@ -98,6 +98,14 @@ def test_schedules_whose_signal_is_lost():
     assert s.alpha_bars[-1] == 0 and all(np.isfinite(x).all() for _, x in whole) and whole[3][1].std() == approx(1, abs=0.1)
 
 
+@pytest.mark.parametrize("T, steps", [(30, 30), (1000, 100)])
+def test_encode_takes_a_hundred_steps_or_all(T, steps):
+    model, x = DDPM(Schedule.linear(T), 4, 1).fit(data.load("moons", 50), steps=1, rng=0), data.load("moons", 3)
+    assert (model.encode(x) == model.encode(x, steps)).all()
+    best = WIDE.denoiser(Schedule.linear(T))
+    assert (encode(best, Schedule.linear(T), x) == encode(best, Schedule.linear(T), x, steps)).all()
+
+
 def test_a_model_encodes_and_continues():
     x = data.load("moons", 600)
     model = DDPM(Schedule.linear(100), 64, 2).fit(x, steps=800, rng=0)
