@@ -15,7 +15,7 @@ from .backend import get_array_module, to_host
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Denoiser = Callable[[Any, Any], Any]
-LEAST_BETA = 1e-300     # 1 - abar_t and rho_t are at least as large, and below 1e-308 numbers lose their digits
+LEAST_BETA = 1e-300     # 1 - abar_t and 2 rho_t are at least as large, and below 1e-308 numbers lose their digits
 MOST_LAYERS = 1000      # a slip of the finger, or a file that means harm, is refused before it takes any memory
 MOST_STEPS = 100_000    # T
 MOST_ENTRIES = 2**27    # of a table with a row for each t and a column for each dimension

@@ -33,6 +33,7 @@ from .checks import (
 from .schedule import Schedule
 
 POWER = 2.0     # of `few_times` without noise
+LONGER = 4      # times the step before: the longest step of second order
 
 
 def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, *, x_T: Any = None,
@@ -206,8 +207,8 @@ def reverse_coefficients(s: Schedule, t: int, r: int, eta: float = 1.0,
     scale, beta = s.q_transition(r, t)
     before, after = s.one_minus_alpha_bars[[r, t]].tolist()             # 1 - abar_r and 1 - abar_t
     a = 1 / max(scale, 1e-300)                                          # no overflow where all of the signal is lost
-    sigma2 = eta**2 * beta * before / after
-    c = math.sqrt(before * ((1 - eta) * (1 + eta) + eta**2 * scale**2 * before / after))
+    sigma2 = eta**2 * beta * (before / after)
+    c = math.sqrt(before) * math.sqrt((1 - eta) * (1 + eta) + eta**2 * scale**2 * (before / after))
     b = a * (beta + scale**2 * sigma2) / (math.sqrt(after) + scale * c)    # numerator and denominator divided by a
     return a, b, c, math.sqrt(beta if variance == "beta" and r > 0 else sigma2)
 
@@ -237,14 +238,15 @@ def middle(s: Schedule, t: int, r: int, eps_hat: Any, last: tuple[int, Any] | No
         eps_hat + (phi_r - phi_t) / 2 (eps_hat - eps_hat_q) / (phi_t - phi_q)
 
     (a two-step method of Adams and Bashforth; Lu et al. 2022, arXiv:2211.01095, extrapolate the predicted x_0 in log tan
-    phi). The angle is the abscissa: it is finite from clean data, 0, to noise, pi/2.
+    phi). The angle is the abscissa: it is finite from clean data, 0, to noise, pi/2. A step that is more than four times as long
+    as the one before it is taken without the line: so far out it would be wrong by much, as where x_t and x_q are noise alone.
     """
     if last is None:
         return eps_hat
     q, eps_hat_q = last
     times = [q, t, r]
     phi_q, phi_t, phi_r = np.arctan2(s.sqrt_one_minus_alpha_bars[times], s.sqrt_alpha_bars[times]).tolist()
-    half = (phi_r - phi_t) / (2 * (phi_t - phi_q)) if phi_t != phi_q else 0.0
+    half = (phi_r - phi_t) / (2 * (phi_t - phi_q)) if abs(phi_r - phi_t) < LONGER * abs(phi_t - phi_q) else 0.0
     return axpby(1 + half, eps_hat, -half, eps_hat_q)
 
 
@@ -262,7 +264,7 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -
     s : Schedule
     x0 : (B, d) array
     steps : int, optional
-        At most T; by default 100, or T where that is less.
+        At most T; by default min(100, T). `sample` has to be given this number, since without one it takes all steps, with noise.
 
     Returns
     -------

@@ -405,7 +405,7 @@ class DDPM:
         ----------
         x : (B, d) array_like
         steps : int, optional
-            See `npddpm.encode`.
+            By default min(100, T), see `npddpm.encode`; `sample` has to be given the same number.
 
         Raises
         ------

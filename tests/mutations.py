@@ -57,8 +57,8 @@ schedule.py | self.log_alphas[r + 1:t + 1] | self.log_alphas[r:t + 1] | a step t
 schedule.py | cross = math.sqrt(self.alphas[t]) * v | cross = self.alphas[t] * v | alpha for sqrt(alpha) in step 4
 schedule.py | (xt - self.noise(t, xt) * eps) / self.signal(t, xt) | (xt - self.noise(t, xt) * eps) / self.signal(t, xt)**2 | abar for sqrt(abar) in the predicted x_0
 schedule.py | axpby(a, xt, -b, eps) | axpby(a, xt, b, eps) | a sign in step 7
-samplers.py | sigma2 = eta**2 * beta * before / after | sigma2 = eta * beta * before / after | eta for eta^2
-samplers.py | sigma2 = eta**2 * beta * before / after | sigma2 = eta**2 * beta | beta_t for rho_t in DDIM
+samplers.py | sigma2 = eta**2 * beta * (before / after) | sigma2 = eta * beta * (before / after) | eta for eta^2
+samplers.py | sigma2 = eta**2 * beta * (before / after) | sigma2 = eta**2 * beta | beta_t for rho_t in DDIM
 samplers.py | (beta + scale**2 * sigma2) | (beta + scale * sigma2) | a scale not squared in DDIM
 schedule.py | np.sin(a + b) / np.cos(a) ** 2 | np.sin(a + b) / np.cos(b) ** 2 | t for t-1 in the cosine
 schedule.py | (values - added)\n | 0\n | sums without compensation

@@ -8,7 +8,7 @@ from pytest import approx
 
 from npddpm import DDPM, GaussianMixture, Schedule, data, encode, sample, trajectory
 from npddpm.evaluate import energy_distance
-from npddpm.samplers import few_times
+from npddpm.samplers import few_times, reverse_coefficients
 
 S = Schedule.linear(1000)
 WIDE = GaussianMixture([1, 2, 1], [[-1.5, 0], [1, 0.5], [0, -1]], [[0.3, 0.1], [0.2, 0.2], [0.1, 0.1]])
@@ -118,3 +118,22 @@ def test_a_model_encodes_and_continues():
     assert energy_distance(cleaned, x) < 0.3 * energy_distance(model.axes.restore(noisy), x)
     with pytest.raises(ValueError, match=r"x_T must have shape \(5, 2\), got \(600, 2\)"):
         model.sample(5, x_T=z)
+
+
+@pytest.mark.parametrize("s", [Schedule.linear(1000, 1e-4, 0.2), Schedule.linear(1000, 1e-4, 0.5), Schedule([0.5] * 200)],
+                         ids=["to 0.2", "to 0.5", "all 0.5"])
+@pytest.mark.parametrize("steps", [10, 20, 50])
+def test_few_steps_where_all_signal_is_lost_long_before_T(s, steps):
+    """There the angles of the first steps differ by rounding alone, and a line through them leads anywhere."""
+    deviations = sample(WIDE.denoiser(s), s, 2000, 2, 0, steps=steps).std(0)
+    assert deviations == approx(WIDE.sample(2000, 1).std(0), rel=0.35)
+
+
+@pytest.mark.parametrize("beta", [1e-3, 1e-160, 1e-200, 1e-300])
+def test_the_coefficients_of_tiny_betas(beta):
+    """Step 7, from the tables of the schedule: nothing underflows in between."""
+    s = Schedule([beta] * 3)
+    a, b, c, sigma = reverse_coefficients(s, 3, 2)
+    assert (a, b) == approx((s.rsqrt_alphas[3], s.reverse_eps_coefs[3]), rel=1e-14, abs=0)
+    assert sigma == approx(s.posterior_variances[3] ** 0.5, rel=1e-14, abs=0)
+    assert c == approx(s.one_minus_alpha_bars[2] / s.sqrt_one_minus_alpha_bars[3] / s.rsqrt_alphas[3], rel=1e-14, abs=0)
