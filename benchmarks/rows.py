@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,44 +49,39 @@ def npddpm_samples(rows: np.ndarray, seed: int) -> Iterator[np.ndarray]:
             yield model.sample(DRAWN, rng=draw)
 
 
-def kernel_density(z: np.ndarray, _: int) -> Iterator[np.ndarray]:
-    """Its bandwidth by cross-validation. Every fit is the same."""
+def peers(z: np.ndarray, seed: int) -> dict[str, Iterator[np.ndarray]]:
+    """Draws of a kernel density, its bandwidth by cross-validation, and of mixtures, with 30 components and by BIC."""
+    from sklearn.mixture import GaussianMixture
     from sklearn.model_selection import GridSearchCV
     from sklearn.neighbors import KernelDensity
     kernels = GridSearchCV(KernelDensity(), {"bandwidth": np.geomspace(0.03, 1, 20)}, cv=5).fit(z).best_estimator_
-    for draw in range(FITS * DRAWS):
-        yield kernels.sample(DRAWN, random_state=draw)
+    fits = [[GaussianMixture(k, random_state=SPLITS * fit + seed, reg_covar=1e-4).fit(z) for k in (1, 2, 3, 5, 8, 12, 20, 30)]
+            for fit in range(FITS)]
+
+    def draws(mixtures: list[Any]) -> Iterator[np.ndarray]:
+        for mixture in mixtures:
+            for draw in range(DRAWS):
+                mixture.random_state = draw
+                yield mixture.sample(DRAWN)[0]
+
+    return {"KernelDensity": (kernels.sample(DRAWN, random_state=draw) for draw in range(FITS * DRAWS)),   # all fits are the same
+            "30 Gaussians": draws([mixtures[-1] for mixtures in fits]),
+            "Gaussians by BIC": draws([min(mixtures, key=lambda mixture: mixture.bic(z)) for mixtures in fits])}
 
 
-def mixture(counts: Sequence[int], z: np.ndarray, seed: int) -> Iterator[np.ndarray]:
-    """Gaussians, as many of these counts as BIC finds best."""
-    from sklearn.mixture import GaussianMixture
-    for fit in range(FITS):
-        fitted = [GaussianMixture(k, random_state=SPLITS * fit + seed, reg_covar=1e-4).fit(z) for k in counts]
-        best = min(fitted, key=lambda mixture: mixture.bic(z))
-        for draw in range(DRAWS):
-            best.random_state = draw
-            yield best.sample(DRAWN)[0]
-
-
-PEERS: dict[str, Callable[[np.ndarray, int], Iterator[np.ndarray]]] = {
-    "KernelDensity": kernel_density, "30 Gaussians": partial(mixture, [30]),
-    "Gaussians by BIC": partial(mixture, [1, 2, 3, 5, 8, 12, 20, 30])}
-
-
-def run(quick: bool, names: Sequence[str] = TABLES) -> list[dict[str, Any]]:
-    """A row for each table, split and method: U-statistic to the held-out rows, and nearest-neighbour ratio, as means of all draws."""
+def run(quick: bool) -> list[dict[str, Any]]:
+    """A row for each table, fold and method: U-statistic to the held-out rows, and nearest-neighbour ratio, as means of all draws."""
     rows = []
-    for name in names[:1] if quick else names:
-        for seed in range(1 if quick else SPLITS):
-            trained, held = split(load(name), seed)
+    for name in TABLES[:1] if quick else TABLES:
+        for fold in range(1 if quick else SPLITS):
+            trained, held = split(load(name), fold)
             mean, scale = units(trained)
             z, h = (trained - mean) / scale, (held - mean) / scale
             of_held = nearest(h, z)
-            ours = ((y - mean) / scale for y in npddpm_samples(trained, seed))
-            for who, drawn in {"npddpm": ours, **{name: peer(z, seed) for name, peer in PEERS.items()}}.items():
+            ours = ((y - mean) / scale for y in npddpm_samples(trained, fold))
+            for who, drawn in {"npddpm": ours, **peers(z, fold)}.items():
                 U, near = np.mean([(energy_distance(a, h), nearest(a, z) / of_held) for a in drawn], axis=0).tolist()
-                rows.append({"data": name, "split": seed, "who": who, "U": U, "nearest": near})
+                rows.append({"data": name, "split": fold, "who": who, "U": U, "nearest": near})
                 print(*rows[-1].values(), file=sys.stderr, flush=True)
     return rows
 

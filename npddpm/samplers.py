@@ -250,6 +250,11 @@ def middle(s: Schedule, t: int, r: int, eps_hat: Any, last: tuple[int, Any] | No
     return axpby(1 + half, eps_hat, -half, eps_hat_q)
 
 
+def times_up(s: Schedule, steps: int | None) -> list[int]:
+    """The rising times of `encode`, those of as many steps down; by default of 100, or T where that is less."""
+    return few_times(s.T, min(100, s.T) if steps is None else check_count("steps", steps), POWER)[::-1]
+
+
 def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -> Any:
     """Go up from data to the x_T from which ``sample(..., x_T=x_T, steps=steps)`` comes down to the data again.
 
@@ -280,7 +285,7 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -
     check_type("s", s, Schedule)
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
     x = check_points("x0", x0, xp, dtype, "B", "d")
-    last, times = (0, 0 * x), few_times(s.T, min(100, s.T) if steps is None else check_count("steps", steps), POWER)[::-1]
+    last, times = (0, 0 * x), times_up(s, steps)
     x = s.signal(times[0], x) * x
     x = axpby(1.0, x, s.noise(times[0], x) / 2, predict(denoiser, x.copy(), times[0]))
     for r, t in pairwise(times):

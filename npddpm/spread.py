@@ -14,7 +14,7 @@ from .backend import to_host
 from .checks import Array, Denoiser
 from .features import gaussian_answer
 from .mlp import MLP
-from .samplers import POWER, encode, few_times, plan, reverse_coefficients, sample
+from .samplers import encode, plan, reverse_coefficients, sample, times_up
 from .schedule import Schedule
 
 ROUNDS = 2
@@ -131,7 +131,7 @@ def stretch(s: Schedule, variances: Array, target: Array, learned: Any = 0.0, *,
     return within_last_step(target / np.maximum(found, 1e-100), s, variances, times[-1])
 
 
-def stretch_up(s: Schedule, variances: Array, learned: Any, steps: int) -> Array:
+def stretch_up(s: Schedule, variances: Array, learned: Any, steps: int | None) -> Array:
     """The same for `encode`: what rows are multiplied by along each axis before it, so that they come back, (d,).
 
     The way up has to end with the variance 1. Its first step, too, is large for what is thin beside the noise of its t.
@@ -139,7 +139,7 @@ def stretch_up(s: Schedule, variances: Array, learned: Any, steps: int) -> Array
     guess, ones = gaussian_answer(s, variances)[1], np.ones((1, len(variances)))
     found = variances * encode(linear(guess), s, ones, steps)[0] ** 2
     found = found + learned * np.maximum(1 - found, 0)
-    return within_last_step(1 / np.maximum(found, 1e-100), s, variances, few_times(s.T, steps, POWER)[-1])
+    return within_last_step(1 / np.maximum(found, 1e-100), s, variances, times_up(s, steps)[0])
 
 
 def within_last_step(square: Array, s: Schedule, variances: Array, t: int) -> Array:

@@ -415,7 +415,6 @@ class DDPM:
         """
         _, z = self._in_axes(x)
         net, spread = self._denoiser()
-        steps = min(100, self.schedule.T) if steps is None else steps
         z *= net.xp.asarray(stretch_up(self.schedule, self.axes.variances, spread.learned, steps), dtype=net.dtype)
         x_T: np.ndarray = to_host(samplers.encode(net, self.schedule, z, steps))
         return x_T

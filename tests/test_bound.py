@@ -67,6 +67,15 @@ def test_the_control_variate_leaves_no_spread_for_its_own_denoiser(variance):
     assert terms == approx(np.tile(expected[:, None], 20), rel=1e-10, abs=1e-10)
 
 
+def test_the_control_variate_takes_most_of_the_spread(monkeypatch):
+    """From 1.6 nats to 0.3 for the best denoiser of a mixture in the plane."""
+    law, s = GaussianMixture([1, 2], [[-1.0, 0.5], [1, 0]], [0.2, 0.3]), Schedule.linear(100)
+    x0 = np.tile([0.8, 0.3], (300, 1))
+    deviation = variational_bound(law.denoiser(s), s, x0, 0).nats.std()
+    monkeypatch.setattr(diffusion, "known_error", lambda *arguments: 0.0)
+    assert deviation < 0.4 * variational_bound(law.denoiser(s), s, x0, 0).nats.std()
+
+
 ZERO = np.zeros((1, 8))
 
 
