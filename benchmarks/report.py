@@ -13,8 +13,9 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def save(result: dict[str, Any]) -> Path:
-    """Write results/<device>.json."""
-    name = re.sub(r"[^a-z0-9]+", "-", result["device"].lower()).strip("-")
+    """Write results/<device>.json, for a CPU with the number of its cores."""
+    name = result["device"] if result["kind"] == "gpu" else f"{result['device']} {result['cores']} cores"
+    name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     path = RESULTS / f"{name}.json"
     with write_whole(path) as file:
         file.write((json.dumps(result, indent=1) + "\n").encode())
