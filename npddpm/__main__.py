@@ -547,6 +547,8 @@ def main(argv: list[str] | None = None) -> int:
             args = parser().parse_args(argv)
             if args.command == "train":
                 less = "; smaller --hidden, --depth, --batch-size or --T need less"
+            if getattr(args, "seed", None) is not None:
+                check_count("--seed", args.seed, least=0)
             args.comm = comm
             if comm is not None and getattr(args, "device", "cpu") == "gpu":
                 use_gpu(comm.rank)

@@ -505,7 +505,7 @@ def storage(folder: str) -> Iterator[None]:
 def load(path: Path) -> Any:
     """Run a file and return what it defines; ValueError if that fails. It is run, so only load code you trust."""
     if not path.is_file():
-        raise ValueError(f"cannot check {path}: there is no such file")
+        raise ValueError(f"cannot check {path}: {'it is no file' if path.exists() else 'there is no such file'}")
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:

@@ -289,7 +289,7 @@ COMMANDS = {
     "train moons --depth 0": "depth must be",
     "train moons --depth 10000000000000000000": "depth must be at most 1000, got 10000000000000000000",
     "train moons --lr nan": "lr must be a positive number",
-    "train moons --seed -1": "rng must be None, an int of at least 0",
+    "train moons --seed -1": "--seed must be an int of at least 0, got -1",
     "train moons --schedule sqrt": "invalid choice: 'sqrt'",
     "train moons --schedule consine": "did you mean 'cosine'?",
     "train moons --holdout 1": "--holdout must lie in [0, 1)",

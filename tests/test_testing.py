@@ -411,8 +411,9 @@ def test_a_wrong_cosine_schedule_is_told_in_seconds(old, new):
     assert failures(SimpleNamespace(cosine_betas=scope["cosine_betas"]), "cosine_betas")
 
 
-def test_a_file_that_is_not_there(capsys):
+def test_a_file_that_is_not_there(tmp_path, capsys):
     assert main(["check", "no/such.py"]) == 2 and "no such file" in capsys.readouterr().err
+    assert main(["check", str(tmp_path)]) == 2 and "it is no file" in capsys.readouterr().err
 
 
 def test_hypothesis_is_needed_for_the_checks_alone():
