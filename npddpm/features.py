@@ -27,8 +27,8 @@ class Features:
     ----------
     tau : (T+1, 64) array
         Row t is what A_0 has of t.
-    known : (T+1, d) array
-        E[x_0 | x_t] is known[t] * x_t.
+    x0_factor : (T+1, d) array
+        E[x_0 | x_t] is x0_factor[t] * x_t.
     U : (d, p) array or None
         The directions u, one a column; None for the coordinates.
     p : int
@@ -37,16 +37,16 @@ class Features:
         sin(octaves m.u + phase) are the sines and cosines.
     """
 
-    def __init__(self, xp: Any, dtype: Any, schedule: Schedule, known: Array, fourier: int,
+    def __init__(self, xp: Any, dtype: Any, schedule: Schedule, x0_factor: Array, fourier: int,
                  directions: Array | None) -> None:
-        self.xp, self.dim = xp, known.shape[1]
+        self.xp, self.dim = xp, x0_factor.shape[1]
         self.p = self.dim if directions is None else directions.shape[1]
         w = 10000.0 ** (-np.arange(TIME_FREQUENCIES) / TIME_FREQUENCIES)
         angles = np.outer(np.arange(schedule.T + 1) * 1000 / schedule.T, w)
         tau = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
         octaves = np.tile(2.0 ** np.arange(fourier), 2)                         # once for the sine, once for the cosine
         phase = np.tile(np.repeat([0, np.pi / 2], fourier), self.p)    # cos(x) = sin(x + pi/2)
-        self.tau, self.known, self.octaves, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, known, octaves, phase))
+        self.tau, self.x0_factor, self.octaves, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, x0_factor, octaves, phase))
         self.U = None if directions is None else xp.asarray(directions, dtype=dtype)
 
     def fill_in(self, A_0: Any, W_1: Any, xt: Any, t: Any) -> tuple[Any, Any, Any]:
@@ -57,7 +57,7 @@ class Features:
         """
         k, tau = 2 * TIME_FREQUENCIES, self.tau
         of_t, of_x = A_0[:len(xt), :k], A_0[:len(xt), k:-1]
-        mU = self.along(self.xp.multiply(at(self.known, t), xt, out=of_x[:, :self.dim]))
+        mU = self.along(self.xp.multiply(at(self.x0_factor, t), xt, out=of_x[:, :self.dim]))
         if len(self.phase):
             angles = (mU[:, :, None] * self.octaves).reshape(len(xt), len(self.phase))
             self.xp.sin(angles + self.phase, out=of_x[:, self.dim:])

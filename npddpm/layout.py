@@ -38,14 +38,14 @@ class Workspace:
         A row for each example.
     rows : slice
         The rows that are examples of the batch.
-    doubt, mU : arrays
+    eps_sd, mU : arrays
         sd[eps | x_t], and E[x_0 | x_t] U, of the forward pass, for the backward pass.
     """
 
     def __init__(self, xp: Any, dtype: Any, batch: int, shapes: Sequence[tuple[int, int]]) -> None:
         (features, h), (_, outputs), D = shapes[0], shapes[-1], len(shapes) - 1
         self.batch, self.rows = batch, slice(batch)
-        self.doubt: Any = None
+        self.eps_sd: Any = None
         self.mU: Any = None
         self.examples_are_rows = xp is np and batch >= h
         examples = max(batch, h + 1) if self.examples_are_rows else batch

@@ -117,8 +117,8 @@ class MLP:
         As given.
     dtype : numpy.dtype
     features : Features
-    guess, doubt : (T+1, d) arrays
-        The first term of eps_hat is guess[t] * x_t (`spread` widens it for sampling), and sd[eps | x_t] is doubt[t].
+    eps_factor, eps_sd : (T+1, d) arrays
+        The first term of eps_hat is eps_factor[t] * x_t (`spread` widens it for sampling), and sd[eps | x_t] is eps_sd[t].
     xp : module
         The array module of the device.
 
@@ -143,9 +143,9 @@ class MLP:
         self.xp, self.schedule, self.device, self.gated = device_module(device), schedule, device, gated
         self.directions = None if directions is None else check_directions(directions, dim)
         self.variances = np.ones(dim) if variances is None else check_variances(variances, dim)
-        xp, (known, guess, doubt) = self.xp, gaussian_answer(schedule, self.variances)
-        self.guess, self.doubt = (xp.asarray(table, dtype=self.dtype) for table in (guess, doubt))
-        self.features = Features(xp, self.dtype, schedule, known, fourier, self.directions)
+        xp, (x0_factor, eps_factor, eps_sd) = self.xp, gaussian_answer(schedule, self.variances)
+        self.eps_factor, self.eps_sd = (xp.asarray(table, dtype=self.dtype) for table in (eps_factor, eps_sd))
+        self.features = Features(xp, self.dtype, schedule, x0_factor, fourier, self.directions)
         self.shapes = layer_shapes(dim, hidden, depth, fourier, gated, self.features.p)
         self.parameters = zeros(xp, (sum(m * n for m, n in self.shapes),), self.dtype)
         self.weights = split(self.parameters, self.shapes)
@@ -161,10 +161,10 @@ class MLP:
         """A copy is a new network, so that its weights are views of its own parameters."""
         make = partial(MLP, self.dim, self.hidden, self.depth, schedule=self.schedule, variances=self.variances, rng=0,
                        fourier=self.fourier, gated=self.gated, directions=self.directions, dtype=self.dtype, device=self.device)
-        return make, (), (self.parameters, self.guess)
+        return make, (), (self.parameters, self.eps_factor)
 
     def __setstate__(self, state: Any) -> None:
-        self.parameters[...], self.guess[...] = state
+        self.parameters[...], self.eps_factor[...] = state
 
     def __call__(self, xt: Any, t: Any) -> Any:
         """Predict the noise. The arrays of the pass are kept, for `backward`, until the next call in this thread.
@@ -190,8 +190,8 @@ class MLP:
         arrays = getattr(self._last, "arrays", None)
         if arrays is None or arrays.batch != len(xt):
             arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(xt), self.shapes)
-        rows, guess = arrays.rows, at(self.guess, t)
-        arrays.doubt = doubt = at(self.doubt, t)                        # kept for the backward pass
+        rows, eps_factor = arrays.rows, at(self.eps_factor, t)
+        arrays.eps_sd = eps_sd = at(self.eps_sd, t)                     # kept for the backward pass
         # If all rows have one t, its columns are folded into the bias for this product; arrays.A[0] keeps them, for backward.
         A_0, W_1, arrays.mU = self.features.fill_in(arrays.A[0], self.weights[0], xt, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
@@ -203,7 +203,7 @@ class MLP:
         F = H[:, :self.dim]
         if self.gated:
             F = F + self.features.back(H[:, self.dim:] * arrays.mU)     # F = F_0 + (G * (m U)) U^T
-        return axpby(guess, xt, doubt, F)                               # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
+        return axpby(eps_factor, xt, eps_sd, F)                         # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
 
     def backward(self, grad_out: Any, out: Any = None) -> Any:
         """The gradient of L for all parameters, from grad_out = dL/d eps_hat of the last forward pass.
@@ -236,7 +236,7 @@ class MLP:
         W, dW = [None, *self.weights], [None, *split(out, self.shapes)]
 
         # Beside each line stands the forward line that it differentiates. dF and dG lie in dH, dZ_l takes the place of dA_l.
-        self.xp.multiply(arrays.doubt, d_eps_hat, out=dF)               # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
+        self.xp.multiply(arrays.eps_sd, d_eps_hat, out=dF)              # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
         if self.gated:
             self.xp.multiply(self.features.along(dF), arrays.mU, out=dG)    # F = F_0 + (G * (m U)) U^T
         matmul(A[-1].T, dH, out=dW[-1])                                 # H = A_D W_{D+1}

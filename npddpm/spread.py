@@ -26,12 +26,12 @@ WIDEST = 10         # the largest lambda' / lambda
 
 def replace_first_term(net: MLP, variances: Array) -> None:
     """Make the first term of eps_hat E[eps | x_t] for other variances; all else, `variances` too, stays as F was trained with it."""
-    net.guess[...] = net.xp.asarray(gaussian_answer(net.schedule, variances)[1], dtype=net.dtype)
+    net.eps_factor[...] = net.xp.asarray(gaussian_answer(net.schedule, variances)[1], dtype=net.dtype)
 
 
-def linear(guess: Array) -> Denoiser:
-    """The denoiser with F = 0, eps_hat = guess[t] x_t."""
-    return lambda x, t: guess[t] * x
+def linear(eps_factor: Array) -> Denoiser:
+    """The denoiser with F = 0, eps_hat = eps_factor[t] x_t."""
+    return lambda x, t: eps_factor[t] * x
 
 
 class Spread(NamedTuple):
@@ -85,8 +85,8 @@ def widened_variances(net: MLP, sizes: Array) -> Spread:
 
     x_T = np.random.default_rng(0).standard_normal((rows_looked_at(net.shapes[0][0]), net.dim))
     x_T = (x_T - x_T.mean(0)) / x_T.std(0)
-    guess = to_host(net.guess).astype(float)
-    factor = draw(linear(guess), np.ones((1, net.dim)))[0]      # with F = 0 a sample is factor * x_T
+    eps_factor = to_host(net.eps_factor).astype(float)
+    factor = draw(linear(eps_factor), np.ones((1, net.dim)))[0]      # with F = 0 a sample is factor * x_T
     # So s_0^2 = factor^2, which is lambda for exact steps alone; the data's size is multiplied by the same factor^2 / lambda.
     of_gaussian, squared_sizes = factor**2, (factor * sizes) ** 2 / np.maximum(lam, 1e-100)
     widened = lam
@@ -118,15 +118,15 @@ def stretch(s: Schedule, variances: Array, target: Array, learned: Any = 0.0, *,
     for, but never by more than what the last step has taken, or a factor of 100.
     """
     times, eta, variance, second_order = plan(s.T, steps, eta, variance)
-    known, guess, _ = gaussian_answer(s, variances)
+    x0_factor, eps_factor, _ = gaussian_answer(s, variances)
     if second_order:                                        # no noise: each axis is multiplied by a number
         ones = np.ones((1, len(variances)))
-        found = sample(linear(guess), s, *ones.shape, x_T=ones, steps=times)[0] ** 2
+        found = sample(linear(eps_factor), s, *ones.shape, x_T=ones, steps=times)[0] ** 2
     else:
         found = np.ones(len(variances))
         for t, r in pairwise([*times, 0]):
             _, _, c, sigma = reverse_coefficients(s, t, r, eta, variance)
-            found = (s.sqrt_alpha_bars[r] * known[t] + c * guess[t]) ** 2 * found + sigma**2
+            found = (s.sqrt_alpha_bars[r] * x0_factor[t] + c * eps_factor[t]) ** 2 * found + sigma**2
     found = found + learned * np.maximum(target - found, 0)
     return within_last_step(target / np.maximum(found, 1e-100), s, variances, times[-1])
 
@@ -136,8 +136,8 @@ def stretch_up(s: Schedule, variances: Array, learned: Any, steps: int | None) -
 
     The way up has to end with the variance 1. Its first step, too, is large for what is thin beside the noise of its t.
     """
-    guess, ones = gaussian_answer(s, variances)[1], np.ones((1, len(variances)))
-    found = variances * encode(linear(guess), s, ones, steps)[0] ** 2
+    eps_factor, ones = gaussian_answer(s, variances)[1], np.ones((1, len(variances)))
+    found = variances * encode(linear(eps_factor), s, ones, steps)[0] ** 2
     found = found + learned * np.maximum(1 - found, 0)
     return within_last_step(1 / np.maximum(found, 1e-100), s, variances, times_up(s, steps)[0])
 

@@ -64,8 +64,8 @@ schedule.py | np.sin(a + b) / np.cos(a) ** 2 | np.sin(a + b) / np.cos(b) ** 2 | 
 schedule.py | (values - added)\n | 0\n | sums without compensation
 mlp.py | slope = 2 - u | slope = 1 - u | a factor of 2 lost in sigma'
 mlp.py | slope += u | slope += 1 | 1 for u in g'
-mlp.py | multiply(arrays.doubt, d_eps_hat, | multiply(1.0, d_eps_hat, | the factor of F forgotten backwards
-mlp.py | axpby(guess, xt, doubt, F) | axpby(doubt, xt, guess, F) | the first term's factor and F's exchanged
+mlp.py | multiply(arrays.eps_sd, d_eps_hat, | multiply(1.0, d_eps_hat, | the factor of F forgotten backwards
+mlp.py | axpby(eps_factor, xt, eps_sd, F) | axpby(eps_sd, xt, eps_factor, F) | the first term's factor and F's exchanged
 features.py | np.sqrt(abar) * lam / v, np.sqrt(rest) / v | np.sqrt(abar) / v, np.sqrt(rest) / v | lambda forgotten in E[x_0]
 features.py | np.sqrt(abar * lam / v) | abar * lam / v | a variance for a deviation in F's factor
 features.py | v = abar * lam + rest                                               # Var x_t | v = abar * lam**2 + rest | a deviation taken for a variance
@@ -96,7 +96,7 @@ spread.py | of_gaussian / np.maximum(of_samples, 1e-100) | of_samples / np.maxim
 spread.py | np.minimum(by_variance, by_size) | np.maximum(by_variance, by_size) | outliers taken for spread
 spread.py | .clip(lam, WIDEST * lam) | .clip(0, WIDEST * lam) | samples made narrower
 spread.py | (factor * sizes) ** 2 / np.maximum(lam, 1e-100) | (factor * sizes) ** 2 | sizes not in units of the deviation
-spread.py | c * guess[t]) ** 2 * found + sigma**2 | c * guess[t]) ** 2 * found | the noise of the steps forgotten
+spread.py | c * eps_factor[t]) ** 2 * found + sigma**2 | c * eps_factor[t]) ** 2 * found | the noise of the steps forgotten
 spread.py | found = found + learned * np.maximum(target - found, 0) | pass | what F adds forgotten
 spread.py | target = np.minimum(lam, sizes**2 / size * of_samples) | target = lam | outliers stretched for
 spread.py | found = variances * encode( | found = encode( | rows taken for normal numbers

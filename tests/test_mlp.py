@@ -257,7 +257,7 @@ def test_a_copy_is_the_same_function_with_weights_of_its_own(twin):
 def test_the_first_term_is_bayes_rule(variances):
     """gaussian_answer, against gaussian.condition for x_t = 1."""
     lam, abar, rest = np.array(variances), SCHEDULE.alpha_bars[1:, None], SCHEDULE.one_minus_alpha_bars[1:, None]
-    known, guess, doubt = (table[1:] for table in gaussian_answer(SCHEDULE, lam))
-    assert known == approx(condition(0, lam, np.sqrt(abar), rest, 1)[0], rel=1e-12, abs=1e-25)
+    x0_factor, eps_factor, eps_sd = (table[1:] for table in gaussian_answer(SCHEDULE, lam))
+    assert x0_factor == approx(condition(0, lam, np.sqrt(abar), rest, 1)[0], rel=1e-12, abs=1e-25)
     mean, variance = condition(0, 1, np.sqrt(rest), abar * lam, 1)
-    assert guess == approx(mean, rel=1e-12) and doubt**2 == approx(variance, rel=1e-12, abs=1e-25)
+    assert eps_factor == approx(mean, rel=1e-12) and eps_sd**2 == approx(variance, rel=1e-12, abs=1e-25)

@@ -46,7 +46,7 @@ def test_samples_get_the_spread_that_they_lack(k):
     net, wanted = too_far(k), draw(too_far(0))
     lacking = draw(net).var(0)
     assert (lacking < 0.9 * wanted.var(0)).all()
-    net.guess[...] = gaussian_answer(S, widened_variances(net, 1e9 * np.ones(3))[0])[1]
+    net.eps_factor[...] = gaussian_answer(S, widened_variances(net, 1e9 * np.ones(3))[0])[1]
     assert (abs(draw(net).var(0) - wanted.var(0)) < 0.2 * (wanted.var(0) - lacking)).all()      # 80% of the gap
 
 
@@ -107,10 +107,10 @@ def test_the_model_samples_with_the_corrected_start(monkeypatch):
     calls = []
     monkeypatch.setattr("npddpm.train.widened_variances", lambda net, sizes: calls.append(sizes) or spread.Spread(2 * model.axes.variances, sizes, sizes))
     net = model.denoiser()
-    assert (net.guess == gaussian_answer(S, 2 * model.axes.variances)[1].astype("float32")).all()
-    assert (net.doubt == model.net.doubt).all() and (net.guess != model.net.guess).any()
+    assert (net.eps_factor == gaussian_answer(S, 2 * model.axes.variances)[1].astype("float32")).all()
+    assert (net.eps_sd == model.net.eps_sd).all() and (net.eps_factor != model.net.eps_factor).any()
     for twin in copy.deepcopy(net), pickle.loads(pickle.dumps(net)), model.denoiser(), copy.deepcopy(model).denoiser():
-        assert (twin.guess == net.guess).all()
+        assert (twin.eps_factor == net.eps_factor).all()
     assert len(calls) == 1 and calls[0] is model.axes.sizes
     model.average *= 1.01           # other parameters, other samples
     model.denoiser()
@@ -130,10 +130,10 @@ OPTIONS = [{}, {"variance": "posterior"}, {"steps": 20}, {"steps": 5}, {"steps":
 def test_samples_of_a_gaussian_have_its_variance_along_thin_axes(options):
     """x_0 is linear in x_T and the noise of each step: a row of samples for each of them, and their squares are added up."""
     lam, s = np.array([1e-9, 1e-5, 1e-3, 0.02, 1.0, 9.0]), Schedule.linear(50)
-    guess = gaussian_answer(s, lam)[1]
+    eps_factor = gaussian_answer(s, lam)[1]
     noise, x_T = np.zeros((s.T + 1, s.T + 2, len(lam))), np.zeros((s.T + 2, len(lam)))
     noise[:, :-1], x_T[-1] = np.eye(s.T + 1)[:, :, None], 1
-    found = (sample(lambda x, t: guess[t] * x, s, s.T + 2, len(lam), x_T=x_T, noise=noise, **options) ** 2).sum(0)
+    found = (sample(lambda x, t: eps_factor[t] * x, s, s.T + 2, len(lam), x_T=x_T, noise=noise, **options) ** 2).sum(0)
     last = options["steps"][-1] if isinstance(options.get("steps"), list) else few_times(s.T, options.get("steps"), 1 + ("eta" not in options))[-1]
     of_last = 1 + s.one_minus_alpha_bars[last] / (s.alpha_bars[last] * lam)
     k = stretch(s, lam, lam, **options)
