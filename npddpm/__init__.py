@@ -9,7 +9,7 @@ from .samplers import encode, sample, trajectory
 from .schedule import Schedule
 from .train import DDPM
 
-__version__ = "0.7.1"
+__version__ = "0.8.0"
 __all__ = ["DDPM", "MLP", "Bound", "GaussianMixture", "Schedule", "encode", "loss_and_gradient", "sample",
            "trajectory", "variational_bound"]
 

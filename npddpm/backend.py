@@ -140,6 +140,29 @@ def elementwise(expression: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
+def has_avx512() -> bool:
+    """Whether NumPy computes with vectors of 512 bits (before version 2.4 it calls them by another name)."""
+    simd = np.show_config(mode="dicts")["SIMD Extensions"]
+    return not {"AVX512_SKX", "X86_V4"}.isdisjoint([*simd.get("baseline", []), *simd.get("found", [])])
+
+
+AVX512 = has_avx512()
+
+
+def one_plus_tanh(xp: Any, z: Any, out: Any) -> None:
+    """1 + tanh z = 2 / (1 + e^-2z), in the way that takes less time: NumPy's float32 tanh is 1.6 times as fast with AVX-512, else
+    1.5 times as slow."""
+    with np.errstate(over="ignore", under="ignore"):    # below z = -44 e^-2z is infinite in float32, and 1 + tanh z is 0
+        if xp is not np or AVX512:
+            xp.tanh(z, out=out)
+            out += 1
+        else:
+            xp.multiply(z, -2, out=out)
+            xp.exp(out, out=out)
+            out += 1
+            xp.divide(2, out, out=out)
+
+
 @elementwise
 def box_muller(xp: Any, u: Any, v: Any) -> None:
     """From uniform to normal (1958): u, v <- r sin(2 pi v), r cos(2 pi v) with r = sqrt(-2 log(1 - u))."""

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import axpby, device_module, elementwise, generator
+from .backend import axpby, device_module, elementwise, generator, one_plus_tanh
 from .checks import (
     check_directions,
     check_dtype,
@@ -46,11 +46,7 @@ from .schedule import Schedule
 @elementwise
 def g(xp: Any, z_then_a: Any, u: Any) -> None:
     """A = g(Z) = Z u with u = 2 sigma(2Z), sigma(y) = 1 / (1 + e^-y): the SiLU, y sigma(y), of y = 2Z. `g_backward` needs u."""
-    xp.multiply(z_then_a, -2, out=u)
-    with np.errstate(over="ignore", under="ignore"):    # below Z = -44 e^(-2Z) is infinite in float32, and u is 0
-        xp.exp(u, out=u)
-    u += 1
-    xp.divide(2, u, out=u)
+    one_plus_tanh(xp, z_then_a, out=u)      # 2 sigma(2Z) = 2 / (1 + e^-2Z) = 1 + tanh Z
     z_then_a *= u
 
 

@@ -42,7 +42,7 @@ from .samplers import SamplerOptions
 from .schedule import Schedule
 from .spread import Spread, replace_first_term, stretch, stretch_up, widened_variances
 
-FORMAT = 9         # of checkpoints
+FORMAT = 10        # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
 CHUNK = {"cpu": 2500, "gpu": 10_000}    # samples drawn at a time: fewer leave a GPU idle, more leave a CPU's cache
 DIVERGED = 10      # times the loss of a guess of 0

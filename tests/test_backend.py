@@ -56,6 +56,27 @@ def test_cupy_without_what_it_needs(lacking, monkeypatch):
         backend.device_module("gpu")
 
 
+@pytest.mark.parametrize("avx512", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_one_plus_tanh_is_the_same_in_both_ways(monkeypatch, avx512, dtype):
+    monkeypatch.setattr(backend, "AVX512", avx512)
+    z = np.concatenate([np.linspace(-500, 500, 2001), np.linspace(-1, 1, 2001)]).astype(dtype)
+    out = np.empty_like(z)
+    with np.errstate(all="raise"):      # far below 0 e^-2z overflows
+        backend.one_plus_tanh(np, z, out)
+    exact = np.array([2 / (1 + math.exp(-2 * v)) if v > -300 else 0 for v in z.astype(float)])
+    assert np.abs(out - exact).max() <= 2 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("found, expected", [
+    ({"baseline": ["SSE"], "found": ["AVX2", "AVX512F", "AVX512_SKX"]}, True), ({"baseline": ["X86_V2"], "found": ["X86_V3", "X86_V4"]}, True),
+    ({"baseline": ["X86_V4"]}, True), ({"baseline": ["X86_V2"], "found": ["X86_V3"], "not found": ["X86_V4"]}, False),
+    ({"baseline": ["NEON"], "found": ["ASIMDHP"]}, False), ({}, False)])
+def test_vectors_of_512_bits_by_the_names_of_all_versions(monkeypatch, found, expected):
+    monkeypatch.setattr(np, "show_config", lambda mode: {"SIMD Extensions": found})
+    assert backend.has_avx512() is expected
+
+
 def test_generator_follows_spec_7():
     assert backend.generator(3).random() == np.random.default_rng(3).random()
     own = np.random.default_rng(0)

@@ -329,7 +329,7 @@ def test_a_checkpoint_holds_the_settings(tmp_path):
         assert (getattr(again.optimizer, name) == getattr(model.optimizer, name)).all()
     with np.load(tmp_path / "m.npz") as file:
         config = json.loads(str(file["config"]))
-    assert config["loss_sum"] == model._loss_sum and config["format"] == 9      # which later versions must know
+    assert config["loss_sum"] == model._loss_sum and config["format"] == 10      # which later versions must know
 
 
 @pytest.mark.parametrize("note", [float("nan"), (1, 2), {1: 2}])
