@@ -257,9 +257,9 @@ def check(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise ValueError(str(error)) from None
     results = []
-    with tempfile.TemporaryDirectory() as home, testing.storage(home):
+    with tempfile.TemporaryDirectory() as home, testing.storage(home), contextlib.ExitStack() as stack:
         with contextlib.redirect_stdout(sys.stderr):
-            found = testing.results(testing.load(args.file))
+            found = testing.results(stack.enter_context(testing.loaded(args.file)))
         while True:
             with contextlib.redirect_stdout(sys.stderr):
                 result = next(found, None)
@@ -394,8 +394,8 @@ class Reference(NamedTuple):
             half, other_half = data.split(x, 0.5)
             say(f"{source} is not, or no longer, what {args.model} was trained on, and its training rows are not known")
             return cls(source, None, half, other_half, "rows of DATA", "other rows of DATA", False)
-        seen = set(map(bytes, trained))
-        copies = sum(bytes(row) in seen for row in x)
+        seen = {bytes(row + 0.0) for row in trained}        # 0.0 for -0.0
+        copies = sum(bytes(row + 0.0) in seen for row in x)
         say(f"{source} is not what {args.model} was trained on, {noted.data}; {copies} of its {len(x)} rows are training rows")
         return cls(source, trained, data.split(x, 0.0)[0], trained, "rows of DATA", "training rows", copies < len(x))
 

@@ -87,8 +87,9 @@ class PrincipalAxes(NamedTuple):
         return float(np.log(np.abs(np.diag(R))).sum())
 
     def contain(self, x: Any) -> Any:
-        """Whether rows lie in the plane of the table's, to 1e-5 of each column's scale, (n, d) to (n,)."""
-        tolerance = 1e-5 * self.scale + 1e-9 * np.abs(self.mean)
+        """Whether rows lie in the plane of the table's, to 1e-5 of each column's scale and what float64 rounds, (n, d) to (n,)."""
+        means = (np.abs(self.mean[self.scale > 0]) / self.scale[self.scale > 0]).sum()      # whose rounding reaches all columns
+        tolerance = 1e-5 * self.scale + ROUNDING * (np.abs(self.mean) + means * self.scale)
         return (np.abs(self.restore(self.standardize(x)) - x) <= tolerance).all(1)
 
 

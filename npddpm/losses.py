@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 GRADIENT_TOLERANCE = 1e-6
 MOST_ENTRIES = 1000     # whose derivatives are taken one by one
+STAYS = "x_t within the loss: x_0 and eps move so that x_t stays"
 
 
 # ---------------------------------------------------------------- parameters and loss
@@ -86,20 +87,31 @@ def check_parameters(check: Check, subject: Implementation) -> Args:
 
 def check_rows(check: Check, subject: Implementation) -> Args:
     """The order of the rows does not matter, also where there are as many as dimensions."""
+    differ, refused = {}, []
     for B in sorted({2, 3, subject.dim, subject.dim + 1} - {1}):
         batch = training_example(subject, arbitrary_betas(7, 7), [1 + 3 * i % 7 for i in range(B)], B)
         turned = {**batch, **{name: np.roll(batch[name], 1, axis=0) for name in ("x0", "t", "eps")}}
-        first, second = (complex(loss_of(subject, args)).real for args in (batch, turned))
+        try:
+            first, second = (complex(loss_of(subject, args)).real for args in (batch, turned))
+        except Exception as error:  # noqa: BLE001, an array of shape (B,) does not go with (B, d)
+            refused.append(error)
+            continue
         if not abs(second - first) <= 10 * max(subject.tolerance, 1e-8) * abs(first):
-            mixed = "the time of row i used for coordinate i: abar_t of shape (B,) where (B, 1) belongs"
-            raise Wrong(show(second), f"the same {B} rows in another order, d = {subject.dim}",
-                        exact=f"{show(first)}, that of the other order", looks_like=mixed if B == subject.dim else None)
+            differ[B] = show(first), show(second)
+    if differ:
+        B, (one, other) = next(iter(differ.items()))
+        mixed = "the time of row i used for coordinate i: abar_t of shape (B,) where (B, 1) belongs"
+        raise Wrong(other, f"the same {B} rows in another order, d = {subject.dim}", exact=f"{one}, that of the other order",
+                    looks_like=mixed if [*differ] == [subject.dim] else None)
+    if refused:
+        raise refused[0]
     return {}
 
 
 def check_line(check: Check, subject: Implementation) -> Args:
     """Step 1 within the loss, whatever the network: where x_0 and eps change so that x_t does not, eps_hat does not
-    change, and |eps - eps_hat|^2 is a quadratic function, of a curvature that is 1 or the weight of step 8."""
+    change, and |eps - eps_hat|^2 is a quadratic function, of a curvature that is 1 or the weight of step 8. Where the network
+    is linear it is quadratic for any x_t, and the curvature alone tells."""
     betas = np.array([0.5, 0.2, 0.1, 0.25, 0.125, 0.4])
     A, T, tolerance = np.cumprod(1 - betas), len(betas), max(1e-7, subject.tolerance)
     batches = [training_example(subject, betas, [t], t) for t in range(1, T + 1)]
@@ -123,27 +135,30 @@ def check_line(check: Check, subject: Implementation) -> Args:
     if found is None:
         for words, slip in slips("q_sample"):
             if curvature(slip) is not None:
-                raise Wrong("another prediction", "x_t within the loss: x_0 and eps move so that x_t stays",
-                            exact="the same", looks_like=words)
+                raise Wrong("another prediction", STAYS, exact="the same", looks_like=words)
         return {"note": "not a square of eps - eps_hat(x_t, t), or of another x_t: not judged"}
 
-    def proportional(source: Any) -> bool:
+    def proportional(curvature: Any, source: Any) -> bool:
         weights = answer("loss_weights", {"betas": betas}, source)
-        if weights is None or weights.shape != (T,):
+        if curvature is None or weights is None or weights.shape != (T,):
             return False
         with np.errstate(all="ignore"):
-            ratio = found / weights
+            ratio = curvature / weights
             return bool(np.ptp(ratio) < 100 * tolerance * abs(ratio).max())     # false where all are 0, or some infinite
 
     simple = SimpleNamespace(loss_weights=lambda betas: np.ones(T))
     of_x0 = SimpleNamespace(loss_weights=lambda betas: (1 - A) / A)
-    if proportional(simple) or proportional(reference):
+    if proportional(found, simple) or proportional(found, reference):
         return {}
     for words, slip in (("the residual is that of x_0 where that of eps belongs", of_x0), *slips("loss_weights")):
-        if proportional(slip):
+        if proportional(found, slip):
             raise Wrong(f"{show(found / found[0])} times that of t = 1",
                         f"weight of |eps - eps_hat|^2 in t, betas = {show(betas)}",
                         exact="1, or the weights of step 8", looks_like=words)
+    for words, slip in slips("q_sample"):
+        of_slip = curvature(slip)
+        if proportional(of_slip, simple) or proportional(of_slip, reference):
+            raise Wrong("another prediction", STAYS, exact="the same", looks_like=words)
     return {"note": "weights in t that are neither 1 nor those of step 8: not judged"}
 
 

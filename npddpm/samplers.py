@@ -60,6 +60,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     rng : None, int or Generator
         Draws x_T and the noise of each step, unless these are given.
     x_T : (n, dim) array, optional
+        Where to begin, by default N(0, I); it is copied.
     start : int, optional
         The time of x_T, by default T. With a noised input x_t for x_T and its t for `start`, the input is denoised.
     noise : (T+1, n, dim) array, optional
@@ -67,7 +68,8 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     variance : {"beta", "posterior"}
         sigma_t^2 of Algorithm 2: beta_t or rho_t. It has no effect on other samplers.
     steps : int or sequence of ints, optional
-        The number of steps, see `few_times`, or the falling times themselves, the first of which is that of x_T.
+        The number of steps, see `few_times`, or the falling times themselves, the first of which is that of x_T: if it is
+        not T and no x_T is given, N(0, I) stands for the law of x_t there, as in other libraries.
     eta : float in [0, 1], optional
         DDIM's share of noise: 0 is deterministic, and of first order; 1 has the variance rho of each step. With `eta` the
         times of an int `steps` are evenly spread, without it quadratically. Without `steps` eta = 1 is Algorithm 2, and `variance`
@@ -79,6 +81,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     ------
     t : int
     x_t : (n, dim) array
+        From which the next step is taken: copy it before you change it.
 
     Raises
     ------
@@ -96,8 +99,10 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     check_choice("variance", variance, "beta", "posterior")
     if start is not None and x_T is None:
         raise ValueError("start needs x_T, which is N(0, I) at T alone")
-    start = s.T if start is None else check_count("start", start, most=s.T)
-    times, eta, variance, second_order = plan(start, steps, eta, variance)
+    first = s.T if start is None else check_count("start", start, most=s.T)
+    times, eta, variance, second_order = plan(first, steps, eta, variance)
+    if start is not None and times[0] != start:
+        raise ValueError(f"steps must begin at start, {start}, got {times[0]}")
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
     cut: Any = None
     if callable(clip):
@@ -108,7 +113,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     for t in times[:-1] if noise is not None else []:
         check_entries(f"noise[{t}]", z[t])
     rng = generator(rng, xp)
-    x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else check_entries("x_T", check_array("x_T", x_T, xp, dtype))
+    x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else check_entries("x_T", check_array("x_T", x_T, xp, dtype)).copy()
     check_shape("x_T", x_T, n, dim)
 
     def reverse(x: Any) -> Iterator[tuple[int, Any]]:
@@ -118,7 +123,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
             a, b, c, sigma = reverse_coefficients(s, t, r, eta, variance)
             eps_hat = predict(denoiser, x.copy(), t)
             if second_order:
-                eps_hat, last = middle(s, t, r, eps_hat, last), (t, eps_hat)
+                eps_hat, last = middle(s, t, r, eps_hat, last), (t, eps_hat.copy())     # it may write the next one in its place
             if cut is None and a < 1e3:
                 x = axpby(a, x, -b, eps_hat)
             else:   # `predict_x0`, cut it, noise it again as far as r; a large a drowns c in b = a sqrt(1 - abar_t) - c
@@ -290,7 +295,7 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -
     x = axpby(1.0, x, s.noise(times[0], x) / 2, predict(denoiser, x.copy(), times[0]))
     for r, t in pairwise(times):
         eps_hat = predict(denoiser, x.copy(), r)
-        eps_mid, last = middle(s, r, t, eps_hat, last), (r, eps_hat)
+        eps_mid, last = middle(s, r, t, eps_hat, last), (r, eps_hat.copy())
         scale, _ = s.q_transition(r, t)
         x = axpby(scale, x, s.noise(t, x) - scale * s.noise(r, x), eps_mid)
     return check_finite(x, x0=x0)

@@ -40,6 +40,7 @@ cosine_betas | "0.999" | "1" | beta not cut at 0.999
 cosine_betas | f[t] / f[t - 1] | f[t] / f[0] | abar_t where the quotient abar_t / abar_{t-1} belongs
 cosine_betas | 1 - f[t] / f[t - 1] | f[t - 1] / f[t] - 1 | t where t-1 belongs, in the denominator
 cosine_betas | range(1, T + 1) | range(T) | t-1 where t belongs
+_tables | A.append(A[-1] * alpha) | A.append(A[-1] * (alpha - 1).exp()) | exp(-beta_t) where alpha_t = 1 - beta_t belongs
 _tables | A.append(A[-1] * alpha) | A.append(alpha) | alpha_t where the product abar_t belongs
 _tables | return b, a, A | return b, a, [A[0], *A[:-1]] | t-1 where t belongs, in abar_t
 _tables | return b, a, A | return b, a, [A[0], A[-1], *A[1:-1]] | t-1 where t belongs, in abar_t (index -1 at t = 1)
@@ -50,6 +51,8 @@ alpha_bars | A[1:] | [1 - x for x in A[1:]] | 1 - abar where abar belongs
 alpha_bars | np.array(A[1:]) | np.cumprod(b[1:]) | products of beta where those of alpha = 1 - beta belong
 q_sample | (1 - A[t]).sqrt() | b[t].sqrt() | beta_t where 1 - abar_t belongs, the noise of one step
 q_sample | A[t].sqrt() * x0 + (1 - A[t]).sqrt() * eps | (1 - A[t]).sqrt() * x0 + A[t].sqrt() * eps | signal and noise exchanged
+q_sample | A[t].sqrt() * x0 + (1 - A[t]).sqrt() * eps | A[t] * x0 + (1 - A[t]) * eps | abar_t and 1 - abar_t where their roots belong
+q_sample | A[t].sqrt() * x0 + (1 - A[t]).sqrt() * eps | x0 | x_0 itself, with no noise added
 q_posterior | x0 + a[t].sqrt() * (1 - A[t - 1]) / (1 - A[t]) * xt | xt + a[t].sqrt() * (1 - A[t - 1]) / (1 - A[t]) * x0 | x_0 and x_t exchanged
 q_posterior | A[t - 1] | A[t - 1 or -1] | the last entry where abar_0 = 1 belongs (index -1 at t = 1)
 q_posterior | mean, posterior_variance(betas, t) | posterior_variance(betas, t), mean | mean and variance exchanged

@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import runpy
 import sys
 import time
 import traceback
@@ -502,18 +501,28 @@ def storage(folder: str) -> Iterator[None]:
         hypothesis.configuration.set_hypothesis_home_dir(None)
 
 
-def load(path: Path) -> Any:
-    """Run a file and return what it defines; ValueError if that fails. It is run, so only load code you trust."""
+@contextlib.contextmanager
+def loaded(path: Path) -> Iterator[Any]:
+    """Run a file, and hold what it defines; ValueError if that fails. It is run, so only load code you trust.
+
+    Within the block its folder is on sys.path, and it is a module of its name, for what its functions import or pickle.
+    """
     if not path.is_file():
         raise ValueError(f"cannot check {path}: {'it is no file' if path.exists() else 'there is no such file'}")
-    folder = str(path.resolve().parent)
+    folder, module = str(path.resolve().parent), types.ModuleType(path.stem)
+    module.__file__ = str(path)
     sys.path.insert(0, folder)
+    own = sys.modules.setdefault(path.stem, module) is module      # a file called random.py must not take random's place
     try:
-        return types.SimpleNamespace(**guarded(runpy.run_path)(str(path), None, path.stem))
-    except FAULTS as error:
-        raise ValueError(f"cannot check {path}: {said(error)}") from None
+        try:
+            guarded(exec)(compile(path.read_bytes(), str(path), "exec"), vars(module))
+        except FAULTS as error:
+            raise ValueError(f"cannot check {path}: {said(error)}") from None
+        yield module
     finally:
         sys.path.remove(folder)
+        if own:
+            del sys.modules[path.stem]
 
 
 def check(implementation: Any) -> list[Result]:

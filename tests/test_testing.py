@@ -441,7 +441,8 @@ def test_the_section_check_your_own(name, slip, right, tmp_path, capsys):
     assert code.count(slip) == 1
     (tmp_path / name).write_text(code.replace(slip, right), encoding="utf-8")
     wrong = {line.split()[2 if line.startswith("step") else 1] for line in answer.splitlines() if "FAIL" in line}
-    assert failures(testing.load(tmp_path / name), *wrong) == []
+    with testing.loaded(tmp_path / name) as module:
+        assert failures(module, *wrong) == []
 
 
 def test_the_table_of_other_implementations_is_the_one_measured():
