@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from npddpm import __version__
 from npddpm.backend import device_module
 
 from . import measure, ours, peers, quality, ranks, report, rows
@@ -40,7 +41,7 @@ def describe(device: str) -> dict[str, Any]:
     elif os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as file:
             name = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), name)
-    versions = {"Python": platform.python_version()}
+    versions = {"npddpm": __version__, "Python": platform.python_version()}
     for distribution in importlib.metadata.distributions():
         package = distribution.metadata["Name"].lower()
         if package.startswith("cupy") or package in PACKAGES:
@@ -48,6 +49,11 @@ def describe(device: str) -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"kind": device, "device": name, "cores": cores, "versions": versions,
             "date": datetime.date.today().isoformat()}
+
+
+def head(device: str) -> str:
+    """The first line of a page of results."""
+    return report.machine(describe(device))
 
 
 def run(device: str, with_peers: bool, quick: bool) -> dict[str, Any]:
@@ -96,16 +102,18 @@ def main() -> None:
 
     if args.what == "conformance":
         from . import conformance
-        about = describe("cpu")
-        text = (f"Python {about['versions']['Python']}, NumPy {about['versions']['numpy']}, PyTorch {about['versions'].get('torch')}, "
-                f"{about['date']}\n\n{conformance.tables(conformance.run())}\n")
-        (report.RESULTS / "conformance.md").write_text(text, encoding="utf-8")
+        found = conformance.run()
+        text = f"{head('cpu')}\n\n{conformance.tables(found)}\n"
+        if len(found) == len(conformance.ADAPTERS):
+            (report.RESULTS / "conformance.md").write_text(text, encoding="utf-8")
+        else:
+            print("not all libraries are installed: conformance.md stays as it is", file=sys.stderr)
         print(text)
         return
     if args.what == "ranks":
         about = describe("cpu")
         found = ranks.run(SHAPES[1:3] if args.quick else SHAPES[2:5], about["cores"], args.peers)
-        text = f"{about['device']}, {about['cores']} cores, {about['date']}\n\n{ranks.tables(found)}\n"
+        text = f"{head('cpu')}\n\n{ranks.tables(found)}\n"
         if not args.quick:
             (report.RESULTS / "ranks.md").write_text(text, encoding="utf-8")
         print(json.dumps(about | {"rows": found}, indent=1) if args.json else text)
@@ -121,16 +129,15 @@ def main() -> None:
 
     if args.what == "quality":
         result = {device: describe(device) | {"rows": quality.run(device, args.peers, args.quick)} for device in devices}
-        text = {device: f"{r['device']}, {r['date']}\n\n{quality.tables(r['rows'])}\n" for device, r in result.items()}
-        files = {f"quality-{device}.md": page for device, page in text.items()}
-        parts = [rows.tables(rows.run(args.quick)), rows.planar_table(rows.planar(args.quick))] if args.peers and "cpu" in devices else []
-        parts += [rows.images(args.images)] if args.images and "cpu" in devices else []
-        if parts:
-            about = describe("cpu")
-            text["rows"] = files["rows.md"] = "\n\n".join([f"{about['device']}, {about['date']}", *parts]) + "\n"
-        for name, page in () if args.quick else files.items():
+        pages = {f"quality-{device}.md": f"{head(device)}\n\n{quality.tables(r['rows'])}\n" for device, r in result.items()}
+        if args.peers and "cpu" in devices:
+            parts = rows.tables(rows.run(args.quick)), rows.planar_table(rows.planar(args.quick))
+            pages["rows.md"] = "\n\n".join([head("cpu"), *parts]) + "\n"
+        if args.images and "cpu" in devices:
+            pages["images.md"] = f"{head('cpu')}\n\n{rows.images(args.images)}\n"
+        for name, page in () if args.quick else pages.items():
             (report.RESULTS / name).write_text(page, encoding="utf-8")
-        print(json.dumps(result, indent=1) if args.json else "\n".join(text.values()))
+        print(json.dumps(result, indent=1) if args.json else "\n".join(pages.values()))
         return
     results = [run(device, args.peers, args.quick) for device in devices]
     if not args.quick:

@@ -50,6 +50,12 @@ def milliseconds(timing: dict[str, float] | None) -> str:
     return f"{1e3 * timing['median']:.3g} ± {500 * (timing['high'] - timing['low']):.1g}"
 
 
+def machine(about: dict[str, Any]) -> str:
+    """The device, the versions and the date, on a line."""
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return f"{about['kind'].upper()}: {about['device']}, {about['cores']} cores, {versions}; {about['date']}"
+
+
 def by_size(result: dict[str, Any]) -> dict[tuple[str, tuple[int, ...]], dict[str, Any]]:
     return {(row["what"], tuple(row["shape"])): row for row in result["rows"]}
 
@@ -58,16 +64,16 @@ def tables(found: list[dict[str, Any]]) -> str:
     """Markdown: the machines, CPU against GPU and the floor, and on each machine the peers."""
     parts = []
     for r in found:
-        versions = ", ".join(f"{name} {version}" for name, version in r["versions"].items())
-        parts.append(f"{r['kind'].upper()}: {r['device']}, {r['cores']} cores, {versions}; {r['date']}. Best matrix product "
-                     f"{r['rates']['sgemm'] / 1e9:.0f} GFLOP/s, copy {r['rates']['copy'] / 1e9:.1f} GB/s.")
+        parts.append(f"{machine(r)}. Best matrix product {r['rates']['sgemm'] / 1e9:.0f} GFLOP/s, copy "
+                     f"{r['rates']['copy'] / 1e9:.1f} GB/s.")
     results = cpu_and_gpu(found)
     if "gpu" not in results:
         parts.append("GPU: none was measured.")
     if "launches" in results.get("cpu", {}):
         parts.append(f"A training step of depth 3 starts {results['cpu']['launches']} kernels, "
                      "counted on the tests' stand-in for CuPy.")
-    parts.append("npddpm on " + " and ".join(r["device"] for r in results.values()))
+    parts.append("npddpm on " + " and ".join(f"{r['device']} ({r['cores']} cores)" for r in results.values())
+                 + ", median ± half the distance of the quartiles")
 
     both = {kind: by_size(r) for kind, r in results.items()}
     keys = list(dict.fromkeys(key for rows in both.values() for key in rows))
@@ -108,7 +114,7 @@ def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
         points = sorted((row["flops"], row["times"]["npddpm"]["median"]) for row in r["rows"] if row["what"] == "training step")
         flops, seconds = np.array(points).T
         lines[kind] = flops, seconds
-        axes.loglog(flops, 1e3 * seconds, "o-", label=f"{kind.upper()}: {r['device']}")
+        axes.loglog(flops, 1e3 * seconds, "o-", label=f"{kind.upper()}: {r['device']}" + f", {r['cores']} cores" * (kind == "cpu"))
         axes.loglog(flops, 1e3 * flops / r["rates"]["sgemm"], ":", color=axes.lines[-1].get_color(), label="its floor")
     if len(lines) == 2:
         (x, cpu), (_, gpu) = lines["cpu"], lines["gpu"]

@@ -267,13 +267,17 @@ def check(args: argparse.Namespace) -> int:
                 break
             results.append(result)
             if not args.json:
-                print(result, flush=True)
+                say(str(result))
+            if "stdout" in LOST:
+                raise LOST["stdout"]
     failed = sum(result.verdict == "fail" for result in results)
     if args.json:
-        print(json.dumps([dataclasses.asdict(result) for result in results], indent=1))
+        say(json.dumps([dataclasses.asdict(result) for result in results], indent=1))
     else:
         passed = sum(result.verdict == "pass" for result in results)
-        print(f"{passed} checks passed, {failed} failed, {len(results) - passed - failed} skipped")
+        say(f"{passed} checks passed, {failed} failed, {len(results) - passed - failed} skipped")
+    if "stdout" in LOST:
+        raise LOST["stdout"]
     return int(failed > 0)
 
 

@@ -88,8 +88,10 @@ class PrincipalAxes(NamedTuple):
 
     def contain(self, x: Any) -> Any:
         """Whether rows lie in the plane of the table's, to 1e-5 of each column's scale and what float64 rounds, (n, d) to (n,)."""
-        means = (np.abs(self.mean[self.scale > 0]) / self.scale[self.scale > 0]).sum()      # whose rounding reaches all columns
-        tolerance = 1e-5 * self.scale + ROUNDING * (np.abs(self.mean) + means * self.scale)
+        means = np.abs(self.mean) / np.where(self.scale > 0, self.scale, np.inf)
+        if self.V is not None:
+            means = np.abs(self.V @ self.V.T) @ means       # the rounding of a large mean reaches the columns that depend on it
+        tolerance = 1e-5 * self.scale + ROUNDING * (np.abs(self.mean) + self.scale * means)
         return (np.abs(self.restore(self.standardize(x)) - x) <= tolerance).all(1)
 
 

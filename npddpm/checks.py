@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from numbers import Real
@@ -57,6 +58,12 @@ def check_type(name: str, value: Any, wanted: type) -> None:
     """Raise TypeError if `value` is no instance of the class."""
     if not isinstance(value, wanted):
         raise TypeError(f"{name} must be a {wanted.__name__}, got {value!r:.80}")
+
+
+def check_path(path: Any) -> None:
+    """Raise TypeError if `path` names no file; the number of an open one, say, would be closed."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be a str or a Path, got {path!r:.80}")
 
 
 def check_json(name: str, value: Any) -> dict[str, Any]:
@@ -159,13 +166,15 @@ def check_steps(steps: Any, T: int) -> list[int]:
 # ---------------------------------------------------------------- denoisers
 
 def predict(denoiser: Denoiser, xt: Any, t: Any) -> Any:
-    """``denoiser(xt, t)``; TypeError if it cannot be called, ValueError if it returns no array of the shape of xt."""
+    """``denoiser(xt, t)``; TypeError if it cannot be called or returns no real numbers, ValueError for another shape than xt's."""
     if not callable(denoiser):
         raise TypeError(f"denoiser must be a callable denoiser(x_t, t), got {denoiser!r:.80}")
     eps = denoiser(xt, t)
     if getattr(eps, "shape", None) != xt.shape:
         raise ValueError(f"denoiser must return an array of the shape of x_t, {xt.shape}, "
                          f"got {getattr(eps, 'shape', type(eps).__name__)}")
+    if not np.can_cast(eps.dtype, xt.dtype, "same_kind"):
+        raise TypeError(f"denoiser must return real numbers, got dtype {eps.dtype}")
     return eps
 
 

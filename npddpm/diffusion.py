@@ -131,7 +131,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
         If x0 is not (B, d) finite numbers, `variance` is unknown, n is no int of at least 1, or the denoiser returns
         another shape.
     TypeError
-        If `s` is no Schedule, x0 holds no real numbers, `denoiser` cannot be called, or `rng` makes no generator.
+        If `s` is no Schedule, x0 holds no real numbers, `denoiser` cannot be called or returns none, or `rng` makes no generator.
     FloatingPointError
         If the denoiser returns NaN or infinity, or x0 is too large.
 

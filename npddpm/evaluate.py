@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .backend import generator, get_array_module
-from .checks import Array, check_count, check_data, check_rows, predict
+from .checks import Array, check_count, check_data, check_rows, check_type, predict
 from .oracle import GaussianMixture
 from .schedule import Schedule
 
@@ -39,13 +39,15 @@ def blocks(x: Array) -> Iterator[Array]:
 
 
 def check_tables(least: int = 1, **tables: Any) -> Iterator[Array]:
-    """The tables as float64; ValueError unless they are finite numbers, of `least` rows or more, and of one width."""
+    """The tables as float64; ValueError unless they are finite numbers of usual size, of `least` rows or more, and of one width."""
     first = None
     for name, x in tables.items():
         x = check_data(x, name, least)
         first = x if first is None else first
         if x.shape[1] != first.shape[1]:
             raise ValueError(f"{name} must have {first.shape[1]} columns as {next(iter(tables))}, got {x.shape[1]}")
+        if (top := float(np.abs(x).max())) > 1e150 or 0 < top < 1e-150:
+            raise ValueError(f"{name} must reach between 1e-150 and 1e150, where float64 holds squares, got {top:.3g}")
         yield x
 
 
@@ -82,7 +84,8 @@ def nearest(x: Any, y: Any) -> float:
     """The median over the rows of x of the distance to the nearest row of y; 0 where that is the row itself.
 
     x and y are (n, d) and (m, d) array_like, else ValueError. The distance is taken from the two rows, since
-    |x|^2 + |y|^2 - 2 x.y loses the digits of a small distance, which tells copies.
+    |x|^2 + |y|^2 - 2 x.y, by which the nearest row is found, loses the digits of a small distance, which tells copies. Of rows
+    whose distances differ by less than 1e-7 of the extent of y either may be taken.
     """
     x, y = check_tables(x=x, y=y)
 
@@ -147,6 +150,7 @@ def loss_by_time(net: Any, s: Schedule, x0: Any, rng: int = 0, law: GaussianMixt
     Each row of x0, (n, d) in the units of `net`, is used as often as makes 4000 draws or more; of more rows than that the first
     4000 are. The least loss is that of `law`.
     """
+    check_type("s", s, Schedule)
     check_rows("x0", x0)
     x0 = x0[:DRAWS]
     x0 = get_array_module(x0).tile(x0, (-(-DRAWS // len(x0)), 1))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .backend import generator, get_array_module
-from .checks import check_array, check_count, check_real, check_shaped, check_times
+from .checks import check_array, check_count, check_real, check_shaped, check_times, check_type
 from .schedule import Schedule
 
 BATCH = 500_000   # numbers in the largest array of `least_loss`
@@ -93,10 +93,12 @@ class GaussianMixture:
         """log p_t(x), (B,) nats, for x of shape (B, d): of x_t, or, without a schedule, of the data."""
         if s is None and not (isinstance(t, int) and t == 0):
             raise ValueError(f"log_density at t = {t!r:.80} needs a schedule s")
-        return _log_sum_exp(self._components(x, s or Schedule([0.5]), t)[0])
+        return _log_sum_exp(self._components(x, Schedule([0.5]) if s is None else s, t)[0])
 
     def denoiser(self, s: Schedule) -> Callable[[Any, Any], Any]:
-        """The best possible noise prediction, ``(x_t, t) -> E[eps | x_t]``, (B, d)."""
+        """The best possible noise prediction, ``(x_t, t) -> E[eps | x_t]``, (B, d); TypeError if `s` is no Schedule."""
+        check_type("s", s, Schedule)
+
         def best(xt: Any, t: Any) -> Any:
             return self._mix(*self._components(xt, s, t))[0]
         return best
@@ -131,8 +133,9 @@ class GaussianMixture:
         ValueError
             If t is no int in 0..T, or `tolerance` not positive.
         TypeError
-            If `rng` is nothing that a generator is made from.
+            If `s` is no Schedule, or `rng` nothing that a generator is made from.
         """
+        check_type("s", s, Schedule)
         d, K, rng = self.means.shape[1], len(self.weights), generator(rng)
         check_real("tolerance", tolerance, 0, math.inf)
         t = check_times(check_count("t", t, least=0), self.means, s.T)
@@ -155,6 +158,7 @@ class GaussianMixture:
 
     def _components(self, x: Any, s: Schedule, t: Any) -> tuple[Any, Any, Any]:
         """log w_k N(x; sqrt(abar) m_k, S_k), (B, K); S_k^-1 (x - sqrt(abar) m_k), (B, K, d); sqrt(1 - abar)."""
+        check_type("s", s, Schedule)
         xp = get_array_module(x)
         w, m, lam, axes = (xp.asarray(a) for a in (self.weights, self.means, self.variances, self.axes))
         x = check_shaped("x", x, xp, np.float64, "B", self.means.shape[1])[:, None]

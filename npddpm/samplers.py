@@ -90,7 +90,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
         or `clip` returns another shape than it is given.
     TypeError
         If `s` is no Schedule, x_T or noise no real numbers, or `rng` nothing that a generator is made from; on the way if
-        `denoiser` cannot be called, or `clip` returns no real numbers.
+        `denoiser` cannot be called, or it or `clip` returns no real numbers.
     RuntimeError
         If the denoiser's device is "gpu" and there is none.
     """

@@ -27,6 +27,7 @@ from .checks import (
     check_data,
     check_dtype,
     check_json,
+    check_path,
     check_real,
     check_shaped,
     check_sizes,
@@ -485,13 +486,14 @@ class DDPM:
         ValueError
             If the model is not trained.
         TypeError
-            If `about` holds what JSON cannot.
+            If `path` is no str or Path, or `about` holds what JSON cannot.
         OSError
             If the file cannot be written, or what is there is no regular file.
         FloatingPointError
             If the last step made NaN or infinity of the parameters; what is there is left as it is.
         """
         self._check_trained()
+        check_path(path)
         check_json("about", self.about)
         net = self.net
         config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier, "gated": net.gated,
@@ -521,11 +523,14 @@ class DDPM:
         ValueError
             If the file is damaged, is no checkpoint, or has the format of another version. Nothing in it is
             executed: pickled objects are refused.
+        TypeError
+            If `path` is no str or Path.
         OSError
             If it cannot be opened.
         RuntimeError
             If `device` is "gpu" and there is none.
         """
+        check_path(path)
         with open_to_read(path) as file:
             arrays = load_arrays(file)
             if "config" not in arrays:

@@ -87,6 +87,9 @@ def test_a_column_with_a_large_offset_takes_no_axis_from_the_others(offset):
     assert len(found.variances) == (3 if offset < 1e14 else 2)
     assert found.variances[-1] == approx((3e-5 * b).var() / 2, rel=0.05)
     assert found.contain(x).all()
+    sums = PrincipalAxes.of(np.column_stack([a, b, offset + c, a + b]))
+    off = np.column_stack([a, b, offset + c, a + b + 1e-3 + 1e-13 * offset])
+    assert offset > 1e14 or not sums.contain(off).any()
     assert len(PrincipalAxes.of(np.column_stack([x, x[:, 2] - 2 * x[:, 0]])).variances) == len(found.variances)     # no more
 
 

@@ -141,6 +141,16 @@ LIBRARY = [
     (lambda: draw(steps=[5, 5]), r"times that fall within 1\.\.10, got \[5, 5\]"),
     (lambda: draw(steps=[]), r"times that fall within 1\.\.10, got \[\]"),
     (lambda: draw(steps=[25, 3]), r"times that fall within 1\.\.10, got \[25, 3\]"),
+    (lambda: draw(start=5, x_T=np.ones((3, 2)), steps=[4, 1]), "steps must begin at start, 5, got 4"),
+    (lambda: npddpm.sample(lambda x, t: x * 1j, S, 3, 2, 0), "denoiser must return real numbers, got dtype complex128", TypeError),
+    (lambda: npddpm.DDPM.load(10**6), "path must be a str or a Path, got 1000000", TypeError),
+    (lambda: fit().save(b"x.npz"), "path must be a str or a Path, got b'x.npz'", TypeError),
+    *((lambda f=f: f(npddpm.GaussianMixture([1], [[0.0, 0]], [1])), "s must be a Schedule, got", TypeError) for f in (
+        lambda law: law.denoiser(None), lambda law: law.score(ONES, None, 1), lambda law: law.log_density(ONES, True, 1),
+        lambda law: law.log_density(ONES, 0, 0), lambda law: law.least_loss(None, 1),
+        lambda law: npddpm.evaluate.loss_by_time(law.denoiser(S), None, ONES))),
+    *((lambda x=x, f=f: f(x, ONES), f"x must reach between 1e-150 and 1e150, .* got {x.max():.3g}".replace("+", r"\+"))
+      for x in (ONES * 1e160, ONES * 1e-200) for f in (npddpm.evaluate.energy_distance, npddpm.evaluate.nearest)),
     (lambda: draw(steps=2.5), "steps must be an int, or times that fall .* got 2.5"),
     (lambda: draw(eta=-0.1), r"eta must lie in \[0, 1\], got -0.1"),
     (lambda: draw(eta=2), r"eta must lie in \[0, 1\], got 2"),

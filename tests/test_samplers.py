@@ -137,3 +137,28 @@ def test_the_coefficients_of_tiny_betas(beta):
     assert (a, b) == approx((s.rsqrt_alphas[3], s.reverse_eps_coefs[3]), rel=1e-14, abs=0)
     assert sigma == approx(s.posterior_variances[3] ** 0.5, rel=1e-14, abs=0)
     assert c == approx(s.one_minus_alpha_bars[2] / s.sqrt_one_minus_alpha_bars[3] / s.rsqrt_alphas[3], rel=1e-14, abs=0)
+
+
+class Reusing:
+    """The exact prediction, always in the same memory."""
+
+    def __init__(self):
+        self.out = np.empty((50, 2))
+
+    def __call__(self, x, t):
+        self.out[...] = WIDE.denoiser(S)(x, t)
+        return self.out
+
+
+def test_a_denoiser_may_write_each_result_in_the_place_of_the_last():
+    for options in ({"steps": 10}, {"steps": 10, "eta": 0.5}, {}):
+        assert (sample(Reusing(), S, 50, 2, 0, **options) == sample(WIDE.denoiser(S), S, 50, 2, 0, **options)).all()
+    x = WIDE.sample(50, 1)
+    assert (encode(Reusing(), S, x, 20) == encode(WIDE.denoiser(S), S, x, 20)).all()
+
+
+def test_what_is_done_to_the_first_x_t_is_not_done_to_the_callers():
+    x_T = np.ones((3, 2))
+    _, first = next(trajectory(WIDE.denoiser(S), S, 3, 2, x_T=x_T))
+    first *= 0
+    assert (x_T == 1).all()

@@ -46,6 +46,9 @@ def test_a_report_that_is_lost_is_no_success():
     assert done.returncode == 2 and done.stderr == "npddpm: cannot print: No space left on device\n"
     done = shell(f"{NPDDPM} evaluate m.npz own.npy | true; echo ${{PIPESTATUS[0]}}")
     assert (done.stdout, done.stderr) == ("141\n", "")
+    Path("own.py").write_text("def alpha_bars(betas): return betas\n")
+    done = shell(f"{NPDDPM} check own.py >/dev/full")
+    assert done.returncode == 2 and done.stderr == "npddpm: cannot print: No space left on device\n"
     assert shell(f"{NPDDPM} --help >/dev/full").stderr == ""
 
 
