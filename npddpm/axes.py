@@ -1,6 +1,6 @@
 """The units of the network: rows of a table, scaled and turned into their principal axes.
 
-    z = V^T (x - mean) / scale,     x = mean + scale V z
+    z = ((x - mean) / scale) V,     x = mean + scale * (z V^T)
 
 V has orthonormal columns, so noise N(0, I) on (x - mean) / scale is N(0, I) in z too. Each axis of z has a variance
 lambda_i of its own, and no correlation with another: of the Gaussian from which an `MLP` starts, nothing more has to be

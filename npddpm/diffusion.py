@@ -22,7 +22,7 @@ from .checks import (
     check_weighting,
     predict,
 )
-from .features import known_error
+from .features import control_variate
 from .schedule import Schedule
 
 
@@ -138,7 +138,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     Notes
     -----
     Each E_q is a mean over n draws of x_t, so the result is an unbiased estimate of the bound, which may exceed it and
-    even log p(x_0). A term is -b^2 / (2 sigma_t^2) |eps - eps_hat|^2 + const, with b of step 7. To it
+    even log p(x_0). A term is -b^2 / (2 sigma_t^2) |eps - eps_hat|^2 + const, with step 7's b = beta_t / sqrt(alpha_t (1 - abar_t)). To it
     b^2 / (2 sigma_t^2) (|eps - e|^2 - E|eps - e|^2) is added, where e is the best prediction for N(0, diag lambda), lambda
     being the denoiser's `variances` if it has them, else 1. Its mean over eps is 0 for every x_0, and it cancels most of the
     noise, which the two errors share (a control variate). With n = 1 and `Schedule.linear(1000)` this leaves a standard
@@ -160,5 +160,5 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
         # By step 7 mu - mu~ = b (eps - eps_hat), mu~_1 = x_0: for small beta the means have most of their digits in common.
         apart = b * (eps - predict(denoiser, s.q_sample(x0, t, eps), t))
         term = gaussian.log_density(apart, 0.0, sigma2) if t == 1 else -gaussian.kl(apart, rho, 0.0, sigma2)
-        terms[t] += (term + b**2 / (2 * sigma2) * known_error(s, x0, t, eps, lam)) / n
+        terms[t] += (term + b**2 / (2 * sigma2) * control_variate(s, x0, t, eps, lam)) / n
     return Bound(check_finite(terms.sum(0), x0=x0), terms)

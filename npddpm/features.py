@@ -17,7 +17,7 @@ TIME_FREQUENCIES = 32
 class Features:
     """What the network sees of x_t and t. Nothing in it is learned, so no gradient goes through it.
 
-        A_0 = [ sin(w_j s), cos(w_j s),  m,  sin(2^k m.u), cos(2^k m.u),  1 ],      m = E[x_0 | x_t],  s = 1000 t / T
+        A_0 = [ sin(w_j s), cos(w_j s),  m,  sin(2^k m.u), cos(2^k m.u) for each u,  1 ],     m = E[x_0 | x_t],  s = 1000 t / T
 
     Here m is what x_0 would be on average if the data were N(0, diag lambda), see `gaussian_answer`. The 32 frequencies
     are w_j = 10000^(-j/32), j = 0 ... 31 (Vaswani et al. 2017). The octaves k = 0 ... fourier - 1, along each
@@ -92,7 +92,7 @@ def gaussian_answer(s: Schedule, variances: Array) -> tuple[Array, Array, Array]
     """What x_t is multiplied by in E[x_0 | x_t] and E[eps | x_t], and sd[eps | x_t], for x_0 ~ N(0, diag lambda).
 
     Three (T+1, d) tables, with the row t for x_t. By Bayes' rule, `gaussian.condition`: x_t given x_0 has the scale sqrt(abar_t)
-    and the noise 1 - abar_t; given eps, it has the scale sqrt(1 - abar_t) and the noise abar_t lambda, that of x_0.
+    and the noise's variance 1 - abar_t; given eps, it has the scale sqrt(1 - abar_t) and x_0's variance abar_t lambda for noise.
     """
     lam = np.maximum(variances, 1e-30)                                  # v = 0 for lambda = 0 at t = 0: no 0/0
     abar, rest = s.alpha_bars[:, None], s.one_minus_alpha_bars[:, None]
@@ -100,8 +100,8 @@ def gaussian_answer(s: Schedule, variances: Array) -> tuple[Array, Array, Array]
     return np.sqrt(abar) * lam / v, np.sqrt(rest) / v, np.sqrt(abar * lam / v)
 
 
-def known_error(s: Schedule, x0: Any, t: int, eps: Any, lam: Any) -> Any:
-    """|eps - e|^2 - E|eps - e|^2 for e = E[eps | x_t] of a Gaussian N(0, diag lam), (B,); v as in `MLP`.
+def control_variate(s: Schedule, x0: Any, t: int, eps: Any, lam: Any) -> Any:
+    """|eps - e|^2 - E|eps - e|^2 for e = E[eps | x_t] of a Gaussian N(0, diag lam), (B,); v as above.
 
     eps - e = abar_t lam / v eps - sqrt(abar_t (1 - abar_t)) / v x_0. Given x_0, where E eps_i = 0 and E eps_i^2 = 1, the
     expectation is the sum over i of both factors squared.

@@ -78,7 +78,7 @@ class MLP:
     where U (d, p) is fixed, with a column for each pixel in `DDPM`, so that m U is E[x_0 | x_t] there, and the network sets
     G (B, p), like F_0 (B, d). Since (eps - E[eps | x_t]) / sd[eps | x_t] = (m - x_0) / sd[x_0 | x_t], F has to contain m itself,
     pixel by pixel; layers of some hundreds cannot carry it through, and so G multiplies it by factors. In place of m the network could see x_t or x_t / sqrt(v): both
-    drown the few axes that carry an image in hundreds of noise, and on 28 x 28 digits it hardly improves on the Gaussian.
+    drown the few axes that carry an image in hundreds of noise.
     For lambda = 1 F is the "v" of Salimans and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
 
     Parameters
@@ -114,7 +114,7 @@ class MLP:
     dtype : numpy.dtype
     features : Features
     eps_factor, eps_sd : (T+1, d) arrays
-        The first term of eps_hat is eps_factor[t] * x_t (`spread` widens it for sampling), and sd[eps | x_t] is eps_sd[t].
+        The first term of eps_hat is eps_factor[t] * x_t (for sampling `spread` makes it smaller), and sd[eps | x_t] is eps_sd[t].
     xp : module
         The array module of the device.
 

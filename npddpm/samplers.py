@@ -33,7 +33,7 @@ from .checks import (
 from .schedule import Schedule
 
 POWER = 2.0     # of `few_times` without noise
-LONGER = 4      # times the step before: the longest step of second order
+LONGER = 4      # a step this many times as long as the one before is DDIM's
 
 
 def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, *, x_T: Any = None,
@@ -238,21 +238,21 @@ def middle(s: Schedule, t: int, r: int, eps_hat: Any, last: tuple[int, Any] | No
         y_r = y_t + (tan(phi_r) - tan(phi_t)) eps_hat,      in the limit of small steps     dy = eps_hat d tan(phi)
 
     DDIM takes eps_hat for constant in a step, an error of first order. Its value in the middle leaves one of second order,
-    and for it the line through the last two, at q and t, is enough:
+    and for it the line through the last two, at t and the time t' before it, is enough:
 
-        eps_hat + (phi_r - phi_t) / 2 (eps_hat - eps_hat_q) / (phi_t - phi_q)
+        eps_hat + (phi_r - phi_t) / 2 (eps_hat - eps_hat') / (phi_t - phi_t')
 
     (a two-step method of Adams and Bashforth; Lu et al. 2022, arXiv:2211.01095, extrapolate the predicted x_0 in log tan
     phi). The angle is the abscissa: it is finite from clean data, 0, to noise, pi/2. A step that is more than four times as long
-    as the one before it is taken without the line: so far out it would be wrong by much, as where x_t and x_q are noise alone.
+    as the one before it is taken without the line: so far out it would be wrong by much, as where x_t and x_t' are noise alone.
     """
     if last is None:
         return eps_hat
-    q, eps_hat_q = last
-    times = [q, t, r]
-    phi_q, phi_t, phi_r = np.arctan2(s.sqrt_one_minus_alpha_bars[times], s.sqrt_alpha_bars[times]).tolist()
-    half = (phi_r - phi_t) / (2 * (phi_t - phi_q)) if abs(phi_r - phi_t) < LONGER * abs(phi_t - phi_q) else 0.0
-    return axpby(1 + half, eps_hat, -half, eps_hat_q)
+    t_last, eps_last = last
+    times = [t_last, t, r]
+    phi_last, phi_t, phi_r = np.arctan2(s.sqrt_one_minus_alpha_bars[times], s.sqrt_alpha_bars[times]).tolist()
+    half = (phi_r - phi_t) / (2 * (phi_t - phi_last)) if abs(phi_r - phi_t) < LONGER * abs(phi_t - phi_last) else 0.0
+    return axpby(1 + half, eps_hat, -half, eps_last)
 
 
 def times_up(s: Schedule, steps: int | None) -> list[int]:

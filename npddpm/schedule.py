@@ -34,7 +34,7 @@ class Schedule:
     betas, alphas, log_alphas, alpha_bars : arrays
         beta_t, alpha_t = 1 - beta_t, its logarithm, and abar_t = prod_{i<=t} alpha_i.
     one_minus_alpha_bars, sqrt_alpha_bars, sqrt_one_minus_alpha_bars : arrays
-        The variance of q(x_t | x_0), the share of the signal and the share of the noise in x_t.
+        The variance of q(x_t | x_0), the factor of x_0 and the factor of eps in x_t.
     posterior_variances, posterior_x0_coefs, posterior_xt_coefs : arrays
         rho_t, the variance of q(x_{t-1} | x_t, x_0), with rho_1 = 0, and the coefficients of its mean in step 5.
     rsqrt_alphas, reverse_eps_coefs : arrays
@@ -109,11 +109,11 @@ class Schedule:
 
     # ---- step 1: q(x_t | x_0), and q(x_t | x_r) from any r < t
     def signal(self, t: Any, x: Any) -> Any:
-        """sqrt(abar_t), the share of x_0 in x_t. Of x only the shape, precision and device matter."""
+        """sqrt(abar_t), the factor of x_0 in x_t. Of x only the shape, precision and device matter."""
         return self._at(t, x, self.sqrt_alpha_bars)[0]
 
     def noise(self, t: Any, x: Any) -> Any:
-        """sqrt(1 - abar_t), the share of eps in x_t. Of x only the shape, precision and device matter."""
+        """sqrt(1 - abar_t), the factor of eps in x_t. Of x only the shape, precision and device matter."""
         return self._at(t, x, self.sqrt_one_minus_alpha_bars)[0]
 
     def q_sample(self, x0: Any, t: Any, eps: Any) -> Any:

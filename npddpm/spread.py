@@ -41,8 +41,8 @@ class Spread(NamedTuple):
     ----------
     widened : lambda', for the first term of eps_hat.
     target : the variance that samples are stretched to: lambda, or less where a few outliers make it up.
-    learned : s_F^2 on a scale from 0, that of F = 0, to 1, the target: the share of what the steps take from a Gaussian that F
-        gives back. It is 1 where less than a twentieth is taken: such an axis is not thin.
+    learned : (s_F^2 - s_0^2) / (target - s_0^2), between 0 and 1: the share of what the steps take from a Gaussian that F gives
+        back. It is 1 where they take less than a twentieth: such an axis is not thin.
     """
 
     widened: Array
@@ -53,7 +53,7 @@ class Spread(NamedTuple):
 def widened_variances(net: MLP, sizes: Array) -> Spread:
     """Variances lambda' for E[eps | x_t], with which samples of a trained network vary as much as the data, (d,).
 
-    Besides what `stretch` needs, from the last samples that are drawn, before the last change of lambda'.
+    It also returns what `stretch` needs, of the last samples that are drawn, for which lambda' is that of the round before.
 
     In training x_t is made from data, in sampling it is the network's own result. Errors add up over the steps, and samples
     vary too little: this is called exposure bias. Ning et al. (2024, arXiv:2308.15321) multiply eps_hat by a number below
@@ -87,7 +87,7 @@ def widened_variances(net: MLP, sizes: Array) -> Spread:
     x_T = (x_T - x_T.mean(0)) / x_T.std(0)
     eps_factor = to_host(net.eps_factor).astype(float)
     factor = draw(linear(eps_factor), np.ones((1, net.dim)))[0]      # with F = 0 a sample is factor * x_T
-    # So s_0^2 = factor^2, which is lambda for exact steps alone; the data's size is multiplied by the same factor^2 / lambda.
+    # So s_0^2 = factor^2, which is lambda for exact steps alone; the square of the data's size is multiplied by the same factor^2 / lambda.
     of_gaussian, squared_sizes = factor**2, (factor * sizes) ** 2 / np.maximum(lam, 1e-100)
     widened = lam
     for _ in range(ROUNDS):
@@ -95,12 +95,12 @@ def widened_variances(net: MLP, sizes: Array) -> Spread:
             samples = draw(net, x_T)
         except FloatingPointError:
             return Spread(lam, lam, np.ones(net.dim))       # NaN or infinity, of which the user's own samples will tell
-        of_samples, size = samples.var(0), np.maximum(typical_size(samples) ** 2, 1e-100)
+        of_samples, squared_size = samples.var(0), np.maximum(typical_size(samples) ** 2, 1e-100)
         by_variance = of_gaussian / np.maximum(of_samples, 1e-100)
-        by_size = squared_sizes / size
+        by_size = squared_sizes / squared_size
         widened = (widened * np.minimum(by_variance, by_size)).clip(lam, WIDEST * lam)
         replace_first_term(net, widened)
-    target = np.minimum(lam, sizes**2 / size * of_samples)
+    target = np.minimum(lam, sizes**2 / squared_size * of_samples)
     lost = target - of_gaussian
     learned = np.where(lost > THIN * lam, (of_samples - of_gaussian) / np.maximum(lost, 1e-100), 1).clip(0, 1)
     return Spread(widened, target, learned)

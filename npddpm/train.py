@@ -148,7 +148,7 @@ class DDPM:
         The data are scaled. A step draws rows of them, times t and noise, and follows the gradient of `loss_and_gradient`.
         `npddpm.rules` say how t is drawn and the loss weighted. The loop adds three things: a gradient longer than 1 is
         shortened to length 1; the learning rate follows half a cosine from `lr` down to 0, times a warm-up over 100 steps; and
-        `average` follows the parameters after each of Adam's steps: in step t it forgets 9/(t+9) of itself, but at least a
+        `average` follows the parameters after each of Adam's steps: in step k it forgets 9/(k+9) of itself, but at least a
         thousandth.
 
         Parameters
@@ -305,7 +305,7 @@ class DDPM:
         """A network with the averaged parameters, for x_t in the units of `axes`, whose samples vary as much as the data.
 
         The first call with new parameters, after a training step or `load`, draws up to 2000 samples in 20 steps, twice, and
-        widens E[eps | x_t] where they vary too little, see `npddpm.spread`. Later calls use what it found. Neither the training
+        takes E[eps | x_t] for larger variances where they vary too little, see `npddpm.spread`: less noise is removed. Later calls use what it found. Neither the training
         nor its draws are changed.
 
         Raises

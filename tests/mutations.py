@@ -83,15 +83,15 @@ diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (1 / res
 diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (2 / residual.size) * residual | the weight left out of the gradient
 samplers.py | math.sqrt(beta if variance | float(beta if variance | a variance for a deviation in the sampler
 samplers.py | variance == "beta" and r > 0 else | variance == "beta" else | noise in the last step
-samplers.py | half = (phi_r - phi_t) / (2 * (phi_t - phi_q)) | half = (phi_r - phi_t) / (phi_t - phi_q) | the end of the step for its middle
-samplers.py | times = [q, t, r] | times = [t, q, r] | two times exchanged
+samplers.py | half = (phi_r - phi_t) / (2 * (phi_t - phi_last)) | half = (phi_r - phi_t) / (phi_t - phi_last) | the end of the step for its middle
+samplers.py | times = [t_last, t, r] | times = [t, t_last, r] | two times exchanged
 samplers.py | s.noise(times[0], x) / 2 | s.noise(times[0], x) | all of the noise in the first step up
 diffusion.py | s.q_mean_variance(x0, s.T), 0.0 | s.q_mean_variance(x0, s.T - 1), 0.0 | T-1 for T in the prior
 diffusion.py | apart = b * (eps | apart = np.sqrt(beta) * (eps | beta_t for the coefficient of eps in step 7
 diffusion.py | b**2 / (2 * sigma2) | float(s.loss_weights[t]) | the weight of beta_t for that of rho_t
 features.py | axpby(of_eps, eps, -1.0, of_x0) | axpby(of_eps, eps, 1.0, of_x0) | a sign in the control variate
 diffusion.py | (term + b**2 | (term - b**2 | the control variate added twice
-diffusion.py | known_error(s, x0, t, eps, lam)) / n | known_error(s, x0, t, eps, lam)) | n draws summed
+diffusion.py | control_variate(s, x0, t, eps, lam)) / n | control_variate(s, x0, t, eps, lam)) | n draws summed
 spread.py | of_gaussian / np.maximum(of_samples, 1e-100) | of_samples / np.maximum(of_gaussian, 1e-100) | a ratio upside down
 spread.py | np.minimum(by_variance, by_size) | np.maximum(by_variance, by_size) | outliers taken for spread
 spread.py | .clip(lam, WIDEST * lam) | .clip(0, WIDEST * lam) | samples made narrower

@@ -8,7 +8,7 @@ from pytest import approx
 from strategies import Exact, SignNodes, exact, schedules, signs, vectors
 
 from npddpm import GaussianMixture, Schedule, diffusion, variational_bound
-from npddpm.features import known_error
+from npddpm.features import control_variate
 
 VARIANCES = pytest.mark.parametrize("variance", ["beta", "posterior"])
 
@@ -53,7 +53,7 @@ def test_each_term_is_off_by_its_rounding(s, x0, variance, c):
 def test_the_control_variate_moves_no_mean(s, x0):
     for t in range(1, s.T + 1):
         for lam in (1.0, np.linspace(0, 2, len(x0))):
-            moved = known_error(s, x0[None], t, signs(len(x0)), lam)
+            moved = control_variate(s, x0[None], t, signs(len(x0)), lam)
             assert moved.mean() == approx(0, abs=1e-14 * (len(x0) + x0 @ x0))
 
 
@@ -72,7 +72,7 @@ def test_the_control_variate_takes_most_of_the_spread(monkeypatch):
     law, s = GaussianMixture([1, 2], [[-1.0, 0.5], [1, 0]], [0.2, 0.3]), Schedule.linear(100)
     x0 = np.tile([0.8, 0.3], (300, 1))
     deviation = variational_bound(law.denoiser(s), s, x0, 0).nats.std()
-    monkeypatch.setattr(diffusion, "known_error", lambda *arguments: 0.0)
+    monkeypatch.setattr(diffusion, "control_variate", lambda *arguments: 0.0)
     assert deviation < 0.4 * variational_bound(law.denoiser(s), s, x0, 0).nats.std()
 
 
@@ -90,7 +90,7 @@ def test_the_deviations_that_variational_bound_tells(monkeypatch, law, left, wit
     bounds = lambda: variational_bound(law.denoiser(s), s, rows, 0).nats.reshape(10, 200)
     rows = np.repeat(law.sample(10, rng=0), 200, axis=0)
     deviations = bounds().std(1)
-    monkeypatch.setattr(diffusion, "known_error", lambda *arguments: 0.0)
+    monkeypatch.setattr(diffusion, "control_variate", lambda *arguments: 0.0)
     assert deviations.mean() == approx(left, abs=0.05 if left else 1e-12)
     assert bounds().std(1).mean() == approx(without, abs=0.3)
 

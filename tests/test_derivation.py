@@ -1,6 +1,6 @@
 """The derivation of the diffusion loss, step by step. Read from top to bottom, this file is the argument.
 
-Every statement is checked against a route that shares no code with it:
+Every statement but the last, which holds the bound against the loss, is checked against a route that shares no code with it:
 
 (a) single steps of the forward process, composed one after the other by the algebra of `npddpm.gaussian`;
 (b) arithmetic to 60 digits, where products, differences and roots are what they say (`Exact`);
@@ -345,7 +345,7 @@ def test_step_8_the_loss_is_the_bound_less_its_constants(s, d, seed):
 
     The loss is `loss_and_gradient`'s with weighting "elbo", of one example at a time and of the same draws. What
     is left are steps 3 and 6's constants, and w_t ( |eps - e|^2 - E |eps - e|^2 ) of e = sqrt(1 - abar_t) x_t, which
-    the bound takes away to have less spread.
+    the bound adds to have less spread, so that its negative has it with a minus sign.
     """
     rng, draws = np.random.default_rng(seed), np.random.default_rng(seed + 1)
     x0 = rng.standard_normal((3, d))

@@ -1,4 +1,4 @@
-"""Samples that vary too little, and the widening of E[eps | x_t] that mends it."""
+"""Samples that vary too little, and larger variances for E[eps | x_t], which mend it."""
 
 import copy
 import pickle
