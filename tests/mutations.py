@@ -98,7 +98,7 @@ spread.py | .clip(lam, WIDEST * lam) | .clip(0, WIDEST * lam) | samples made nar
 spread.py | (factor * sizes) ** 2 / np.maximum(lam, 1e-100) | (factor * sizes) ** 2 | sizes not in units of the deviation
 spread.py | c * eps_factor[t]) ** 2 * found + sigma**2 | c * eps_factor[t]) ** 2 * found | the noise of the steps forgotten
 spread.py | found = found + learned * np.maximum(target - found, 0) | pass | what F adds forgotten
-spread.py | target = np.minimum(lam, sizes**2 / size * of_samples) | target = lam | outliers stretched for
+spread.py | target = np.minimum(lam, sizes**2 / squared_size * of_samples) | target = lam | outliers stretched for
 spread.py | found = variances * encode( | found = encode( | rows taken for normal numbers
 axes.py | np.sqrt(np.abs(z)).mean(0) ** 2 | np.abs(z).mean(0) | the mean for the power mean
 train.py | (T * u**power).astype(int) | (T * u).astype(int) | times that are uniform for few axes too
