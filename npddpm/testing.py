@@ -515,7 +515,7 @@ def loaded(path: Path) -> Iterator[Any]:
     own = sys.modules.setdefault(path.stem, module) is module      # a file called random.py must not take random's place
     try:
         try:
-            guarded(exec)(compile(path.read_bytes(), str(path), "exec"), vars(module))
+            guarded(exec)(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
         except FAULTS as error:
             raise ValueError(f"cannot check {path}: {said(error)}") from None
         yield module

@@ -305,8 +305,8 @@ class DDPM:
         """A network with the averaged parameters, for x_t in the units of `axes`, whose samples vary as much as the data.
 
         The first call with new parameters, after a training step or `load`, draws up to 2000 samples in 20 steps, twice, and
-        takes E[eps | x_t] for larger variances where they vary too little, see `npddpm.spread`: less noise is removed. Later calls use what it found. Neither the training
-        nor its draws are changed.
+        takes E[eps | x_t] for larger variances where they vary too little, so that less noise is removed, see `npddpm.spread`.
+        Later calls use what it found. Neither the training nor its draws are changed.
 
         Raises
         ------
