@@ -142,7 +142,7 @@ def elementwise(expression: Callable[..., None]) -> Callable[..., None]:
 
 def has_avx512() -> bool:
     """Whether NumPy computes with vectors of 512 bits (before version 2.4 it calls them by another name)."""
-    simd = np.show_config(mode="dicts")["SIMD Extensions"]
+    simd = np.show_config(mode="dicts").get("SIMD Extensions", {})
     return not {"AVX512_SKX", "X86_V4"}.isdisjoint([*simd.get("baseline", []), *simd.get("found", [])])
 
 
