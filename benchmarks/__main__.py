@@ -51,11 +51,6 @@ def describe(device: str) -> dict[str, Any]:
             "date": datetime.date.today().isoformat()}
 
 
-def head(device: str) -> str:
-    """The first line of a page of results."""
-    return report.machine(describe(device))
-
-
 def run(device: str, with_peers: bool, quick: bool) -> dict[str, Any]:
     """All measurements on one device."""
     result = describe(device) | {"rates": measure.rates(device), "rows": []}
@@ -103,7 +98,7 @@ def main() -> None:
     if args.what == "conformance":
         from . import conformance
         found = conformance.run()
-        text = f"{head('cpu')}\n\n{conformance.tables(found)}\n"
+        text = f"{report.machine(describe('cpu'))}\n\n{conformance.tables(found)}\n"
         if len(found) == len(conformance.ADAPTERS):
             (report.RESULTS / "conformance.md").write_text(text, encoding="utf-8")
         else:
@@ -113,7 +108,7 @@ def main() -> None:
     if args.what == "ranks":
         about = describe("cpu")
         found = ranks.run(SHAPES[1:3] if args.quick else SHAPES[2:5], about["cores"], args.peers)
-        text = f"{head('cpu')}\n\n{ranks.tables(found)}\n"
+        text = f"{report.machine(about)}\n\n{ranks.tables(found)}\n"
         if not args.quick:
             (report.RESULTS / "ranks.md").write_text(text, encoding="utf-8")
         print(json.dumps(about | {"rows": found}, indent=1) if args.json else text)
@@ -129,12 +124,12 @@ def main() -> None:
 
     if args.what == "quality":
         result = {device: describe(device) | {"rows": quality.run(device, args.peers, args.quick)} for device in devices}
-        pages = {f"quality-{device}.md": f"{head(device)}\n\n{quality.tables(r['rows'])}\n" for device, r in result.items()}
+        pages = {f"quality-{device}.md": f"{report.machine(r)}\n\n{quality.tables(r['rows'])}\n" for device, r in result.items()}
         if args.peers and "cpu" in devices:
             parts = rows.tables(rows.run(args.quick)), rows.planar_table(rows.planar(args.quick))
-            pages["rows.md"] = "\n\n".join([head("cpu"), *parts]) + "\n"
+            pages["rows.md"] = "\n\n".join([report.machine(result["cpu"]), *parts]) + "\n"
         if args.images and "cpu" in devices:
-            pages["images.md"] = f"{head('cpu')}\n\n{rows.images(args.images)}\n"
+            pages["images.md"] = f"{report.machine(result['cpu'])}\n\n{rows.images(args.images)}\n"
         for name, page in () if args.quick else pages.items():
             (report.RESULTS / name).write_text(page, encoding="utf-8")
         print(json.dumps(result, indent=1) if args.json else "\n".join(pages.values()))

@@ -12,10 +12,14 @@ from npddpm.files import write_whole
 RESULTS = Path(__file__).parent / "results"
 
 
+def device(result: dict[str, Any]) -> str:
+    """Its name, of a CPU with the number of cores."""
+    return result["device"] + f", {result['cores']} cores" * (result["kind"] == "cpu")
+
+
 def save(result: dict[str, Any]) -> Path:
-    """Write results/<device>.json, for a CPU with the number of its cores."""
-    name = result["device"] if result["kind"] == "gpu" else f"{result['device']} {result['cores']} cores"
-    name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    """Write results/<device>.json."""
+    name = re.sub(r"[^a-z0-9]+", "-", device(result).lower()).strip("-")
     path = RESULTS / f"{name}.json"
     with write_whole(path) as file:
         file.write((json.dumps(result, indent=1) + "\n").encode())
@@ -72,8 +76,7 @@ def tables(found: list[dict[str, Any]]) -> str:
     if "launches" in results.get("cpu", {}):
         parts.append(f"A training step of depth 3 starts {results['cpu']['launches']} kernels, "
                      "counted on the tests' stand-in for CuPy.")
-    parts.append("npddpm on " + " and ".join(f"{r['device']} ({r['cores']} cores)" for r in results.values())
-                 + ", median ± half the distance of the quartiles")
+    parts.append("npddpm on " + " and ".join(map(device, results.values())) + ": median ± half the distance of the quartiles")
 
     both = {kind: by_size(r) for kind, r in results.items()}
     keys = list(dict.fromkeys(key for rows in both.values() for key in rows))
@@ -114,7 +117,7 @@ def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
         points = sorted((row["flops"], row["times"]["npddpm"]["median"]) for row in r["rows"] if row["what"] == "training step")
         flops, seconds = np.array(points).T
         lines[kind] = flops, seconds
-        axes.loglog(flops, 1e3 * seconds, "o-", label=f"{kind.upper()}: {r['device']}" + f", {r['cores']} cores" * (kind == "cpu"))
+        axes.loglog(flops, 1e3 * seconds, "o-", label=f"{kind.upper()}: {device(r)}")
         axes.loglog(flops, 1e3 * flops / r["rates"]["sgemm"], ":", color=axes.lines[-1].get_color(), label="its floor")
     if len(lines) == 2:
         (x, cpu), (_, gpu) = lines["cpu"], lines["gpu"]

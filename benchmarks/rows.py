@@ -20,7 +20,7 @@ TABLES, SPLITS, DRAWN = ("iris", "wine", "diabetes", "breast_cancer", "digits"),
 DRAWS = 3               # of each fit: one draw of 2,000 alone moves the U-statistic by 4 to 20, in the units of `tables`
 
 
-def fits(name: str) -> int:
+def fits_of(name: str) -> int:
     """Trainings for each split: nine, since one differs from the next by 1 to 5 in these units; of the digits, a minute each, three."""
     return 3 if name == "digits" else 9
 
@@ -83,8 +83,8 @@ def run(quick: bool) -> list[dict[str, Any]]:
             mean, scale = units(trained)
             z, h = (trained - mean) / scale, (held - mean) / scale
             of_held = nearest(h, z)
-            ours = ((y - mean) / scale for y in npddpm_samples(trained, fold, fits(name)))
-            for who, drawn in {"npddpm": ours, **peers(z, fold, fits(name))}.items():
+            ours = ((y - mean) / scale for y in npddpm_samples(trained, fold, fits_of(name)))
+            for who, drawn in {"npddpm": ours, **peers(z, fold, fits_of(name))}.items():
                 U, near = np.mean([(energy_distance(a, h), nearest(a, z) / of_held) for a in drawn], axis=0).tolist()
                 rows.append({"data": name, "split": fold, "who": who, "U": U, "nearest": near})
                 print(*rows[-1].values(), file=sys.stderr, flush=True)
@@ -106,7 +106,8 @@ def tables(rows: list[dict[str, Any]]) -> str:
         lines.append([name, *(f"{mean_and_error(1e3 * U[who])} ({near[who].mean():.2f})" for who in whos),
                       mean_and_error(1e3 * (U["npddpm"] - U[best]))])
     return ("Energy distance of 2,000 samples to held-out rows (U-statistic x 1000, data at unit scale), and in brackets the "
-            f"nearest-neighbour ratio; each fold has nine fits (digits: three) with {DRAWS} draws each; means and standard errors over {len({row['split'] for row in rows})} folds\n\n"
+            f"nearest-neighbour ratio; each fold has {fits_of('iris')} fits (digits: {fits_of('digits')}) with {DRAWS} draws each; "
+            f"means and standard errors over {len({row['split'] for row in rows})} folds\n\n"
             + table(["data", *whos, "npddpm less the best peer"], lines))
 
 

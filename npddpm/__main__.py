@@ -211,8 +211,7 @@ def evaluate(args: argparse.Namespace) -> None:
         say("distance to the nearest training row: not known, since the training rows are not")
     else:
         say_nearest(real, drawn, held, model.axes.standardize(real.rows))
-    if "stdout" in LOST:        # here what is printed is the result
-        raise LOST["stdout"]
+    raise_if_lost()
 
 
 def say_nearest(real: Reference, drawn: np.ndarray, held: np.ndarray, rows: np.ndarray) -> None:
@@ -268,16 +267,14 @@ def check(args: argparse.Namespace) -> int:
             results.append(result)
             if not args.json:
                 say(str(result))
-            if "stdout" in LOST:
-                raise LOST["stdout"]
+            raise_if_lost()
     failed = sum(result.verdict == "fail" for result in results)
     if args.json:
         say(json.dumps([dataclasses.asdict(result) for result in results], indent=1))
     else:
         passed = sum(result.verdict == "pass" for result in results)
         say(f"{passed} checks passed, {failed} failed, {len(results) - passed - failed} skipped")
-    if "stdout" in LOST:
-        raise LOST["stdout"]
+    raise_if_lost()
     return int(failed > 0)
 
 
@@ -456,6 +453,12 @@ def say(line: str, stream: str = "stdout") -> None:
     except (OSError, ValueError) as error:
         LOST[stream] = error
         silence(stream)
+
+
+def raise_if_lost() -> None:
+    """Where what is printed is the result, that nobody could read it is an error."""
+    if "stdout" in LOST:
+        raise LOST["stdout"]
 
 
 def silence(stream: str) -> None:

@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .checks import check_path
+
 try:
     import fcntl
 except ImportError:     # Windows: files are whole there too, but of two runs that write at the same moment one can lose its file
@@ -37,9 +39,12 @@ def write_whole(path: str | os.PathLike[str], place: Callable[[Path, Path], None
 
     Raises
     ------
+    TypeError
+        If `path` is no str or Path.
     OSError
         If the file cannot be written, or what is there is no regular file.
     """
+    check_path(path)
     with explained(path):
         target = follow(path)
         before = regular(target)
@@ -230,6 +235,7 @@ def temporary_beside(target: Path) -> tuple[Path, BinaryIO]:
 @contextmanager
 def open_to_read(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file; whatever its content provokes inside the block becomes one ValueError that names it."""
+    check_path(path)
     try:
         with open(path, "rb") as file:
             try:

@@ -27,7 +27,6 @@ from .checks import (
     check_data,
     check_dtype,
     check_json,
-    check_path,
     check_real,
     check_shaped,
     check_sizes,
@@ -493,7 +492,6 @@ class DDPM:
             If the last step made NaN or infinity of the parameters; what is there is left as it is.
         """
         self._check_trained()
-        check_path(path)
         check_json("about", self.about)
         net = self.net
         config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier, "gated": net.gated,
@@ -530,7 +528,6 @@ class DDPM:
         RuntimeError
             If `device` is "gpu" and there is none.
         """
-        check_path(path)
         with open_to_read(path) as file:
             arrays = load_arrays(file)
             if "config" not in arrays:
