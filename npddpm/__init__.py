@@ -5,12 +5,12 @@ from typing import Any
 from .diffusion import Bound, loss_and_gradient, variational_bound
 from .mlp import MLP
 from .oracle import GaussianMixture
-from .samplers import encode, sample, trajectory
+from .samplers import encode, log_likelihood, sample, trajectory
 from .schedule import Schedule
 from .train import DDPM
 
 __version__ = "0.8.0"
-__all__ = ["DDPM", "MLP", "Bound", "GaussianMixture", "Schedule", "encode", "loss_and_gradient", "sample",
+__all__ = ["DDPM", "MLP", "Bound", "GaussianMixture", "Schedule", "encode", "log_likelihood", "loss_and_gradient", "sample",
            "trajectory", "variational_bound"]
 
 

@@ -73,7 +73,7 @@ def parser() -> Parser:
     sample.add_argument("-n", type=int, default=1000, help="number of samples")
     sample.add_argument("--steps", type=int, help="in this many steps, instead of all T: 20 are nearly as good")
     sample.add_argument("--eta", type=float, help="the steps are DDIM's, with this share of noise: 0 none, 1 as DDPM")
-    sample.add_argument("--variance", choices=["beta", "posterior"], help="of all T steps (beta); fewer steps have --eta in its place")
+    sample.add_argument("--variance", choices=["gaussian", "beta", "posterior"], help="of all T steps (gaussian); fewer steps have --eta in its place")
     sample.add_argument("--out", type=Path, default=Path("samples.npy"))
 
     evaluate = commands.add_parser("evaluate", help="compare a model with held-out data")
@@ -177,7 +177,7 @@ def sample(args: argparse.Namespace) -> None:
     columns = len(model.axes.mean)
     by_first(args.comm, lambda: check_output(args.out, [".npy"], 8 * args.n * columns, model=args.model,
                                              data=Notes.of(model, args.model).data))
-    chunks = model.sample_chunks(args.n, args.seed, variance=args.variance or "beta", steps=args.steps, eta=args.eta, comm=args.comm)
+    chunks = model.sample_chunks(args.n, args.seed, variance=args.variance or "gaussian", steps=args.steps, eta=args.eta, comm=args.comm)
     with written(args.out) if is_first(args.comm) else open(os.devnull, "wb") as file:
         for _ in progress(write_rows(file, args.n, columns, chunks), args.n, "sample"):
             pass

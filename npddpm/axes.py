@@ -37,15 +37,12 @@ class PrincipalAxes(NamedTuple):
         but for constant ones, if they are more than 3072.
     variances : (r,) float64
         lambda, of z.
-    sizes : (r,) float64
-        The `typical_size` of z, from 2000 rows or fewer, drawn with a fixed seed.
     """
 
     mean: Array
     scale: Array
     V: Array | None
     variances: Array
-    sizes: Array
 
     @classmethod
     def of(cls, x: Any) -> PrincipalAxes:
@@ -59,9 +56,7 @@ class PrincipalAxes(NamedTuple):
         ValueError
             If all rows are equal, or too large to be scaled.
         """
-        axes = cls(*principal_axes(x), sizes=np.empty(0))
-        chosen = np.random.default_rng(0).permutation(len(x))[:rows_looked_at(x.shape[1])]      # tables can have a period
-        return axes._replace(sizes=typical_size(axes.standardize(x[np.sort(chosen)])))
+        return cls(*principal_axes(x))
 
     def standardize(self, x: Any) -> Any:
         """z of x, (n, d) to (n, r)."""
@@ -131,19 +126,6 @@ def principal_axes(x: Any) -> tuple[Array, Array, Array | None, Array]:
     whole = np.zeros((d, len(variances)))
     whole[columns] = V * np.sign(np.take_along_axis(V, large.argmax(0)[None], 0))
     return mean, scale, whole, variances
-
-
-def typical_size(z: Any) -> Any:
-    """The power mean of |z| with exponent 1/2, (E sqrt|z|)^2, of each column, (n, d) to (d,).
-
-    Outliers count less in it than in a deviation: of N(0, sigma^2) it is 0.676 sigma.
-    """
-    return np.sqrt(np.abs(z)).mean(0) ** 2
-
-
-def rows_looked_at(d: int) -> int:
-    """Rows of d columns from which a spread is found: 2000, or as many as 16 MiB hold, but at least 100."""
-    return min(2000, max(100, 2**21 // d))
 
 
 def spectrum(S: Array) -> tuple[Array, Array]:

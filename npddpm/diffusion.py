@@ -22,7 +22,6 @@ from .checks import (
     check_weighting,
     predict,
 )
-from .features import control_variate
 from .schedule import Schedule
 
 
@@ -98,7 +97,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
                       n: int = 1) -> Bound:
     """Estimate the lower bound of log p(x_0) of steps 2 to 6, constants and all.
 
-    With p(x_T) = N(0, I) and p(x_{t-1} | x_t) = N( mu(x_t, t), sigma_t^2 I ), mu being `Schedule.reverse_mean`,
+    With p(x_T) = N(0, I) and p(x_{t-1} | x_t) = N( mu(x_t, t), diag sigma_t^2 ), mu being `Schedule.reverse_mean`,
 
         log p(x_0) >= E_q[ log p(x_0 | x_1) ] - sum_{t>1} E_q[ KL( q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t) ) ]
                       - KL( q(x_T | x_0) || p(x_T) )
@@ -106,17 +105,15 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     Parameters
     ----------
     denoiser : callable
-        ``denoiser(x_t, t)`` with x_t of shape (B, d), float64, and t an int. Its `variances`, if it has them, see Notes.
+        ``denoiser(x_t, t)`` with x_t of shape (B, d), float64, and t an int. Its `variances`, (d,), are lambda, 1 if it has none.
     s : Schedule
     x0 : (B, d) array
     rng : None, int or Generator
         Draws the noise.
-    variance : {"beta", "posterior"}
-        sigma_t^2 = beta_t or rho_t; but rho_1 = 0 has no density, so sigma_1^2 = beta_1 in either case. rho_t is
-        the exact variance of the reverse process for data that are a point, and too small for all others: along an axis
-        of variance 0.005 or more it costs 0.3 to 0.5 nats for `Schedule.linear(1000)`, and gamma/2 = 0.29 with ever more
-        steps (gamma is the Euler-Mascheroni constant). beta_t is exact for the variance 1, and too large for less: below
-        3.5e-4 it is the worse of the two.
+    variance : {"beta", "posterior", "gaussian"}
+        sigma_t^2 = beta_t, rho_t, or that of `Schedule.gaussian_variances`, with which the expectation of the bound over
+        N(0, diag lambda), with its exact denoiser, is that of log p(x_0) less KL( q(x_T) || p(x_T) ), for every T. rho_1 = 0 has
+        no density, so that sigma_1^2 = beta_1 with "posterior" too.
     n : int
         Draws of x_t at each t.
 
@@ -138,27 +135,35 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     Notes
     -----
     Each E_q is a mean over n draws of x_t, so the result is an unbiased estimate of the bound, which may exceed it and
-    even log p(x_0). A term is -b^2 / (2 sigma_t^2) |eps - eps_hat|^2 + const, with step 7's b = beta_t / sqrt(alpha_t (1 - abar_t)). To it
-    b^2 / (2 sigma_t^2) (|eps - e|^2 - E|eps - e|^2) is added, where e is the best prediction for N(0, diag lambda), lambda
-    being the denoiser's `variances` if it has them, else 1. Its mean over eps is 0 for every x_0, and it cancels most of the
-    noise, which the two errors share (a control variate). With n = 1 and `Schedule.linear(1000)` this leaves a standard
-    deviation of 0 for that denoiser in eight dimensions, 0.2 nats for a Gaussian there with variances from 0.1 to 2, and 0.1
-    for two wide Gaussians in the plane; without it they are 2.8, 2.8 and 1.3. The arithmetic is float64.
+    even log p(x_0). A term is -sum_i w_i (eps - eps_hat)_i^2 + const, with w_i = b^2 / (2 sigma_t,i^2) and step 7's
+    b = beta_t / sqrt(alpha_t (1 - abar_t)). To it sum_i w_i ((eps - e)_i^2 - E (eps - e)_i^2) is added, where e = sin(theta) u is the best
+    prediction for N(0, diag lambda). Its mean over eps is 0 for every x_0, and it cancels most of the noise, which the two errors share (a
+    control variate). With n = 1 and `Schedule.linear(1000)` this leaves a standard deviation of 0 for that denoiser in eight
+    dimensions, 0.2 nats for a Gaussian there with variances from 0.1 to 2, and 0.1 for two wide Gaussians in the plane; without
+    it they are 2.8, 2.8 and 1.3. The arithmetic is float64.
     """
     check_type("s", s, Schedule)
-    check_choice("variance", variance, "beta", "posterior")
+    check_choice("variance", variance, "beta", "posterior", "gaussian")
     xp, n = get_array_module(x0), check_count("n", n)
     x0 = check_points("x0", x0, xp, np.float64, "B", "d")
-    lam = xp.asarray(getattr(denoiser, "variances", 1.0))
+    lam = np.asarray(getattr(denoiser, "variances", np.ones(1)), dtype=float)
+    rotation = s.rotation(lam)
+    if variance == "gaussian":
+        sigma2 = s.gaussian_variances(lam)
+    else:
+        sigma2 = (s.betas if variance == "beta" else np.append(s.betas[:2], s.posterior_variances[2:]))[:, None]
     rng = generator(rng, xp)
     terms = xp.zeros((s.T + 1, len(x0)))
     terms[0] = -gaussian.kl(*s.q_mean_variance(x0, s.T), 0.0, 1.0)
     for t in [*range(1, s.T + 1)] * n:
-        b, beta, rho = (float(table[t]) for table in (s.reverse_eps_coefs, s.betas, s.posterior_variances))
-        sigma2 = beta if variance == "beta" or t == 1 else rho
+        b, rho = float(s.reverse_eps_coefs[t]), float(s.posterior_variances[t])
+        sin, cos, sd, sigma2_t = (xp.asarray(table[t]) for table in (*rotation, sigma2))
         eps = rng.standard_normal(x0.shape)
         # By step 7 mu - mu~ = b (eps - eps_hat), mu~_1 = x_0: for small beta the means have most of their digits in common.
         apart = b * (eps - predict(denoiser, s.q_sample(x0, t, eps), t))
-        term = gaussian.log_density(apart, 0.0, sigma2) if t == 1 else -gaussian.kl(apart, rho, 0.0, sigma2)
-        terms[t] += (term + b**2 / (2 * sigma2) * control_variate(s, x0, t, eps, lam)) / n
+        term = gaussian.log_density(apart, 0.0, sigma2_t) if t == 1 else -gaussian.kl(apart, rho, 0.0, sigma2_t)
+        # eps - e = cos(theta) (cos(theta) eps - sin(theta) x_0 / sqrt(lambda)); given x_0, E eps_i = 0 and E eps_i^2 = 1.
+        of_x0 = sin / sd * s.signal(t, x0) * x0                             # cos(theta) / sqrt(lambda) = sqrt(abar_t / v_t)
+        control = (cos**2 * eps - of_x0) ** 2 - (cos**4 + of_x0**2)
+        terms[t] += (term + (b**2 / (2 * sigma2_t) * control).sum(-1)) / n
     return Bound(check_finite(terms.sum(0), x0=x0), terms)

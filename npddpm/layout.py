@@ -38,15 +38,14 @@ class Workspace:
         A row for each example.
     rows : slice
         The rows that are examples of the batch.
-    eps_sd, mU : arrays
-        sd[eps | x_t], and E[x_0 | x_t] U, of the forward pass, for the backward pass.
+    cos : array
+        cos(theta) of the forward pass, for the backward pass.
     """
 
     def __init__(self, xp: Any, dtype: Any, batch: int, shapes: Sequence[tuple[int, int]]) -> None:
         (features, h), (_, outputs), D = shapes[0], shapes[-1], len(shapes) - 1
         self.batch, self.rows = batch, slice(batch)
-        self.eps_sd: Any = None
-        self.mU: Any = None
+        self.cos: Any = None
         self.examples_are_rows = xp is np and batch >= h
         examples = max(batch, h + 1) if self.examples_are_rows else batch
         shape = (examples, h + 8 - h % 8) if self.examples_are_rows else (h, examples)
@@ -77,10 +76,9 @@ class Workspace:
         g_backward(self._da[l], self._a[l], self._u[l])
 
 
-def layer_shapes(dim: int, hidden: int, depth: int, fourier: int, gated: bool, p: int) -> list[tuple[int, int]]:
-    """Rows and columns of W_1 ... W_{D+1}: (inputs + 1, outputs); the last has F_0, and with gates G, of p directions."""
-    inputs, outputs = count_features(dim, fourier, p), dim + p * gated
-    return [(inputs + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, outputs)]
+def layer_shapes(dim: int, hidden: int, depth: int, fourier: int, outputs: int) -> list[tuple[int, int]]:
+    """Rows and columns of W_1 ... W_{D+1}: (inputs + 1, outputs)."""
+    return [(count_features(dim, fourier) + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, outputs)]
 
 
 def split(vector: Any, shapes: Sequence[tuple[int, int]]) -> list[Any]:

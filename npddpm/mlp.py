@@ -1,24 +1,25 @@
 """The network: a multilayer perceptron on fixed features of x_t and t, forward and backward by hand.
 
-A row is an example, and every A ends in a column of ones, so that the last row of a W is the bias. E, sd and m = E[x_0 | x_t]
-are those of x_0 ~ N(0, diag lambda), known in closed form, see `MLP`. Below, dX is the derivative of the loss L by X, * goes
-element by element, and l runs over the hidden layers 1 ... D:
+A row is an example, and every A ends in a column of ones, so that the last row of a W is the bias. u, theta and m = E[x_0 | x_t]
+are those of x_0 ~ N(0, diag lambda), known in closed form, see `schedule.Rotation`. Below, dX is the derivative of the loss L
+by X, * goes element by element, and l runs over the hidden layers 1 ... D:
 
     forward, from the top down                              backward, from the bottom up
 
+    u = x_t / sqrt(v),  m = sqrt(lambda) cos(theta) u
     A_0 = features of m and t
     Z_l = A_{l-1} W_l                                       dW_l = A_{l-1}^T dZ_l,      dA_{l-1} = dZ_l W_l^T
     A_l = [ g(Z_l), 1 ]                                     dZ_l = dA_l * g'(Z_l)
-    H = A_D W_{D+1}                                         dW_{D+1} = A_D^T dH,        dA_D = dH W_{D+1}^T
-    F = H; or with gates F_0 + (G * (m U)) U^T              dH = dF; or with gates [dF, dG],  dG = (dF U) * (m U)
-      where [F_0, G] = H, and U is fixed                      since F = F_0 + Y U^T, Y = G * (m U): dY = dF U
-    eps_hat = E[eps | x_t] + sd[eps | x_t] * F              dF = sd[eps | x_t] * d eps_hat
+    F = A_D W_{D+1}                                         dW_{D+1} = A_D^T dF,        dA_D = dF W_{D+1}^T
+    eps_hat = sin(theta) * u + cos(theta) * F               dF = cos(theta) * d eps_hat
 
 The ones are constants: their column is left out of every dA, and the bias row of W_l with it. A_0 is data, and has no dA.
 A product is differentiated by the chain rule: Z = A W is z_bj = sum_i a_bi w_ij, so that dw_ij = sum_b a_bi dz_bj
 and da_bi = sum_j dz_bj w_ij. All W lie one after the other in a single vector, and the gradient has the same layout:
 an optimizer, an average or a checkpoint sees one array.
 """
+
+from __future__ import annotations
 
 import math
 import threading
@@ -28,19 +29,10 @@ from typing import Any
 import numpy as np
 
 from .backend import axpby, device_module, elementwise, generator, one_plus_tanh
-from .checks import (
-    check_directions,
-    check_dtype,
-    check_shape,
-    check_shaped,
-    check_sizes,
-    check_times,
-    check_type,
-    check_variances,
-)
-from .features import TIME_FREQUENCIES, Features, at, gaussian_answer
+from .checks import check_dtype, check_shape, check_shaped, check_sizes, check_times, check_type, check_variances
+from .features import TIME_FREQUENCIES, Features, at
 from .layout import Workspace, layer_shapes, matmul, split, zeros
-from .schedule import Schedule
+from .schedule import Rotation, Schedule
 
 
 @elementwise
@@ -62,23 +54,12 @@ def g_backward(xp: Any, da_then_dz: Any, a: Any, u: Any) -> None:
 class MLP:
     """The noise prediction: the exact one for Gaussian data, plus a correction F in units of its standard deviation.
 
-    If x_0 ~ N(0, diag lambda), x_0 and x_t are jointly Gaussian in each coordinate (`gaussian.joint`), like eps and x_t,
-    and by Bayes (`gaussian.condition`), with v = Var x_t = abar_t lambda_i + 1 - abar_t,
+        eps_hat = sin(theta_t) u + cos(theta_t) F( sqrt(lambda) cos(theta_t) u, t ),      u = x_t / sqrt(v_t)
 
-        E[x_0 | x_t] = (sqrt(abar_t) lambda_i / v) x_t          what the network sees of x_t
-        E[eps | x_t] = (sqrt(1 - abar_t) / v) x_t
-        Var[eps | x_t] = abar_t lambda_i / v                    sd[eps | x_t] is its root
-
-        eps_hat = E[eps | x_t] + sd[eps | x_t] F( E[x_0 | x_t], t )
-
-    W_{D+1} starts as 0, so F does, and training starts from the exact prediction for Gaussian data. With gates
-
-        F = F_0 + (G * (m U)) U^T
-
-    where U (d, p) is fixed, with a column for each pixel in `DDPM`, so that m U is E[x_0 | x_t] there, and the network sets
-    G (B, p), like F_0 (B, d). Since (eps - E[eps | x_t]) / sd[eps | x_t] = (m - x_0) / sd[x_0 | x_t], F has to contain m itself,
-    pixel by pixel; layers of some hundreds cannot carry it through, and so G multiplies it by factors. In place of m the network could see x_t or x_t / sqrt(v): both
-    drown the few axes that carry an image in hundreds of noise.
+    If x_0 ~ N(0, diag lambda), F = 0 is exact: u is x_0 and eps turned by theta, see `schedule.Rotation`. W_{D+1} starts as 0,
+    so F does, and training starts from there. The loss |eps - eps_hat|^2 is cos(theta)^2 |f - F|^2, where the target
+    f = cos(theta) eps - sin(theta) x_0 / sqrt(lambda) has variance 1, whatever t and lambda are. The network sees
+    E[x_0 | x_t] and not u, which drowns the few axes that carry an image in hundreds of noise.
     For lambda = 1 F is the "v" of Salimans and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
 
     Parameters
@@ -92,15 +73,11 @@ class MLP:
         lambda, the variances of the data, 1 by default. Where one is 0, x_0 is predicted as 0.
     fourier : int
         Octaves of fixed Fourier features, see `Features`.
-    gated : bool
-        Whether F has gates.
-    directions : (d, p) array_like, optional
-        U, whose columns the features and the gates belong to; by default the coordinates.
     rng : None, int or Generator
         For the initial weights.
     dtype : {"float32", "float64", "complex128"}
-        Precision. The arithmetic is analytic in its parameters, so that complex128 gives derivatives
-        by the complex step, Im f(w + ih)/h, without cancellation.
+        Precision. The arithmetic is analytic, so that complex128 gives derivatives by the complex step, Im f(w + ih)/h,
+        without cancellation: those by the parameters in the tests, those by x_t in `log_likelihood`.
     device : {"cpu", "gpu"}
 
     Attributes
@@ -109,58 +86,66 @@ class MLP:
         All weights; change it in place.
     weights, shapes : lists
         W_1 ... W_{D+1}, views of `parameters`, and their shapes (inputs + 1, outputs); the bias is the last row.
-    dim, hidden, depth, fourier, gated, directions, schedule, variances, device
+    dim, hidden, depth, fourier, schedule, variances, device
         As given.
     dtype : numpy.dtype
     features : Features
-    eps_factor, eps_sd : (T+1, d) arrays
-        The first term of eps_hat is eps_factor[t] * x_t (for sampling `spread` makes it smaller), and sd[eps | x_t] is eps_sd[t].
+    rotation : Rotation
+        sin(theta), cos(theta) and sqrt(v), three (T+1, d) tables on the device.
     xp : module
         The array module of the device.
 
     Raises
     ------
     ValueError
-        If a size, `variances`, `directions`, `rng`, `dtype` or `device` cannot be used.
+        If a size, `variances`, `rng`, `dtype` or `device` cannot be used.
     TypeError
-        If `schedule` is no Schedule, `gated` no bool, or `rng` nothing that a generator is made from.
+        If `schedule` is no Schedule, or `rng` nothing that a generator is made from.
     RuntimeError
         If `device` is "gpu" and there is none.
     """
 
-    def __init__(self, dim: int, hidden: int = 128, depth: int = 3, *, schedule: Schedule,
-                 variances: Any = None, fourier: int = 0, gated: bool = False, directions: Any = None, rng: Any = None,
-                 dtype: Any = "float32", device: str = "cpu") -> None:
+    def __init__(self, dim: int, hidden: int = 128, depth: int = 3, *, schedule: Schedule, variances: Any = None,
+                 fourier: int = 0, rng: Any = None, dtype: Any = "float32", device: str = "cpu") -> None:
         check_type("schedule", schedule, Schedule)
-        check_type("gated", gated, bool)
         dim, hidden, depth, fourier = check_sizes(dim, hidden, depth, fourier, schedule.T)
         self.dim, self.hidden, self.depth, self.fourier = dim, hidden, depth, fourier
         self.dtype = check_dtype(dtype, "float32", "float64", "complex128")
-        self.xp, self.schedule, self.device, self.gated = device_module(device), schedule, device, gated
-        self.directions = None if directions is None else check_directions(directions, dim)
+        self.xp, self.schedule, self.device = device_module(device), schedule, device
         self.variances = np.ones(dim) if variances is None else check_variances(variances, dim)
-        xp, (x0_factor, eps_factor, eps_sd) = self.xp, gaussian_answer(schedule, self.variances)
-        self.eps_factor, self.eps_sd = (xp.asarray(table, dtype=self.dtype) for table in (eps_factor, eps_sd))
-        self.features = Features(xp, self.dtype, schedule, x0_factor, fourier, self.directions)
-        self.shapes = layer_shapes(dim, hidden, depth, fourier, gated, self.features.p)
-        self.parameters = zeros(xp, (sum(m * n for m, n in self.shapes),), self.dtype)
+        tables = (self.xp.asarray(table, dtype=self.dtype) for table in schedule.rotation(self.variances))
+        self.rotation, self._root = Rotation(*tables), self.xp.asarray(np.sqrt(self.variances), dtype=self.dtype)
+        self.features = Features(self.xp, self.dtype, schedule.T, dim, fourier)
+        self.shapes = layer_shapes(dim, hidden, depth, fourier, self._outputs())
+        self.parameters = zeros(self.xp, (sum(m * n for m, n in self.shapes),), self.dtype)
         self.weights = split(self.parameters, self.shapes)
         rng, k, W_1 = generator(rng), 2 * TIME_FREQUENCIES, self.weights[0]
         for block in (W_1[:k], W_1[k:-1], *(W[:-1] for W in self.weights[1:-1])):
             # He et al. (2015) for relu(2z), which g resembles. t and x have a fan-in each, so that neither drowns the
             # other; the biases and W_{D+1} start as 0.
             deviation = math.sqrt(2 / len(block)) / 2
-            block[...] = xp.asarray(deviation * rng.standard_normal(block.shape), dtype=self.dtype)
+            block[...] = self.xp.asarray(deviation * rng.standard_normal(block.shape), dtype=self.dtype)
         self._last = threading.local()              # the arrays of the last forward pass, in each thread its own
+
+    def _outputs(self) -> int:
+        """Columns of W_{D+1}."""
+        return self.dim
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy is a new network, so that its weights are views of its own parameters."""
-        make = partial(MLP, self.dim, self.hidden, self.depth, schedule=self.schedule, variances=self.variances, rng=0,
-                       fourier=self.fourier, gated=self.gated, directions=self.directions, dtype=self.dtype, device=self.device)
-        return make, (), (self.parameters, self.eps_factor)
+        make = partial(type(self), self.dim, self.hidden, self.depth, schedule=self.schedule, variances=self.variances,
+                       fourier=self.fourier, rng=0, dtype=self.dtype, device=self.device)
+        return make, (), self.parameters
 
-    def __setstate__(self, state: Any) -> None:
-        self.parameters[...], self.eps_factor[...] = state
+    def __setstate__(self, parameters: Any) -> None:
+        self.parameters[...] = parameters
+
+    def astype(self, dtype: Any) -> MLP:
+        """A copy of another precision."""
+        make, _, state = self.__reduce__()
+        net: MLP = make(dtype=dtype)
+        net.__setstate__(state)
+        return net
 
     def __call__(self, xt: Any, t: Any) -> Any:
         """Predict the noise. The arrays of the pass are kept, for `backward`, until the next call in this thread.
@@ -183,23 +168,26 @@ class MLP:
         """
         xt = check_shaped("xt", xt, self.xp, self.dtype, "B", self.dim)
         t = check_times(t, xt, self.schedule.T)
+        u = xt / at(self.rotation.sd, t)
+        F = self.correction(u, t)
+        return axpby(at(self.rotation.sin, t), u, self._last.arrays.cos, F)     # eps_hat = sin(theta) * u + cos(theta) * F
+
+    def correction(self, u: Any, t: Any) -> Any:
+        """F, (B, d), for u = x_t / sqrt(v_t) and t as `__call__` has checked them."""
         arrays = getattr(self._last, "arrays", None)
-        if arrays is None or arrays.batch != len(xt):
-            arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(xt), self.shapes)
-        rows, eps_factor = arrays.rows, at(self.eps_factor, t)
-        arrays.eps_sd = eps_sd = at(self.eps_sd, t)                     # kept for the backward pass
+        if arrays is None or arrays.batch != len(u):
+            arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(u), self.shapes)
+        arrays.cos = cos = at(self.rotation.cos, t)                     # kept for the backward pass
+        m = cos * u
+        m *= self._root                                                 # m = sqrt(lambda) cos(theta) u
         # If all rows have one t, its columns are folded into the bias for this product; arrays.A[0] keeps them, for backward.
-        A_0, W_1, arrays.mU = self.features.fill_in(arrays.A[0], self.weights[0], xt, t)
+        A_0, W_1 = self.features.fill_in(arrays.A[0], self.weights[0], m, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
 
         for l in range(1, self.depth + 1):
             matmul(A[l - 1], W[l], out=Z[l])                            # Z_l = A_{l-1} W_l
             arrays.apply(g, l)                                          # A_l = g(Z_l), in the memory of Z_l
-        H = (A[-1] @ W[-1])[rows]                                       # H = A_D W_{D+1}
-        F = H[:, :self.dim]
-        if self.gated:
-            F = F + self.features.back(H[:, self.dim:] * arrays.mU)     # F = F_0 + (G * (m U)) U^T
-        return axpby(eps_factor, xt, eps_sd, F)                         # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
+        return (A[-1] @ W[-1])[arrays.rows]                             # F = A_D W_{D+1}
 
     def backward(self, grad_out: Any, out: Any = None) -> Any:
         """The gradient of L for all parameters, from grad_out = dL/d eps_hat of the last forward pass.
@@ -222,20 +210,22 @@ class MLP:
         arrays = getattr(self._last, "arrays", None)
         if arrays is None:
             raise ValueError("backward needs a forward pass before it, in the same thread")
-        rows = arrays.rows
         d_eps_hat = check_shape("grad_out", self.xp.asarray(grad_out), arrays.batch, self.dim)
         if out is None:
             out = zeros(self.xp, self.parameters.shape, self.dtype)
         check_shape("out", out, len(self.parameters))
+        dF = arrays.cos * d_eps_hat                                     # eps_hat = sin(theta) * u + cos(theta) * F
+        return self.correction_backward(dF, out)
+
+    def correction_backward(self, dF: Any, out: Any) -> Any:
+        """The gradient from dF = dL/dF of the last `correction`, written to `out`."""
+        arrays = self._last.arrays
         A, dA, dZ, dH = arrays.A, arrays.dA, arrays.dZ, arrays.dH
-        dF, dG = dH[rows, :self.dim], dH[rows, self.dim:]
+        dH[arrays.rows] = dF                                            # which has the rows that A has
         W, dW = [None, *self.weights], [None, *split(out, self.shapes)]
 
-        # Beside each line stands the forward line that it differentiates. dF and dG lie in dH, dZ_l takes the place of dA_l.
-        self.xp.multiply(arrays.eps_sd, d_eps_hat, out=dF)              # eps_hat = E[eps | x_t] + sd[eps | x_t] * F
-        if self.gated:
-            self.xp.multiply(self.features.along(dF), arrays.mU, out=dG)    # F = F_0 + (G * (m U)) U^T
-        matmul(A[-1].T, dH, out=dW[-1])                                 # H = A_D W_{D+1}
+        # Beside each line stands the forward line that it differentiates. dZ_l takes the place of dA_l.
+        matmul(A[-1].T, dH, out=dW[-1])                                 # F = A_D W_{D+1}
         matmul(dH, W[-1][:-1].T, out=dA[-1])                            #     without the bias, since ones stay ones
         for l in range(self.depth, 0, -1):
             arrays.apply_backward(g_backward, l)                        # A_l = g(Z_l): dZ_l = dA_l * g'(Z_l), in place

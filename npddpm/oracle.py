@@ -96,7 +96,10 @@ class GaussianMixture:
         return _log_sum_exp(self._components(x, Schedule([0.5]) if s is None else s, t)[0])
 
     def denoiser(self, s: Schedule) -> Callable[[Any, Any], Any]:
-        """The best possible noise prediction, ``(x_t, t) -> E[eps | x_t]``, (B, d); TypeError if `s` is no Schedule."""
+        """The best possible noise prediction, ``(x_t, t) -> E[eps | x_t]``, (B, d); TypeError if `s` is no Schedule.
+
+        It is analytic, and takes complex x_t as well.
+        """
         check_type("s", s, Schedule)
 
         def best(xt: Any, t: Any) -> Any:
@@ -161,7 +164,7 @@ class GaussianMixture:
         check_type("s", s, Schedule)
         xp = get_array_module(x)
         w, m, lam, axes = (xp.asarray(a) for a in (self.weights, self.means, self.variances, self.axes))
-        x = check_shaped("x", x, xp, np.float64, "B", self.means.shape[1])[:, None]
+        x = check_shaped("x", x, xp, np.complex128 if xp.iscomplexobj(x) else np.float64, "B", self.means.shape[1])[:, None]
         signal, noise = s.signal(t, x), s.noise(t, x)
         total = signal**2 * lam + noise**2                              # eigenvalues of S_k
         y = xp.einsum("bki,kij->bkj", x - signal * m, axes)             # in the eigenbasis of C_k
@@ -183,5 +186,5 @@ def _log_sum_exp(logits: Any) -> Any:
 
 def _softmax(logits: Any) -> Any:
     xp = get_array_module(logits)
-    p = xp.exp(logits - logits.max(-1, keepdims=True))
+    p = xp.exp(logits - logits.real.max(-1, keepdims=True))
     return p / p.sum(-1, keepdims=True)

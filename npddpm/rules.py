@@ -27,15 +27,15 @@ def gated(r: int) -> bool:
     return r > MANY
 
 
-def weighting(eps_sd: Any) -> Any:
-    """Weights of the loss, given sd[eps | x_t], (T+1, r): 1, or for more than 128 axes one over its root mean square.
+def weighting(cos: Any) -> Any:
+    """Weights of the loss, given cos(theta) = sd[eps | x_t], (T+1, r): 1, or for more than 128 axes one over its root mean square.
 
     The coarse shape of an image is settled at large t, where the Gaussian leaves so little open that the simple loss
     hardly sees it. The weight stops at 10, where the mean of Var[eps | x_t] is 0.01, and is scaled to the mean 1 over t.
     """
-    if not gated(eps_sd.shape[1]):
+    if not gated(cos.shape[1]):
         return "simple"
-    w = (eps_sd**2).mean(1).clip(0.01) ** -0.5
+    w = (cos**2).mean(1).clip(0.01) ** -0.5
     return w / w[1:].mean()
 
 

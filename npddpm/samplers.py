@@ -1,4 +1,4 @@
-"""Samplers, for any noise prediction ``denoiser(x_t, t)``: from x_T to x_0, in T steps or in twenty, and back up.
+"""Samplers, for any noise prediction ``denoiser(x_t, t)``: from x_T to x_0, in T steps or in twenty, back up, and the density.
 
 `trajectory` yields every (t, x_t), so that a film or a progress bar needs nothing else; `sample` keeps the last.
 """
@@ -30,10 +30,11 @@ from .checks import (
     check_type,
     predict,
 )
-from .schedule import Schedule
+from .schedule import Rotation, Schedule
 
 POWER = 2.0     # of `few_times` without noise
-LONGER = 4      # a step this many times as long as the one before is DDIM's
+LONGER = 4      # a step this many times as long as the one before is Euler's
+LOST = 1e-12    # cos(theta) below which float64 has no digits of F left in a predicted noise
 
 
 def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, *, x_T: Any = None,
@@ -46,8 +47,10 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
 
         x_r = a x_t - b eps_hat(x_t, t) + sigma_t z_t,      z_t ~ N(0, I)
 
-    with the a, b and sigma of `reverse_coefficients`. No noise is added in the last step. With
-    `steps` alone it is a solver of second order: no noise, and eps_hat extrapolated to the middle of the step, see `middle`.
+    with the a, b and sigma of `reverse_coefficients`. With `steps` alone there is no noise, and a solver of second order, `walk`.
+
+    A denoiser may say what it knows of the data: with an attribute `variances`, (dim,), lambda, by default 1, `walk` and
+    "gaussian" are exact for N(0, diag lambda).
 
     Parameters
     ----------
@@ -64,9 +67,11 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     start : int, optional
         The time of x_T, by default T. With a noised input x_t for x_T and its t for `start`, the input is denoised.
     noise : (T+1, n, dim) array, optional
-        Row t is z_t, so that a trajectory can be replayed exactly. Row 0 is not used, nor is that of the last step.
-    variance : {"beta", "posterior"}
-        sigma_t^2 of Algorithm 2: beta_t or rho_t. It has no effect on other samplers.
+        Row t is z_t, so that a trajectory can be replayed exactly. Row 0 is not used, nor, but for "gaussian", that of the
+        last step.
+    variance : {"beta", "posterior", "gaussian"}
+        sigma_t^2 of Algorithm 2: Ho et al.'s beta_t or rho_t, with no noise in the last step; or that of `Schedule.gaussian_variances`,
+        axis by axis, in the last step too, with which T steps draw N(0, diag lambda) exactly. It has no effect on other samplers.
     steps : int or sequence of ints, optional
         The number of steps, see `few_times`, or the falling times themselves, the first of which is that of x_T: if it is
         not T and no x_T is given, N(0, I) stands for the law of x_t there, as in other libraries.
@@ -96,11 +101,15 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     """
     check_type("s", s, Schedule)
     n, dim = check_count("n", n), check_count("dim", dim)
-    check_choice("variance", variance, "beta", "posterior")
+    check_choice("variance", variance, "beta", "posterior", "gaussian")
     if start is not None and x_T is None:
         raise ValueError("start needs x_T, which is N(0, I) at T alone")
     first = s.T if start is None else check_count("start", start, most=s.T)
-    times, eta, variance, second_order = plan(first, steps, eta, variance)
+    noise_free = steps is not None and eta is None
+    times = few_times(first, steps, POWER if noise_free else 1.0)
+    eta = 1.0 if eta is None else check_real("eta", eta, 0, 1, closed=True)
+    if steps is not None or eta < 1:
+        variance = "posterior"
     if start is not None and times[0] != start:
         raise ValueError(f"steps must begin at start, {start}, got {times[0]}")
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
@@ -110,20 +119,17 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     elif clip is not None:
         cut = operator.methodcaller("clip", *(xp.asarray(v, dtype=dtype) for v in check_clip(clip, dim)))
     z: Any = None if noise is None else check_shaped("noise", noise, xp, dtype, s.T + 1, n, dim)
-    for t in times[:-1] if noise is not None else []:
+    for t in [] if noise is None or noise_free else times if variance == "gaussian" else times[:-1]:
         check_entries(f"noise[{t}]", z[t])
     rng = generator(rng, xp)
     x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else check_entries("x_T", check_array("x_T", x_T, xp, dtype)).copy()
     check_shape("x_T", x_T, n, dim)
 
-    def reverse(x: Any) -> Iterator[tuple[int, Any]]:
-        yield times[0], x
-        last = None                                                 # the time and the prediction of the step before
+    def algorithm_2(x: Any) -> Iterator[tuple[int, Any]]:
+        sds = np.sqrt(s.gaussian_variances(variances_of(denoiser))) if variance == "gaussian" else None
         for t, r in pairwise([*times, 0]):
-            a, b, c, sigma = reverse_coefficients(s, t, r, eta, variance)
+            a, b, c, sigma = reverse_coefficients(s, t, r, eta, "posterior" if variance == "gaussian" else variance)
             eps_hat = predict(denoiser, x.copy(), t)
-            if second_order:
-                eps_hat, last = middle(s, t, r, eps_hat, last), (t, eps_hat.copy())     # it may write the next one in its place
             if cut is None and a < 1e3:
                 x = axpby(a, x, -b, eps_hat)
             else:   # `predict_x0`, cut it, noise it again as far as r; a large a drowns c in b = a sqrt(1 - abar_t) - c
@@ -132,18 +138,20 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
                     x0 = cut(x0)
                     eps_hat = axpby(1.0, x, -s.signal(t, x), x0) / max(s.noise(t, x), 1e-30)
                 x = axpby(s.signal(r, x), x0, c, eps_hat)
-            if sigma > 0:
-                x = axpby(1.0, x, sigma, standard_normal(rng, (n, dim), dtype) if z is None else z[t])
+            if sds is not None or sigma > 0:
+                of_z = sigma if sds is None else xp.asarray(sds[t], dtype=dtype)
+                x = axpby(1.0, x, of_z, standard_normal(rng, (n, dim), dtype) if z is None else z[t])
             yield r, x
+
+    def without_noise(x: Any) -> Iterator[tuple[int, Any]]:
+        axes = Axes(denoiser, s, xp, dtype, cut)
+        for t, u in walk(axes, axes.F, x / axes.sd(times[0]), [*times, 0]):
+            yield t, axes.sd(t) * u
+
+    def reverse(x: Any) -> Iterator[tuple[int, Any]]:
+        yield times[0], x
+        yield from (without_noise if noise_free else algorithm_2)(x)
     return reverse(x_T)
-
-
-def plan(start: int, steps: int | Sequence[int] | None, eta: float | None, variance: str) -> tuple[list[int], float, str, bool]:
-    """The times, eta and variance of a trajectory's steps, and whether they are of second order, as its options say."""
-    second_order = steps is not None and eta is None
-    times = few_times(start, steps, POWER if second_order else 1.0)
-    eta = check_real("eta", (0.0 if second_order else 1.0) if eta is None else eta, 0, 1, closed=True)
-    return times, eta, variance if steps is None and eta == 1 else "posterior", second_order
 
 
 class SamplerOptions(TypedDict, total=False):
@@ -229,43 +237,108 @@ def few_times(start: int, steps: int | Sequence[int] | None, power: float = 1.0)
     return check_steps(steps, start)
 
 
-def middle(s: Schedule, t: int, r: int, eps_hat: Any, last: tuple[int, Any] | None) -> Any:
-    """The predicted noise in the middle of a step from t to r, on a line through those at t and at the step before.
+# ---------------------------------------------------------------- without noise: a walk in theta
 
-    Without noise the reverse process is an ODE (Song et al. 2021, arXiv:2010.02502, eq. 14): with
-    y_t = x_t / sqrt(abar_t) and tan(phi_t) = sqrt((1 - abar_t) / abar_t) a step of `reverse_coefficients` is
+class Axes:
+    """What a denoiser makes of u and t: F, and the steps in theta, for lambda = its `variances`, see `schedule.Rotation`.
 
-        y_r = y_t + (tan(phi_r) - tan(phi_t)) eps_hat,      in the limit of small steps     dy = eps_hat d tan(phi)
+    In the limit of small steps the deterministic DDIM is dx_0_hat = 0 and deps_hat = 0, for x_t = sqrt(abar_t) x_0_hat +
+    sqrt(1 - abar_t) eps_hat. In u = cos(theta) x_0_hat / sqrt(lambda) + sin(theta) eps_hat theta alone changes, so that
 
-    DDIM takes eps_hat for constant in a step, an error of first order. Its value in the middle leaves one of second order,
-    and for it the line through the last two, at t and the time t' before it, is enough:
+        du = (cos(theta) eps_hat - sin(theta) x_0_hat / sqrt(lambda)) dtheta = F dtheta
 
-        eps_hat + (phi_r - phi_t) / 2 (eps_hat - eps_hat') / (phi_t - phi_t')
-
-    (a two-step method of Adams and Bashforth; Lu et al. 2022, arXiv:2211.01095, extrapolate the predicted x_0 in log tan
-    phi). The angle is the abscissa: it is finite from clean data, 0, to noise, pi/2. A step that is more than four times as long
-    as the one before it is taken without the line: so far out it would be wrong by much, as where x_t and x_t' are noise alone.
+    (the probability-flow ODE of Song et al. 2021, arXiv:2011.13456). F = 0 for N(0, diag lambda): u stays as it is.
     """
-    if last is None:
-        return eps_hat
-    t_last, eps_last = last
-    times = [t_last, t, r]
-    phi_last, phi_t, phi_r = np.arctan2(s.sqrt_one_minus_alpha_bars[times], s.sqrt_alpha_bars[times]).tolist()
-    half = (phi_r - phi_t) / (2 * (phi_t - phi_last)) if abs(phi_r - phi_t) < LONGER * abs(phi_t - phi_last) else 0.0
-    return axpby(1 + half, eps_hat, -half, eps_last)
+
+    def __init__(self, denoiser: Denoiser, s: Schedule, xp: Any, dtype: Any, cut: Any = None) -> None:
+        self.denoiser, self.s, self.xp, self.dtype, self.cut = denoiser, s, xp, dtype, cut
+        self.rotation = s.rotation(variances_of(denoiser))
+
+    def _at(self, t: int) -> Rotation:
+        return Rotation(*(self.xp.asarray(table[t], dtype=self.dtype) for table in self.rotation))
+
+    def sd(self, t: int) -> Any:
+        """sqrt(v_t), which is sqrt(lambda) for t = 0."""
+        return self._at(t).sd
+
+    def F(self, u: Any, t: int) -> Any:
+        """F for u: the network's own, for of eps_hat few digits are left of it where cos(theta) is small."""
+        sin, cos, sd = self._at(t)
+        if hasattr(self.denoiser, "correction"):
+            F = self.denoiser.correction(u, t)
+        else:       # solve eps_hat = sin(theta) u + cos(theta) F
+            F = (predict(self.denoiser, sd * u, t) - sin * u) / self.xp.where(cos > LOST, cos, math.inf)
+        if self.cut is None:
+            return F
+        root = self.sd(0)
+        x0 = self.cut(root * (cos * u - sin * F))
+        return (cos * u - x0 / root) / self.xp.maximum(sin, 1e-30)
+
+    def turn(self, t: int, r: int) -> tuple[Any, Any]:
+        """sin and cos of h = theta_r - theta_t, on the host.
+
+        For r < t the sine of theta_t - theta_r is sqrt(lambda) (n_t s_r - s_t n_r) / sqrt(v_t v_r), with s^2 = abar and n^2 = 1 - abar.
+        The difference is abar_r beta / (n_t s_r + s_t n_r), where beta = 1 - abar_t / abar_r, and so keeps its digits.
+        """
+        low, high = sorted((t, r))
+        sin, cos, sd = self.rotation
+        scale, beta = self.s.q_transition(low, high)
+        n = self.s.sqrt_one_minus_alpha_bars
+        sine = cos[low] * beta / (sd[high] * (n[high] + scale * n[low]))
+        return sine if r > t else -sine, sin[t] * sin[r] + cos[t] * cos[r]
+
+    def weights(self, before: int | None, t: int, r: int) -> tuple[Any, Any]:
+        """a and b of u_r = u_t + a F_t - b F', where F' is that at `before`, the time before t.
+
+        They are exact for F = 0, N(0, diag lambda), and for F = p cos(theta) + q sin(theta), a single point. With h = theta_r -
+        theta_t and g = theta_t - theta' the integral of the latter over h is a F_t - b F' for
+
+            b = (1 - cos h) / sin g,      a = sin h + b cos g
+
+        (the two-step method of Adams and Bashforth, in trigonometric form; Gautschi 1961, doi:10.1007/BF01386037). A step that
+        is more than four times as long as the one before, or the first, is Euler's, a = h: F' tells nothing of what is so far
+        off. It happens where x_t and x' are noise alone, and in the last step, along axes that are thin beside its noise.
+        """
+        sin_h, cos_h = self.turn(t, r)
+        a, b = np.arctan2(sin_h, cos_h), np.zeros_like(sin_h)
+        if before is not None:
+            sin_g, cos_g = self.turn(before, t)
+            near = np.abs(sin_h) < LONGER * np.abs(sin_g)
+            b = np.where(near, sin_h**2 / (1 + cos_h) / np.where(near, sin_g, 1), 0)
+            a = np.where(near, sin_h + b * cos_g, a)
+        return self.xp.asarray(a, dtype=self.dtype), self.xp.asarray(b, dtype=self.dtype)
+
+
+def walk(axes: Axes, F: Callable[[Any, int], Any], u: Any, times: Sequence[int]) -> Iterator[tuple[int, Any]]:
+    """du = F(u, t) dtheta from times[0] through all `times`, up or down, of second order: (t, u) after each step.
+
+    `log_likelihood` walks with a u of more parts, (..., B, d). At t = 0 F is 0, since x_0 tells nothing of eps, so that the first
+    step up goes with half of F at its end (Heun's method).
+    """
+    before, last = None, 0 * u
+    for t, r in pairwise(times):
+        now = F(u, t) if t > 0 else last
+        a, b = axes.weights(before, t, r)
+        u = u + a * now - b * last if t > 0 else u + a / 2 * F(u, r)
+        before, last = t, now
+        yield r, u
+
+
+def variances_of(denoiser: Denoiser) -> Any:
+    """lambda of the data, as far as a denoiser knows it."""
+    return np.asarray(getattr(denoiser, "variances", np.ones(1)), dtype=float)
 
 
 def times_up(s: Schedule, steps: int | None) -> list[int]:
-    """The rising times of `encode`, those of as many steps down; by default of 100, or T where that is less."""
-    return few_times(s.T, min(100, s.T) if steps is None else check_count("steps", steps), POWER)[::-1]
+    """0, and the rising times of as many steps down; by default of 100, or T where that is less."""
+    return [0, *few_times(s.T, min(100, s.T) if steps is None else check_count("steps", steps), POWER)[::-1]]
 
 
 def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -> Any:
     """Go up from data to the x_T from which ``sample(..., x_T=x_T, steps=steps)`` comes down to the data again.
 
-    The same ODE over the same times as there. What comes back differs from x0 by an error of second order in the
-    step, and by the denoiser's own where x0 is no data. At t = 0 the noise cannot be told from x_0: E[eps | x_0] = 0, and
-    it rises like tan(phi), so that the first step goes with half of the prediction at its end.
+    The same `walk` over the same times as there. What comes back differs from x0 by an error of second order in the
+    step, and by the denoiser's own where x0 is no data.
 
     Parameters
     ----------
@@ -290,12 +363,73 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -
     check_type("s", s, Schedule)
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
     x = check_points("x0", x0, xp, dtype, "B", "d")
-    last, times = (0, 0 * x), times_up(s, steps)
-    x = s.signal(times[0], x) * x
-    x = axpby(1.0, x, s.noise(times[0], x) / 2, predict(denoiser, x.copy(), times[0]))
-    for r, t in pairwise(times):
-        eps_hat = predict(denoiser, x.copy(), r)
-        eps_mid, last = middle(s, r, t, eps_hat, last), (r, eps_hat.copy())
-        scale, _ = s.q_transition(r, t)
-        x = axpby(scale, x, s.noise(t, x) - scale * s.noise(r, x), eps_mid)
+    axes = Axes(denoiser, s, xp, dtype)
+    for t, u in walk(axes, axes.F, x / axes.sd(0), times_up(s, steps)):
+        x = axes.sd(t) * u
     return check_finite(x, x0=x0)
+
+
+def log_likelihood(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None, *, probes: int | None = None,
+                   rng: Any = None) -> Any:
+    """log p(x_0) of the samples that ``sample(..., steps=steps)`` draws, (B,) nats: the density itself, where the bound is a bound.
+
+    The `walk` upwards carries it (Chen et al. 2018, arXiv:1806.07366): p(x_0) is the density of x_T times the change of volume,
+
+        log p(x_0) = log N(x_T; 0, I) + sum_i log sqrt(v_T,i / lambda_i) + integral of sum_i dF_i/du_i dtheta_i
+
+    with the weights of the walk for the integral too, so that its error is of second order in the step.
+
+    Parameters
+    ----------
+    denoiser : callable
+        As in `trajectory`. It is given complex numbers: dF/du is a complex step, Im F(u + ih)/h, see `MLP`. A network with a method
+        `astype` is copied to complex128.
+    s : Schedule
+    x0 : (B, d) array
+    steps : int, optional
+        At most T; by default min(100, T). Each calls the denoiser d times, once for each column, or `probes` times.
+    probes : int, optional
+        In place of the columns random directions z of +-1, whose z dF/du z has the mean sum_i dF_i/du_i (Hutchinson 1989); 2 or
+        more, for many columns.
+    rng : None, int or Generator
+        Draws the probes.
+
+    Returns
+    -------
+    (B,) array
+        With `probes` a pair of them: the estimate, and its standard error.
+
+    Raises
+    ------
+    ValueError, TypeError, RuntimeError
+        As in `trajectory`; TypeError too if the denoiser returns real numbers for complex ones.
+    FloatingPointError
+        If the denoiser makes NaN or infinity of it.
+    """
+    check_type("s", s, Schedule)
+    probes = None if probes is None else check_count("probes", probes, least=2)
+    denoiser = denoiser.astype("complex128") if hasattr(denoiser, "astype") else denoiser
+    xp, h = device_module(getattr(denoiser, "device", "cpu")), 1e-20
+    x0 = check_points("x0", x0, xp, np.float64, "B", "d")
+    directions = xp.eye(x0.shape[1]) if probes is None else generator(rng, xp).integers(0, 2, (probes, *x0.shape)) * 2.0 - 1
+    axes = Axes(denoiser, s, xp, np.dtype(float))
+
+    def F_and_diagonal(state: Any, t: int) -> Any:
+        """F, and z * dF/du z for each direction z, or their sum over the columns, the diagonal of dF/du."""
+        u, parts = state[0], []
+        for z in directions:
+            F = axes.F(u + 1j * h * z, t)
+            if F.dtype.kind != "c":
+                raise TypeError(f"denoiser must return complex numbers for complex ones, got dtype {F.dtype}")
+            parts.append(z * (F.imag / h))
+        return xp.stack([F.real, *(parts if probes is not None else [sum(parts)])])
+
+    state = xp.zeros((2 if probes is None else 1 + probes, *x0.shape))
+    state[0] = x0 / axes.sd(0)
+    for _, state in walk(axes, F_and_diagonal, state, times_up(s, steps)):
+        pass
+    x_T = axes.sd(s.T) * state[0]
+    growth = xp.log(axes.sd(s.T) / axes.sd(0)) - 0.5 * math.log(2 * math.pi) - 0.5 * x_T**2
+    integral = state[1:].sum(-1)
+    nats = check_finite(growth.sum(-1) + integral.mean(0), x0=x0)
+    return nats if probes is None else (nats, integral.std(0, ddof=1) / math.sqrt(probes))

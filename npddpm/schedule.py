@@ -11,7 +11,7 @@ Arrays are indexed by t itself: t = 0 is clean data, beta_0 = 0, abar_0 = 1, and
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -187,6 +187,31 @@ class Schedule:
         """beta_t / (2 alpha_t (1 - abar_t)), the weight of |eps - eps_hat|^2."""
         return self._at(t, x, self.loss_weights)[0]
 
+    # ---- data whose variances lambda are known: the angle, and the best variance of a step back
+    def rotation(self, variances: Any) -> Rotation:
+        """The angle theta_t of x_t, coordinate by coordinate, for x_0 ~ N(0, diag lambda), see `Rotation`.
+
+        Parameters
+        ----------
+        variances : (d,) array_like
+            lambda, on the host, at least 0; 1e-30 stands for less, so that t = 0 has an angle too.
+        """
+        root = np.sqrt(np.maximum(variances, 1e-30))
+        signal, noise = self.sqrt_alpha_bars[:, None] * root, self.sqrt_one_minus_alpha_bars[:, None]
+        sd = np.hypot(signal, noise)                                        # v_t = abar_t lambda + 1 - abar_t
+        return Rotation(noise / sd, signal / sd, sd)
+
+    def gaussian_variances(self, variances: Any) -> Array:
+        """sigma_t^2 = beta_t v_{t-1} / v_t, (T+1, d), the variance of x_{t-1} given x_t for x_0 ~ N(0, diag lambda).
+
+        By Bayes it is that of a prior v_{t-1} seen through sqrt(alpha_t) and the noise beta_t, `gaussian.condition`, and
+        v_t = alpha_t v_{t-1} + beta_t. No other variance of p(x_{t-1} | x_t) makes the bound larger: leave it free in steps 3
+        and 6, and the maximum lies at E|x_{t-1} - mu|^2 / d (Bao et al. 2022, arXiv:2201.06503). Ho et al.'s two choices are its
+        ends, beta_t for lambda = 1 and rho_t for lambda = 0.
+        """
+        v = self.rotation(variances).sd ** 2
+        return np.concatenate([0 * v[:1], self.betas[1:, None] * v[:-1] / v[1:]])
+
     def _at(self, t: Any, x: Any, *tables: Array, first: int = 0) -> list[Any]:
         """The tables at t: floats for an int t, else arrays to multiply the rows of x, in its precision, on its device."""
         if not hasattr(x, "dtype") or x.dtype.kind not in "fc":
@@ -220,6 +245,31 @@ class Schedule:
     def __repr__(self) -> str:
         return (f"Schedule(T={self.T}, beta_1={self.betas[1]:.4g}, beta_T={self.betas[-1]:.4g}, "
                 f"abar_T={self.alpha_bars[-1]:.4g})")
+
+
+class Rotation(NamedTuple):
+    """u = x_t / sd and eps are x_0 / sqrt(lambda) and another normal number, turned by theta: three (T+1, d) tables, row t for x_t.
+
+        u = cos(theta) x_0 / sqrt(lambda) + sin(theta) eps          tan(theta_t) = sqrt((1 - abar_t) / (abar_t lambda))
+        f = cos(theta) eps - sin(theta) x_0 / sqrt(lambda)          v_t = Var x_t = abar_t lambda + 1 - abar_t
+
+    For x_0 ~ N(0, lambda) both u and f are N(0, 1) and independent. So all that x_t tells of eps and of x_0 is
+
+        E[eps | x_t] = sin(theta) u        E[x_0 | x_t] = sqrt(lambda) cos(theta) u        E[f | x_t] = 0
+
+    and theta goes from 0, clean data, to nearly pi/2, noise. Other data differ by F = E[f | x_t]; then
+
+        E[eps | x_t] = sin(theta) u + cos(theta) F        E[x_0 | x_t] = sqrt(lambda) (cos(theta) u - sin(theta) F)
+
+    Attributes
+    ----------
+    sin, cos : sin(theta_t) and cos(theta_t)
+    sd : sqrt(v_t)
+    """
+
+    sin: Array
+    cos: Array
+    sd: Array
 
 
 def running_sums(values: Array) -> Array:

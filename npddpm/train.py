@@ -34,15 +34,15 @@ from .checks import (
 )
 from .data import Mapped, check_rows_of
 from .files import Outputs, load_arrays, open_to_read
+from .gates import GatedMLP, measure_drift
 from .layout import layer_shapes
 from .mlp import MLP
 from .optim import Adam, clip_norm, learning_rate, update_average
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
 from .samplers import SamplerOptions
 from .schedule import Schedule
-from .spread import Spread, replace_first_term, stretch, stretch_up, widened_variances
 
-FORMAT = 10        # of checkpoints
+FORMAT = 11        # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
 CHUNK = {"cpu": 2500, "gpu": 10_000}    # samples drawn at a time: fewer leave a GPU idle, more leave a CPU's cache
 DIVERGED = 10      # times the loss of a guess of 0
@@ -62,7 +62,7 @@ class DDPM:
     schedule : Schedule, optional
         By default `Schedule.linear()`, 1000 steps.
     hidden, depth, fourier, gated : int, int, int, bool, optional
-        Of the network, see `MLP`. By default `fit` chooses them by the rules of `npddpm.rules`.
+        Of the network, an `MLP` or, with gates, a `npddpm.gates.GatedMLP`. By default `fit` chooses them by the rules of `npddpm.rules`.
     dtype : {"float32", "float64"}
 
     Attributes
@@ -121,7 +121,7 @@ class DDPM:
         self.outputs = Outputs()
         self._loss_sum: Any = 0.0
         self._run = 0   # which of the calls of `training` the model belongs to
-        self._widened: tuple[int, Spread | None] = 0, None      # a hash of parameters, and what `widened_variances` found
+        self._drift: tuple[int, Any] = 0, None      # a hash of parameters, and what `measure_drift` found
 
     @property
     def about(self) -> dict[str, Any]:
@@ -239,10 +239,11 @@ class DDPM:
                 "optimizer": Adam(net.parameters), "step": 0, "losses": [], "_loss_sum": 0.0, "outputs": Outputs()}
 
     def _network(self, axes: PrincipalAxes, shape: dict[str, Any], rng: Any, device: str) -> MLP:
-        V, wanted = axes.V, shape["fourier"] > 0 or shape["gated"]
-        directions = V[V.any(1)].T if V is not None and wanted else None        # U = V^T: z U is the scaled columns
-        return MLP(len(axes.variances), schedule=self.schedule, variances=axes.variances, directions=directions, rng=rng,
-                   device=device, **shape)
+        shape, r = dict(shape), len(axes.variances)
+        options: dict[str, Any] = {"schedule": self.schedule, "variances": axes.variances, "rng": rng, "device": device}
+        if not shape.pop("gated"):
+            return MLP(r, **shape, **options)
+        return GatedMLP(r, directions=np.eye(r) if axes.V is None else axes.V[axes.V.any(1)].T, **shape, **options)
 
     def _steps(self, x: Any, steps: int, batch_size: int, lr: float, weighting: Any, comm: Any,
                fresh: dict[str, Any]) -> Iterator[int]:
@@ -252,7 +253,7 @@ class DDPM:
         of_zero = float(s.loss_weights[1:].mean()) if weighting == "elbo" else 1.0
         power = 1
         if weighting is None:
-            weighting, power = rules.weighting(net.eps_sd), rules.time_power(net.dim)
+            weighting, power = rules.weighting(net.rotation.cos), rules.time_power(net.dim)
         rows_of_x, dtype = self._rows(x), net.dtype
         ranks = Ranks(comm, net, batch_size, self._rng, self.step)
         while self.step < steps:
@@ -301,37 +302,32 @@ class DDPM:
         return self.net.xp.asarray(self.axes.standardize(x), dtype=self.net.dtype)
 
     def denoiser(self) -> MLP:
-        """A network with the averaged parameters, for x_t in the units of `axes`, whose samples vary as much as the data.
+        """A network with the averaged parameters, for x_t in the units of `axes`.
 
-        The first call with new parameters, after a training step or `load`, draws up to 2000 samples in 20 steps, twice, and
-        takes E[eps | x_t] for larger variances where they vary too little, so that less noise is removed, see `npddpm.spread`.
-        Later calls use what it found. Neither the training nor its draws are changed.
+        For images the first call with new parameters, after a training step or `load`, draws 2000 samples in 20 steps, twice, so that
+        samples vary as much as the data, see `npddpm.gates.measure_drift`. Later calls use what it found. Neither the training nor
+        its draws are changed.
 
         Raises
         ------
         ValueError
             If the model is not trained.
         """
-        return self._denoiser()[0]
-
-    def _denoiser(self) -> tuple[MLP, Spread]:
-        """The `denoiser`, and what its samples showed."""
         self._check_trained()
         net = copy.deepcopy(self.net)
         net.parameters[...] = self.average
-        key, (known, spread) = hash(to_host(net.parameters).tobytes()), self._widened
-        if spread is None or known != key:
-            spread = widened_variances(net, self.axes.sizes)
-            self._widened = key, spread
-        replace_first_term(net, spread.widened)
-        return net, spread
+        if isinstance(net, GatedMLP):
+            key = hash(to_host(net.parameters).tobytes())
+            if self._drift[0] != key:
+                self._drift = key, measure_drift(net)
+            net.drift[...] = self._drift[1]
+        return net
 
     def sample(self, n: int, rng: Any = None, *, comm: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:
         """Draw n samples in the units of the data, (n, d) float64.
 
         They are drawn in chunks of 2500 (on a GPU 10,000), each from a stream of its own: the first 2500 of a larger n are
-        those of n = 2500. Along axes that are thin beside the noise of the last step, such as the difference of two columns
-        that nearly agree, they are stretched by what the sampler takes away, see `npddpm.spread.stretch`.
+        those of n = 2500.
 
         Parameters
         ----------
@@ -342,7 +338,9 @@ class DDPM:
             Of mpi4py: its ranks, which all call `sample` with the same arguments, share the chunks out, and all get all
             samples. How many ranks there are changes nothing in them.
         **options
-            x_T=None, start=None, noise=None, variance="beta", steps=None, eta=None and clip=None, see `npddpm.trajectory`.
+            x_T=None, start=None, noise=None, variance="gaussian", steps=None, eta=None and clip=None, see `npddpm.trajectory`.
+            All steps with the default variance, and `steps` alone, draw each axis as wide as the data; the others lose what is
+            thin beside the noise of their last step.
             `clip` is in the units of the data, where it has the last word; x_T and `noise` are in those of `axes`: rows x with
             the noise of time t removed are ``sample(len(x), x_T=schedule.q_sample(axes.standardize(x), t, eps), start=t)``.
 
@@ -360,9 +358,10 @@ class DDPM:
     def sample_chunks(self, n: int, rng: Any = None, *, comm: Any = None,
                       **options: Unpack[SamplerOptions]) -> Iterator[np.ndarray]:
         """`sample` as a generator of chunks of at most 2500 rows (on a GPU 10,000), for any n in bounded memory."""
-        n, (net, spread) = check_count("n", n), self._denoiser()
+        n, net = check_count("n", n), self.denoiser()
         size = CHUNK[net.device]
         stream = streams(generator(rng), math.ceil(n / size))
+        options = {"variance": "gaussian", **options}
         steps, clip, x_T, noise = (options.get(name) for name in ("steps", "clip", "x_T", "noise"))
         if np.iterable(steps) and not isinstance(steps, (str, bytes)):
             steps = options["steps"] = list(steps)      # each chunk goes through them
@@ -378,12 +377,6 @@ class DDPM:
         if noise is not None:
             noise = check_shaped("noise", noise, net.xp, None, self.schedule.T + 1, n, net.dim)
 
-        of_sampler: Any = {name: options[name] for name in ("steps", "eta", "variance") if name in options}
-        wider: Any = 1.0
-        whole = not isinstance(steps, list) or steps[:1] == [self.schedule.T]
-        if whole and options.get("start") in (None, self.schedule.T):   # else a noised input comes back as a mean, as it should
-            wider = stretch(self.schedule, self.axes.variances, spread.target, spread.learned, **of_sampler)
-
         def chunk(i: int) -> Any:
             rows = slice(i * size, min((i + 1) * size, n))
             if x_T is not None:
@@ -391,7 +384,7 @@ class DDPM:
             if noise is not None:
                 options["noise"] = noise[:, rows]
             z = samplers.sample(net, self.schedule, rows.stop - rows.start, net.dim, stream(i), **options)
-            x = self.axes.restore(wider * to_host(z).astype(float))
+            x = self.axes.restore(z)
             return x if clip is None else cut(x)
 
         return in_turns(comm, math.ceil(n / size), chunk)
@@ -414,13 +407,13 @@ class DDPM:
             of the network, or `steps` is out of range.
         """
         _, z = self._in_axes(x)
-        net, spread = self._denoiser()
-        z *= net.xp.asarray(stretch_up(self.schedule, self.axes.variances, spread.learned, steps), dtype=net.dtype)
-        x_T: np.ndarray = to_host(samplers.encode(net, self.schedule, z, steps))
+        x_T: np.ndarray = to_host(samplers.encode(self.denoiser(), self.schedule, z, steps))
         return x_T
 
-    def bound(self, x: Any, rng: Any = None, variance: str = "beta", n: int = 1) -> np.ndarray:
-        """Estimate a lower bound of log p(x) for each row of x, (B,) nats, in the units of the data, with the `denoiser`.
+    def bound(self, x: Any, rng: Any = None, variance: str = "gaussian", n: int = 1) -> np.ndarray:
+        """Estimate a lower bound of log p(x) for each row of x, (B,) nats, in the units of the data.
+
+        p is the law from which `sample` draws with all steps and the same `variance`.
 
         If the training rows lie in a plane, because a column is constant or a linear function of others, the model's
         density lives on it, and is that for the plane's own volume; the bound of a row that is off the plane is -inf.
@@ -443,6 +436,34 @@ class DDPM:
         of_z = diffusion.variational_bound(self.denoiser(), self.schedule, z, rng, variance, n)
         nats: np.ndarray = to_host(of_z.nats) - self.axes.log_volume()        # p(x) = p(z) |dz/dx|
         return np.where(self.axes.contain(x), nats, -np.inf)
+
+    def log_likelihood(self, x: Any, steps: int | None = None, *, probes: int | None = None, rng: Any = None) -> Any:
+        """log p(x) for each row of x, (B,) nats, in the units of the data; p is the law from which ``sample(steps=steps)`` draws.
+
+        Rows off the plane of the training rows have -inf, as in `bound`.
+
+        Parameters
+        ----------
+        x : (B, d) array_like
+        steps : int, optional
+            By default min(100, T).
+        probes, rng
+            See `npddpm.log_likelihood`: with `probes` a pair is returned, the estimate and its standard error.
+
+        Raises
+        ------
+        ValueError
+            If the model is not trained, x is not (B, d) finite numbers or too far from the training rows, or an argument is
+            out of range.
+        TypeError
+            If `rng` is nothing that a generator is made from.
+        """
+        x, _ = self._in_axes(x)
+        z, net = self.axes.standardize(x), self.denoiser()
+        found = samplers.log_likelihood(net, self.schedule, net.xp.asarray(z), steps, probes=probes, rng=rng)
+        of_z, error = found if probes is not None else (found, None)
+        nats = np.where(self.axes.contain(x), to_host(of_z) - self.axes.log_volume(), -np.inf)
+        return nats if error is None else (nats, to_host(error))
 
     def _in_axes(self, x: Any) -> tuple[np.ndarray, Any]:
         """Rows x of a user, checked, and the same in the units of the network."""
@@ -473,7 +494,7 @@ class DDPM:
         wrote in this training, or was loaded from, is replaced. Any other file is put aside as path.1, path.2 ...
 
         Its arrays are config, which is JSON; parameters, average, m and v (P,); betas (T,); losses; mean and scale (d,);
-        variances and sizes (r,); and V (d, r), where the data are turned into axes.
+        variances (r,); and V (d, r), where the data are turned into axes.
 
         Returns
         -------
@@ -494,7 +515,7 @@ class DDPM:
         self._check_trained()
         check_json("about", self.about)
         net = self.net
-        config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier, "gated": net.gated,
+        config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier, "gated": isinstance(net, GatedMLP),
                   "dtype": net.dtype.name, "step": self.step, "optimizer_t": self.optimizer.t, "loss_sum": float(self._loss_sum),
                   "rng": self._rng.bit_generator.state, "about": self.about}
         on_device = {"parameters": self.net.parameters, "average": self.average,
@@ -565,12 +586,11 @@ class DDPM:
         check((arrays["losses"].size,), "float64", "losses")
         if "V" in arrays or d <= MOST_TURNED or r != np.count_nonzero(arrays["scale"]):
             check((d, r), "float64", "V")
-        check((r,), "float64", "sizes")
-        p = int(arrays["V"].any(1).sum()) if "V" in arrays else r
+        p = 0 if not config["gated"] else int(arrays["V"].any(1).sum()) if "V" in arrays else r
         r, hidden, depth, fourier = check_sizes(r, config["hidden"], config["depth"], config["fourier"], model.schedule.T)
-        P = sum(m * n for m, n in layer_shapes(r, hidden, depth, fourier, config["gated"], p))
+        P = sum(m * n for m, n in layer_shapes(r, hidden, depth, fourier, r + p))
         check((P,), config["dtype"], "parameters", "average", "m", "v")
-        for name in ("scale", "variances", "sizes", "v"):
+        for name in ("scale", "variances", "v"):
             if (arrays[name] < 0).any():
                 raise ValueError(f"its {name} must not be negative")
         if unknown := arrays.keys() - known:
