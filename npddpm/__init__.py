@@ -3,9 +3,10 @@
 from typing import Any
 
 from .diffusion import Bound, loss_and_gradient, variational_bound
+from .flow import encode, log_likelihood
 from .mlp import MLP
 from .oracle import GaussianMixture
-from .samplers import encode, log_likelihood, sample, trajectory
+from .samplers import sample, trajectory
 from .schedule import Schedule
 from .train import DDPM
 

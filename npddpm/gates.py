@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .backend import to_host
-from .checks import Array, check_directions
+from .checks import check_directions
 from .features import at
 from .mlp import MLP
 from .samplers import sample
@@ -65,7 +65,7 @@ class GatedMLP(MLP):
         return super().correction_backward(self.xp.concatenate([dF, dG], axis=1), out)
 
 
-def measure_drift(net: GatedMLP, rounds: int = 2) -> Array:
+def measure_drift(net: GatedMLP, rounds: int = 2) -> Any:
     """The drift with which samples vary as much as the data, (d,).
 
     Along the way down du = F dtheta, so that d E[u^2] = 2 E[u F] dtheta, and the variance of u stays 1 if E[u F] = 0. It is, for

@@ -14,7 +14,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from . import diffusion, rules, samplers
+from . import diffusion, flow, rules, samplers
 from .axes import MOST_TURNED, PrincipalAxes
 from .backend import fused, generator, standard_normal, to_host, use_gpu
 from .checks import (
@@ -407,7 +407,7 @@ class DDPM:
             of the network, or `steps` is out of range.
         """
         _, z = self._in_axes(x)
-        x_T: np.ndarray = to_host(samplers.encode(self.denoiser(), self.schedule, z, steps))
+        x_T: np.ndarray = to_host(flow.encode(self.denoiser(), self.schedule, z, steps))
         return x_T
 
     def bound(self, x: Any, rng: Any = None, variance: str = "gaussian", n: int = 1) -> np.ndarray:
@@ -460,7 +460,7 @@ class DDPM:
         """
         x, _ = self._in_axes(x)
         z, net = self.axes.standardize(x), self.denoiser()
-        found = samplers.log_likelihood(net, self.schedule, net.xp.asarray(z), steps, probes=probes, rng=rng)
+        found = flow.log_likelihood(net, self.schedule, net.xp.asarray(z), steps, probes=probes, rng=rng)
         of_z, error = found if probes is not None else (found, None)
         nats = np.where(self.axes.contain(x), to_host(of_z) - self.axes.log_volume(), -np.inf)
         return nats if error is None else (nats, to_host(error))
