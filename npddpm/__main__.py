@@ -29,13 +29,17 @@ from .backend import use_gpu
 from .checks import LARGE, check_count, check_real, did_you_mean
 from .evaluate import energy_distance, loss_by_time, nearest, one_nearest_neighbour, precision_recall
 from .files import Outputs, check_output, follow, free_names
+from .gaussian import log_density
 from .optim import learning_rate
+from .oracle import GaussianMixture
 from .ranks import all_end, by_first, signalled, world
 from .schedule import Schedule
 from .train import DDPM
 
 SAVE_EVERY = 1000     # steps between checkpoints
 MOST_COMPARED = 2000  # rows in an energy distance
+MOST_RATED = 100      # rows whose log-likelihood is taken: seconds
+MOST_EXACT, PROBES = 16, 2      # axes of which each is differentiated; beyond, random directions
 DEFAULTS: dict[str, Any] = {"batch_size": 256, "T": 1000, "schedule": "linear", "seed": 0, "holdout": 0.2}
 LOST: dict[str, Exception] = {}     # standard streams that took no more, and why
 PICTURES = (".png", ".svg", ".pdf")
@@ -211,6 +215,7 @@ def evaluate(args: argparse.Namespace) -> None:
         say("distance to the nearest training row: not known, since the training rows are not")
     else:
         say_nearest(real, drawn, held, model.axes.standardize(real.rows))
+    say_nats(model, real, args.seed)
     raise_if_lost()
 
 
@@ -222,6 +227,38 @@ def say_nearest(real: Reference, drawn: np.ndarray, held: np.ndarray, rows: np.n
         say(f"  {real.name:22s}{usual:10.5f}\n  ratio                 {ratio(near, usual)}")
     else:
         say("  held-out rows         none: what is far or near is not known")
+
+
+def say_nats(model: DDPM, real: Reference, seed: int) -> None:
+    """Mean log-likelihoods of the first rows that lie in the plane of the training rows; of images also in bits a pixel."""
+    held, axes = real.held[:MOST_RATED], model.axes
+    inside = held[axes.contain(held)]
+    say(f"log-likelihood of {len(inside)} {real.name}, nats a row in the units of the data (higher is better)"
+        + (f"; {len(held) - len(inside)} lie off the plane of the training rows" if len(inside) < len(held) else ""))
+    if len(inside) == 0:
+        return
+    probes = PROBES if axes.variances.size > MOST_EXACT else None
+
+    def of_model(x: np.ndarray) -> Any:
+        found = model.log_likelihood(x, probes=probes, rng=seed)
+        return found if probes is None else found[0]
+
+    def of_gaussian(x: np.ndarray) -> Any:
+        return log_density(axes.standardize(x), 0.0, axes.variances) - axes.log_volume()
+
+    laws = {"model": of_model, "one Gaussian": of_gaussian}
+    if (law := known_law(model, real)) is not None:
+        laws["the law itself"] = lambda x: law.log_density(axes.standardize(x)) - axes.log_volume()
+    for name, of in laws.items():
+        nats = of(inside)
+        say(f"  {name:22s}{nats.mean():10.3f} +- {nats.std() / math.sqrt(len(nats)):.3f}, median {np.median(nats):.3f}")
+    varies = axes.scale > 0
+    if data.image_side(real.held) and (inside == np.round(inside)).all() and axes.variances.size == varies.sum():
+        x = inside + np.where(varies, np.random.default_rng(seed).random(inside.shape) - 0.5, 0)
+        say("bits for each pixel that varies, dequantised with uniform numbers in -1/2..1/2 (lower is better; an upper bound, loose "
+            "where pixels hardly vary)")
+        for name, of in laws.items():
+            say(f"  {name:22s}{-of(x).mean() / varies.sum() / math.log(2):10.3f}")
 
 
 def plot(args: argparse.Namespace) -> None:
@@ -419,9 +456,13 @@ def ratio(a: float, b: float) -> str:
 
 def losses(model: DDPM, real: Reference, seed: int) -> np.ndarray:
     """`loss_by_time` of a model on real rows, beside the least possible loss where it is known."""
+    return loss_by_time(model.denoiser(), model.schedule, model.to_network(real.held), seed, known_law(model, real))
+
+
+def known_law(model: DDPM, real: Reference) -> GaussianMixture | None:
+    """The law of the real rows in the axes of the model, where it is known."""
     known = real.source == "gaussians" and model.net.dim == 2
-    law = data.GAUSSIANS.standardized(model.axes.mean, model.axes.scale, model.axes.V) if known else None
-    return loss_by_time(model.denoiser(), model.schedule, model.to_network(real.held), seed, law)
+    return data.GAUSSIANS.standardized(model.axes.mean, model.axes.scale, model.axes.V) if known else None
 
 
 def digest(x: Any) -> str:

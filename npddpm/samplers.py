@@ -32,7 +32,6 @@ from .flow import Axes, few_times, variances_of, walk
 from .schedule import Schedule
 
 
-
 def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, *, x_T: Any = None,
                start: int | None = None, noise: Any = None, variance: str = "beta",
                steps: int | Sequence[int] | None = None, eta: float | None = None,
