@@ -6,6 +6,7 @@
     python -m benchmarks ranks       a step by 1, 2, 4 ... ranks of one thread each, against one process with all
     python -m benchmarks quality     seconds until samples are as good as real data; with --peers also tables and digits
                                      beside scikit-learn, and fewer steps; with --images FILE also a file of images
+    python -m benchmarks pictures    the two pictures of the README
     python -m benchmarks conformance what npddpm.testing says about other implementations that are installed
 """
 
@@ -87,7 +88,7 @@ def run(device: str, with_peers: bool, quick: bool) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["speed", "ranks", "quality", "conformance"], default="speed")
+    parser.add_argument("what", nargs="?", choices=["speed", "ranks", "quality", "conformance", "pictures"], default="speed")
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds; writes nothing")
     parser.add_argument("--device", choices=["cpu", "gpu", "all"], default="all")
     parser.add_argument("--peers", action="store_true", help="compare with the frameworks that are installed")
@@ -95,6 +96,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     args = parser.parse_args()
 
+    if args.what == "pictures":
+        from . import pictures
+        pictures.draw()
+        return
     if args.what == "conformance":
         from . import conformance
         found = conformance.run()

@@ -109,7 +109,7 @@ def kernels(shape: Shape, device: str) -> Iterator[tuple[str, Callable[[], Any],
 
 def products(shape: Shape) -> list[int]:
     """Multiplications and additions in A W for one example, layer by layer."""
-    inputs = count_features(shape.d, 0, 0) + 1
+    inputs = count_features(shape.d, 0) + 1
     return [2 * inputs * shape.hidden, *[2 * shape.hidden**2] * (shape.depth - 1), 2 * shape.hidden * shape.d]
 
 

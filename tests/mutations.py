@@ -25,14 +25,14 @@ WORKERS = 2
 #  file | the line's part | what it becomes | what that is | tests that must notice, if not any
 MUTATIONS = [[part.replace(r"\n", "\n") for part in line.split(" | ")] for line in r"""
 diffusion.py | return Bound(check_finite(terms.sum(0), x0=x0), terms) | return Bound(-terms.sum(0), -terms) | slip 1: an upper bound | test_step_2_is_a_lower_bound
-diffusion.py | else -gaussian.kl(apart, rho, 0.0, sigma2) | else -((apart**2).sum(-1) + rho) / (2 * sigma2) + x0.shape[1] / 2 * (1 + np.log(rho / sigma2)) | slip 2: rho_t for d rho_t, in the bound | test_step_6_the_mean_square_splits
+diffusion.py | else -gaussian.kl(apart, rho, 0.0, sigma2_t) | else -((apart**2 / (2 * sigma2_t)).sum(-1) + (rho / (2 * sigma2_t)).sum()) + x0.shape[1] / 2 * (1 + np.log(rho / sigma2_t).mean()) | slip 2: rho_t for d rho_t, in the bound | test_step_6_the_mean_square_splits
 gaussian.py | / variance_p + (e - log_ratio)).sum(-1) | / variance_p - log_ratio).sum(-1) + 0.5 * e | slip 2: rho_t for d rho_t, in KL | test_step_6_the_mean_square_splits
 gaussian.py | return -0.5 * ((x - mean) ** 2 / variance + xp.log(2 * math.pi * xp.asarray(variance))).sum(-1) | return -0.5 * (((x - mean) ** 2 / variance).sum(-1) + xp.log(2 * math.pi * xp.asarray(variance))) | slip 3: 1/sqrt(2 pi rho) for (2 pi rho)^(-d/2) | test_step_6_the_normaliser_has_a_power_of_d
 schedule.py | return axpby(a, xt, -b, eps) | return (xt - b / a * eps) / self.signal(t, xt) | slip 4: 1/sqrt(abar) for 1/sqrt(alpha) | test_step_7_the_mean_in_terms_of_the_noise
 gaussian.py | return 0.5 * ((mean_q - mean_p) ** 2 / variance_p + (e - log_ratio)).sum(-1) | return 0.5 * (((mean_q - mean_p) ** 2 / variance_p).sum(-1) + (e - log_ratio)) | d dropped in KL's constant | test_step_2 or test_step_3 or test_step_6
 gaussian.py | + xp.log(2 * math.pi * xp.asarray(variance))).sum(-1) | ).sum(-1) - 0.5 * xp.log(2 * math.pi * xp.asarray(variance)) | d dropped in the normaliser | test_step_2 or test_step_3 or test_step_6
 diffusion.py | terms[0] = -gaussian.kl(*s.q_mean_variance(x0, s.T), 0.0, 1.0) | m, v = s.q_mean_variance(x0, s.T); terms[0] = -0.5 * ((m**2).sum(-1) + v - 1 - np.log(v)) | d dropped in the prior | test_step_2 or test_step_3 or test_step_6
-features.py | - (of_eps**2 + of_x0**2)).sum(-1) | ).sum(-1) - (of_eps**2 + of_x0**2)[..., 0] | d dropped in the control variate's mean | test_step_2 or test_step_3 or test_step_6
+diffusion.py | - (cos**4 + of_x0**2) | - (cos**4 + of_x0**2) / x0.shape[1] | d dropped in the control variate's mean | test_step_2 or test_step_3 or test_step_6
 gaussian.py | ((x - mean) ** 2 / variance + xp.log | ((x - mean) ** 2 / variance - xp.log | the sign of the normaliser
 gaussian.py | 0.5 * ((mean_q - mean_p) ** 2 / variance_p | 0.5 * ((mean_q - mean_p) ** 2 / variance_q | KL the other way round
 gaussian.py | (e - log_ratio)).sum(-1) | (e + log_ratio)).sum(-1) | a sign in KL
@@ -64,13 +64,13 @@ schedule.py | np.sin(a + b) / np.cos(a) ** 2 | np.sin(a + b) / np.cos(b) ** 2 | 
 schedule.py | (values - added)\n | 0\n | sums without compensation
 mlp.py | slope = 2 - u | slope = 1 - u | a factor of 2 lost in sigma'
 mlp.py | slope += u | slope += 1 | 1 for u in g'
-mlp.py | multiply(arrays.eps_sd, d_eps_hat, | multiply(1.0, d_eps_hat, | the factor of F forgotten backwards
-mlp.py | axpby(eps_factor, xt, eps_sd, F) | axpby(eps_sd, xt, eps_factor, F) | the first term's factor and F's exchanged
-features.py | np.sqrt(abar) * lam / v, np.sqrt(rest) / v | np.sqrt(abar) / v, np.sqrt(rest) / v | lambda forgotten in E[x_0]
-features.py | np.sqrt(abar * lam / v) | abar * lam / v | a variance for a deviation in F's factor
-features.py | v = abar * lam + rest                                               # Var x_t | v = abar * lam**2 + rest | a deviation taken for a variance
+mlp.py | dF = arrays.cos * d_eps_hat | dF = 1.0 * d_eps_hat | the factor of F forgotten backwards
+mlp.py | axpby(at(self.rotation.sin, t), u, self._last.arrays.cos, F) | axpby(self._last.arrays.cos, u, at(self.rotation.sin, t), F) | sin and cos exchanged
+mlp.py | m *= self._root | pass | lambda forgotten in E[x_0]
+mlp.py | u = xt / at(self.rotation.sd, t) | u = xt / at(self.rotation.sd, t)**2 | a variance for a deviation in u
+schedule.py | root = np.sqrt(np.maximum(variances, 1e-30)) | root = np.maximum(variances, 1e-30) | a variance for a deviation in the angle
 features.py | W_1[-1:] + tau[t] @ W_1[:k] | W_1[-1:] | the time features forgotten
-mlp.py | multiply(self.features.along(dF), arrays.mU, out=dG) | multiply(self.features.along(dF), 1.0, out=dG) | a gate's derivative without what it multiplies
+gates.py | (dF @ self.U) * self._last.arrays.mU | (dF @ self.U) * 1.0 | a gate's derivative without what it multiplies
 mlp.py | math.sqrt(2 / len(block)) / 2 | math.sqrt(2 / len(block)) | He's deviation not halved
 optim.py | v += g * g | v += g | g for g^2
 optim.py | lr * math.sqrt(n2) / n1 | lr * n2 / n1 | n2 for its root in Adam
@@ -83,24 +83,24 @@ diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (1 / res
 diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (2 / residual.size) * residual | the weight left out of the gradient
 samplers.py | math.sqrt(beta if variance | float(beta if variance | a variance for a deviation in the sampler
 samplers.py | variance == "beta" and r > 0 else | variance == "beta" else | noise in the last step
-samplers.py | half = (phi_r - phi_t) / (2 * (phi_t - phi_last)) | half = (phi_r - phi_t) / (phi_t - phi_last) | the end of the step for its middle
-samplers.py | times = [t_last, t, r] | times = [t, t_last, r] | two times exchanged
-samplers.py | s.noise(times[0], x) / 2 | s.noise(times[0], x) | all of the noise in the first step up
+flow.py | a = np.where(near, sin_h + b * cos_g, a) | a = np.where(near, sin_h, a) | the weights do not add up
+flow.py | sin_h**2 / (1 + cos_h) / np.where | sin_h**2 / 2 / np.where | exact no more for a point
+flow.py | u + a / 2 * F(u, r) | u + a * F(u, r) | the end of the first step up for its mean
+flow.py | xp.log(axes.sd(s.T) / axes.sd(0)) | xp.log(axes.sd(s.T)) | a volume forgotten
+flow.py | integral = end[1:].sum(-1) | integral = -end[1:].sum(-1) | the divergence with the wrong sign
+flow.py | z * (F.imag / h) | F.imag / h | the sum of a row of dF/du for its diagonal
+schedule.py | self.betas[1:, None] * v[:-1] / v[1:] | self.betas[1:, None] * v[1:] / v[:-1] | a ratio upside down
+schedule.py | return Rotation(noise / sd, signal / sd, sd) | return Rotation(signal / sd, noise / sd, sd) | sin and cos exchanged
+gates.py | arrays.cos * u) @ self.U | u) @ self.U | u for m in the gates
+gates.py | net.drift -= | net.drift += | a drift with the wrong sign
+flow.py | sin_g, cos_g = self.turn(before, t) | sin_g, cos_g = self.turn(t, before) | two times exchanged
+samplers.py | np.sqrt(s.gaussian_variances(variances_of(denoiser))) | s.gaussian_variances(variances_of(denoiser)) | a variance for a deviation in the sampler
 diffusion.py | s.q_mean_variance(x0, s.T), 0.0 | s.q_mean_variance(x0, s.T - 1), 0.0 | T-1 for T in the prior
-diffusion.py | apart = b * (eps | apart = np.sqrt(beta) * (eps | beta_t for the coefficient of eps in step 7
-diffusion.py | b**2 / (2 * sigma2) | float(s.loss_weights[t]) | the weight of beta_t for that of rho_t
-features.py | axpby(of_eps, eps, -1.0, of_x0) | axpby(of_eps, eps, 1.0, of_x0) | a sign in the control variate
-diffusion.py | (term + b**2 | (term - b**2 | the control variate added twice
-diffusion.py | control_variate(s, x0, t, eps, lam)) / n | control_variate(s, x0, t, eps, lam)) | n draws summed
-spread.py | of_gaussian / np.maximum(of_samples, 1e-100) | of_samples / np.maximum(of_gaussian, 1e-100) | a ratio upside down
-spread.py | np.minimum(by_variance, by_size) | np.maximum(by_variance, by_size) | outliers taken for spread
-spread.py | .clip(lam, WIDEST * lam) | .clip(0, WIDEST * lam) | samples made narrower
-spread.py | (factor * sizes) ** 2 / np.maximum(lam, 1e-100) | (factor * sizes) ** 2 | sizes not in units of the deviation
-spread.py | c * eps_factor[t]) ** 2 * found + sigma**2 | c * eps_factor[t]) ** 2 * found | the noise of the steps forgotten
-spread.py | found = found + learned * np.maximum(target - found, 0) | pass | what F adds forgotten
-spread.py | target = np.minimum(lam, sizes**2 / squared_size * of_samples) | target = lam | outliers stretched for
-spread.py | found = variances * encode( | found = encode( | rows taken for normal numbers
-axes.py | np.sqrt(np.abs(z)).mean(0) ** 2 | np.abs(z).mean(0) | the mean for the power mean
+diffusion.py | apart = b * (eps | apart = np.sqrt(s.betas[t]) * (eps | beta_t for the coefficient of eps in step 7
+diffusion.py | b**2 / (2 * sigma2_t) | float(s.loss_weights[t]) | the weight of beta_t for that of rho_t
+diffusion.py | (cos**2 * eps - of_x0) | (cos**2 * eps + of_x0) | a sign in the control variate
+diffusion.py | (term + (b**2 | (term - (b**2 | the control variate added twice
+diffusion.py | control).sum(-1)) / n | control).sum(-1)) | n draws summed
 train.py | (T * u**power).astype(int) | (T * u).astype(int) | times that are uniform for few axes too
 ranks.py | self._share = self.rows / batch_size | self._share = 1 / size | slices of unequal length weighted alike
 ranks.py | advance((1 + self._rank + MOST_RANKS * step) | advance((1 + MOST_RANKS * step) | ranks that all draw the same

@@ -360,3 +360,38 @@ def test_step_8_the_loss_is_the_bound_less_its_constants(s, d, seed):
         ratio = s.one_minus_alpha_bars[t - 1] / rest                                # rho_t / beta_t
         constant = d / 2 * (math.log(2 * math.pi * beta) if t == 1 else ratio - 1 - math.log(ratio))
         assert -terms[t] == approx(losses - s.loss_weights[t] * spread + constant, rel=1e-9, abs=1e-8)
+
+
+# ---- the variance of the step back, and the angle: x_0 ~ N(0, lambda)
+
+lambdas = st.floats(-20, 2).map(lambda power: 10**power)
+
+
+@given(schedules_and_times(), lambdas)
+def test_the_variance_is_that_of_x_before_given_x(s_t, lam):
+    """By Bayes, for a prior v_{t-1} seen through step t; Ho et al.'s two are its ends."""
+    (s, t), v = s_t, lambda t: s.alpha_bars[t] * lam + s.one_minus_alpha_bars[t]
+    _, expected = gaussian.condition(0.0, v(t - 1), math.sqrt(s.alphas[t]), s.betas[t], 0.0)
+    assert s.gaussian_variances([lam])[t] == approx(expected, rel=TIGHT)
+    assert s.gaussian_variances([1.0])[t] == approx(s.betas[t], rel=TIGHT)
+    assert t == 1 or s.gaussian_variances([0.0])[t] == approx(s.posterior_variances[t], rel=TIGHT)
+
+
+@given(schedules_and_times(), lambdas)
+def test_the_variance_maximises_the_bound(s_t, lam):
+    """It is E|x_{t-1} - mu|^2 = rho_t + b^2 Var[eps | x_t], by steps 6 and 7, with Var[eps | x_t] = cos(theta)^2."""
+    s, t = s_t
+    mean_square = s.posterior_variances[t] + s.reverse_eps_coefs[t] ** 2 * s.rotation([lam]).cos[t] ** 2
+    assert s.gaussian_variances([lam])[t] == approx(mean_square, rel=TIGHT)
+
+
+@given(schedules_and_times(), lambdas, points, points)
+def test_the_angle_turns_x0_and_eps_into_u_and_f(s_t, lam, x0, eps):
+    """x_t / sd is cos x_0 / sqrt(lambda) + sin eps, and x_0 and eps come back from u and f by the opposite turn."""
+    s, t = s_t
+    sin, cos, sd = (table[t, 0] for table in s.rotation([lam]))
+    z, size = x0 / math.sqrt(lam), 1 + abs(x0) / math.sqrt(lam) + abs(eps)
+    u, f = s.q_sample(np.array([[x0]]), t, np.array([[eps]])).item() / sd, cos * eps - sin * z
+    assert u == approx(cos * z + sin * eps, rel=TIGHT, abs=TIGHT * size)
+    assert (sin * u + cos * f, cos * u - sin * f) == approx((eps, z), rel=TIGHT, abs=TIGHT * size)
+    assert sd**2 == approx(s.alpha_bars[t] * lam + s.one_minus_alpha_bars[t], rel=TIGHT)
