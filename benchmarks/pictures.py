@@ -43,7 +43,7 @@ def draw() -> None:
     for axis, (title, law) in zip(figure.subplots(1, 3, sharey=True), laws.items(), strict=True):
         denoiser: Any = law.denoiser(s)
         denoiser.variances = np.array([0.25])
-        axes = Axes(denoiser, s, np, np.dtype(float))
+        axes = Axes(denoiser, s, 1, np, np.dtype(float))
         path = [(s.T, u), *walk(axes, axes.F, u, [*few_times(s.T, 200, 2.0), 0])]
         theta = [np.arctan2(axes.rotation.sin[t, 0], axes.rotation.cos[t, 0]) for t, _ in path]
         axis.plot(theta, np.concatenate([v for _, v in path], axis=1).T, color="C0", linewidth=0.8)

@@ -311,6 +311,12 @@ def check_variances(variances: Any, dim: int) -> Array:
     raise ValueError(f"variances must be {dim} finite numbers of at least 0, got {variances!r:.80}")
 
 
+def variances_of(denoiser: Denoiser, dim: int) -> Array:
+    """lambda of the data, as far as a denoiser knows it: its `variances`, (dim,), or (1,) ones; ValueError if they are none."""
+    given = getattr(denoiser, "variances", None)
+    return np.ones(1) if given is None else check_variances(to_host(given), dim)
+
+
 def check_clip(clip: Any, dim: int) -> tuple[Array, Array]:
     """Return low and high as (dim,) arrays on the host, or raise ValueError if `clip` has not low < high."""
     try:

@@ -21,6 +21,7 @@ from .checks import (
     check_type,
     check_weighting,
     predict,
+    variances_of,
 )
 from .schedule import Schedule
 
@@ -146,7 +147,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     check_choice("variance", variance, "beta", "posterior", "gaussian")
     xp, n = get_array_module(x0), check_count("n", n)
     x0 = check_points("x0", x0, xp, np.float64, "B", "d")
-    lam = np.asarray(getattr(denoiser, "variances", np.ones(1)), dtype=float)
+    lam = variances_of(denoiser, x0.shape[1])
     rotation = s.rotation(lam)
     if variance == "gaussian":
         sigma2 = s.gaussian_variances(lam)

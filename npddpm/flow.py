@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .backend import device_module, generator
-from .checks import Denoiser, check_count, check_finite, check_points, check_steps, check_type, predict
+from .checks import Denoiser, check_count, check_finite, check_points, check_steps, check_type, predict, variances_of
 from .schedule import Rotation, Schedule
 
 POWER = 2.0     # of `few_times`
@@ -29,9 +29,9 @@ LOST = 1e-12    # cos(theta) below which float64 has no digits of F left in a pr
 class Axes:
     """What a denoiser makes of u and t: F, and the steps in theta, for lambda = its `variances`, see `schedule.Rotation`."""
 
-    def __init__(self, denoiser: Denoiser, s: Schedule, xp: Any, dtype: Any, cut: Any = None) -> None:
+    def __init__(self, denoiser: Denoiser, s: Schedule, dim: int, xp: Any, dtype: Any, cut: Any = None) -> None:
         self.denoiser, self.s, self.xp, self.dtype, self.cut = denoiser, s, xp, dtype, cut
-        self.rotation = s.rotation(variances_of(denoiser))
+        self.rotation = s.rotation(variances_of(denoiser, dim))
 
     def _at(self, t: int) -> Rotation:
         return Rotation(*(self.xp.asarray(table[t], dtype=self.dtype) for table in self.rotation))
@@ -114,11 +114,6 @@ def few_times(start: int, steps: int | Sequence[int] | None, power: float = 1.0)
     return check_steps(steps, start)
 
 
-def variances_of(denoiser: Denoiser) -> Any:
-    """lambda of the data, as far as a denoiser knows it."""
-    return np.asarray(getattr(denoiser, "variances", np.ones(1)), dtype=float)
-
-
 def times_up(s: Schedule, steps: int | None) -> list[int]:
     """0, and the rising times of as many steps down; by default of 100, or T where that is less."""
     return [0, *few_times(s.T, min(100, s.T) if steps is None else check_count("steps", steps), POWER)[::-1]]
@@ -153,7 +148,7 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -
     check_type("s", s, Schedule)
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
     x = check_points("x0", x0, xp, dtype, "B", "d")
-    axes = Axes(denoiser, s, xp, dtype)
+    axes = Axes(denoiser, s, x.shape[1], xp, dtype)
     for t, u in walk(axes, axes.F, x / axes.sd(0), times_up(s, steps)):
         x = axes.sd(t) * u
     return check_finite(x, x0=x0)
@@ -202,7 +197,7 @@ def log_likelihood(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None =
     xp, h = device_module(getattr(denoiser, "device", "cpu")), 1e-20
     x0 = check_points("x0", x0, xp, np.float64, "B", "d")
     directions = xp.eye(x0.shape[1]) if probes is None else generator(rng, xp).integers(0, 2, (probes, *x0.shape)) * 2.0 - 1
-    axes = Axes(denoiser, s, xp, np.dtype(float))
+    axes = Axes(denoiser, s, x0.shape[1], xp, np.dtype(float))
 
     def F_and_diagonal(state: Any, t: int) -> Any:
         """F, and z * dF/du z for each direction z, or their sum over the columns, the diagonal of dF/du."""

@@ -27,8 +27,9 @@ from .checks import (
     check_shaped,
     check_type,
     predict,
+    variances_of,
 )
-from .flow import Axes, few_times, variances_of, walk
+from .flow import Axes, few_times, walk
 from .schedule import Schedule
 
 
@@ -121,7 +122,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     check_shape("x_T", x_T, n, dim)
 
     def algorithm_2(x: Any) -> Iterator[tuple[int, Any]]:
-        sds = np.sqrt(s.gaussian_variances(variances_of(denoiser))) if variance == "gaussian" else None
+        sds = np.sqrt(s.gaussian_variances(variances_of(denoiser, dim))) if variance == "gaussian" else None
         for t, r in pairwise([*times, 0]):
             a, b, c, sigma = reverse_coefficients(s, t, r, eta, "posterior" if variance == "gaussian" else variance)
             eps_hat = predict(denoiser, x.copy(), t)
@@ -139,7 +140,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
             yield r, x
 
     def without_noise(x: Any) -> Iterator[tuple[int, Any]]:
-        axes = Axes(denoiser, s, xp, dtype, cut)
+        axes = Axes(denoiser, s, dim, xp, dtype, cut)
         for t, u in walk(axes, axes.F, x / axes.sd(times[0]), [*times, 0]):
             yield t, axes.sd(t) * u
 

@@ -94,7 +94,7 @@ schedule.py | return Rotation(noise / sd, signal / sd, sd) | return Rotation(sig
 gates.py | arrays.cos * u) @ self.U | u) @ self.U | u for m in the gates
 gates.py | net.drift -= | net.drift += | a drift with the wrong sign
 flow.py | sin_g, cos_g = self.turn(before, t) | sin_g, cos_g = self.turn(t, before) | two times exchanged
-samplers.py | np.sqrt(s.gaussian_variances(variances_of(denoiser))) | s.gaussian_variances(variances_of(denoiser)) | a variance for a deviation in the sampler
+samplers.py | np.sqrt(s.gaussian_variances(variances_of(denoiser, dim))) | s.gaussian_variances(variances_of(denoiser, dim)) | a variance for a deviation in the sampler
 diffusion.py | s.q_mean_variance(x0, s.T), 0.0 | s.q_mean_variance(x0, s.T - 1), 0.0 | T-1 for T in the prior
 diffusion.py | apart = b * (eps | apart = np.sqrt(s.betas[t]) * (eps | beta_t for the coefficient of eps in step 7
 diffusion.py | b**2 / (2 * sigma2_t) | float(s.loss_weights[t]) | the weight of beta_t for that of rho_t
