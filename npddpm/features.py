@@ -37,14 +37,13 @@ class Features:
         self.tau, self.octaves, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, octaves, phase))
 
     def fill_in(self, A_0: Any, W_1: Any, m: Any, t: Any) -> tuple[Any, Any]:
-        """Fill in A_0; return A_0 and W_1 for the product Z_1 = A_0 W_1.
+        """Fill in A_0, where m is in its place; return A_0 and W_1 for the product Z_1 = A_0 W_1.
 
         Write A_0 = [tau, phi, 1], with tau the columns of t and phi those of m, and W_1 = [W_t; W_x; b]. If all rows have
         one t, tau W_t is the same in each, and is added to the bias: A_0 W_1 = [phi, 1] [W_x; b + tau W_t].
         """
         k, tau = 2 * TIME_FREQUENCIES, self.tau
         of_t, of_x = A_0[:len(m), :k], A_0[:len(m), k:-1]
-        of_x[:, :self.dim] = m
         if len(self.phase):
             angles = (m[:, :, None] * self.octaves).reshape(len(m), len(self.phase))
             self.xp.sin(angles + self.phase, out=of_x[:, self.dim:])

@@ -46,7 +46,10 @@ class Axes:
         if hasattr(self.denoiser, "correction"):
             F = self.denoiser.correction(u, t)
         else:       # solve eps_hat = sin(theta) u + cos(theta) F
-            F = (predict(self.denoiser, sd * u, t) - sin * u) / self.xp.where(cos > LOST, cos, math.inf)
+            eps_hat = predict(self.denoiser, sd * u, t)
+            if u.dtype.kind == "c" != eps_hat.dtype.kind:
+                raise TypeError(f"denoiser must return complex numbers for complex x_t, got dtype {eps_hat.dtype}")
+            F = (eps_hat - sin * u) / self.xp.where(cos > LOST, cos, math.inf)
         if self.cut is None:
             return F
         root = self.sd(0)
@@ -204,8 +207,6 @@ def log_likelihood(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None =
         u, parts = state[0], []
         for z in directions:
             F = axes.F(u + 1j * h * z, t)
-            if F.dtype.kind != "c":
-                raise TypeError(f"denoiser must return complex numbers for complex ones, got dtype {F.dtype}")
             parts.append(z * (F.imag / h))
         return xp.stack([F.real, *(parts if probes is not None else [sum(parts)])])
 

@@ -113,8 +113,9 @@ class MLP:
         self.dtype = check_dtype(dtype, "float32", "float64", "complex128")
         self.xp, self.schedule, self.device = device_module(device), schedule, device
         self.variances = np.ones(dim) if variances is None else check_variances(variances, dim)
-        tables = (self.xp.asarray(table, dtype=self.dtype) for table in schedule.rotation(self.variances))
-        self.rotation, self._root = Rotation(*tables), self.xp.asarray(np.sqrt(self.variances), dtype=self.dtype)
+        sin, cos, sd = schedule.rotation(self.variances)
+        table = partial(self.xp.asarray, dtype=self.dtype)
+        self.rotation, self._of_m = Rotation(table(sin), table(cos), table(sd)), table(np.sqrt(self.variances) * cos)
         self.features = Features(self.xp, self.dtype, schedule.T, dim, fourier)
         self.shapes = layer_shapes(dim, hidden, depth, fourier, self._outputs())
         self.parameters = zeros(self.xp, (sum(m * n for m, n in self.shapes),), self.dtype)
@@ -177,9 +178,9 @@ class MLP:
         arrays = getattr(self._last, "arrays", None)
         if arrays is None or arrays.batch != len(u):
             arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(u), self.shapes)
-        arrays.cos = cos = at(self.rotation.cos, t)                     # kept for the backward pass
-        m = cos * u
-        m *= self._root                                                 # m = sqrt(lambda) cos(theta) u
+        arrays.cos = at(self.rotation.cos, t)                           # kept for the backward pass
+        m = arrays.A[0][:len(u), 2 * TIME_FREQUENCIES:][:, :self.dim]    # its columns of A_0
+        self.xp.multiply(at(self._of_m, t), u, out=m)                   # m = sqrt(lambda) cos(theta) u
         # If all rows have one t, its columns are folded into the bias for this product; arrays.A[0] keeps them, for backward.
         A_0, W_1 = self.features.fill_in(arrays.A[0], self.weights[0], m, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]

@@ -142,7 +142,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     def without_noise(x: Any) -> Iterator[tuple[int, Any]]:
         axes = Axes(denoiser, s, dim, xp, dtype, cut)
         for t, u in walk(axes, axes.F, x / axes.sd(times[0]), [*times, 0]):
-            yield t, axes.sd(t) * u
+            yield t, axes.sd(t) * u if t > 0 or cut is None else cut(axes.sd(0) * u)
 
     def reverse(x: Any) -> Iterator[tuple[int, Any]]:
         yield times[0], x

@@ -66,7 +66,7 @@ mlp.py | slope = 2 - u | slope = 1 - u | a factor of 2 lost in sigma'
 mlp.py | slope += u | slope += 1 | 1 for u in g'
 mlp.py | dF = arrays.cos * d_eps_hat | dF = 1.0 * d_eps_hat | the factor of F forgotten backwards
 mlp.py | axpby(at(self.rotation.sin, t), u, self._last.arrays.cos, F) | axpby(self._last.arrays.cos, u, at(self.rotation.sin, t), F) | sin and cos exchanged
-mlp.py | m *= self._root | pass | lambda forgotten in E[x_0]
+mlp.py | np.sqrt(self.variances) * cos) | cos) | lambda forgotten in E[x_0]
 mlp.py | u = xt / at(self.rotation.sd, t) | u = xt / at(self.rotation.sd, t)**2 | a variance for a deviation in u
 schedule.py | root = np.sqrt(np.maximum(variances, 1e-30)) | root = np.maximum(variances, 1e-30) | a variance for a deviation in the angle
 features.py | W_1[-1:] + tau[t] @ W_1[:k] | W_1[-1:] | the time features forgotten
@@ -91,7 +91,7 @@ flow.py | integral = end[1:].sum(-1) | integral = -end[1:].sum(-1) | the diverge
 flow.py | z * (F.imag / h) | F.imag / h | the sum of a row of dF/du for its diagonal
 schedule.py | self.betas[1:, None] * v[:-1] / v[1:] | self.betas[1:, None] * v[1:] / v[:-1] | a ratio upside down
 schedule.py | return Rotation(noise / sd, signal / sd, sd) | return Rotation(signal / sd, noise / sd, sd) | sin and cos exchanged
-gates.py | arrays.cos * u) @ self.U | u) @ self.U | u for m in the gates
+gates.py | (at(self._of_m, t) * u) @ self.U | u @ self.U | u for m in the gates
 gates.py | net.drift -= | net.drift += | a drift with the wrong sign
 flow.py | sin_g, cos_g = self.turn(before, t) | sin_g, cos_g = self.turn(t, before) | two times exchanged
 samplers.py | np.sqrt(s.gaussian_variances(variances_of(denoiser, dim))) | s.gaussian_variances(variances_of(denoiser, dim)) | a variance for a deviation in the sampler

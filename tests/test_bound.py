@@ -7,10 +7,32 @@ from hypothesis import strategies as st
 from pytest import approx
 from strategies import Exact, SignNodes, exact, schedules, signs, vectors
 
-from npddpm import GaussianMixture, Schedule, diffusion, variational_bound
-from npddpm.features import control_variate
+from npddpm import DDPM, GaussianMixture, Schedule, gaussian, variational_bound
 
 VARIANCES = pytest.mark.parametrize("variance", ["beta", "posterior"])
+ALL = pytest.mark.parametrize("variance", ["beta", "posterior", "gaussian"])
+
+
+def plain_bound(denoiser, s, x0, rng):
+    """The estimate without the control variate, for sigma_t^2 = beta_t."""
+    total = -gaussian.kl(*s.q_mean_variance(x0, s.T), 0.0, 1.0)
+    for t in range(1, s.T + 1):
+        eps = rng.standard_normal(x0.shape)
+        xt = s.q_sample(x0, t, eps)
+        mean = s.reverse_mean(xt, t, denoiser(xt, t))
+        total += gaussian.log_density(x0, mean, s.betas[t]) if t == 1 else -gaussian.kl(*s.q_posterior(x0, xt, t), mean, s.betas[t])
+    return total
+
+
+class Knowing:
+    """The best prediction for N(0, diag lambda), which tells lambda."""
+
+    def __init__(self, s, variances):
+        self.variances = np.asarray(variances, dtype=float)
+        self.rotation = s.rotation(self.variances)
+
+    def __call__(self, xt, t):
+        return self.rotation.sin[t] / self.rotation.sd[t] * xt
 
 
 def mean_terms(denoiser, s, x0, variance="beta", n=1):
@@ -49,12 +71,17 @@ def test_each_term_is_off_by_its_rounding(s, x0, variance, c):
 
 # ---- the control variate, and n draws
 
-@given(schedules(most=30), vectors())
-def test_the_control_variate_moves_no_mean(s, x0):
-    for t in range(1, s.T + 1):
-        for lam in (1.0, np.linspace(0, 2, len(x0))):
-            moved = control_variate(s, x0[None], t, signs(len(x0)), lam)
-            assert moved.mean() == approx(0, abs=1e-14 * (len(x0) + x0 @ x0))
+@given(schedules(most=30), vectors(), st.sampled_from(["beta", "posterior"]), st.sampled_from([0.0, 0.3, 2.0]))
+def test_the_control_variate_moves_no_mean(s, x0, variance, lam):
+    """Whatever lambda the denoiser tells, the expectation is the closed form's."""
+    slope = slopes(s, 0.3)
+
+    def told(x, t):
+        return slope[t] * x
+
+    told.variances = np.linspace(lam, 1, len(x0))
+    terms = np.array(Exact(s).linear_bound(slope, exact(x0), variance)).astype(float)
+    assert mean_terms(told, s, x0, variance) == approx(terms, rel=1e-9, abs=1e-9 * (len(x0) + x0 @ x0))
 
 
 @VARIANCES
@@ -67,13 +94,12 @@ def test_the_control_variate_leaves_no_spread_for_its_own_denoiser(variance):
     assert terms == approx(np.tile(expected[:, None], 20), rel=1e-10, abs=1e-10)
 
 
-def test_the_control_variate_takes_most_of_the_spread(monkeypatch):
+def test_the_control_variate_takes_most_of_the_spread():
     """From 1.6 nats to 0.3 for the best denoiser of a mixture in the plane."""
     law, s = GaussianMixture([1, 2], [[-1.0, 0.5], [1, 0]], [0.2, 0.3]), Schedule.linear(100)
     x0 = np.tile([0.8, 0.3], (300, 1))
     deviation = variational_bound(law.denoiser(s), s, x0, 0).nats.std()
-    monkeypatch.setattr(diffusion, "control_variate", lambda *arguments: 0.0)
-    assert deviation < 0.4 * variational_bound(law.denoiser(s), s, x0, 0).nats.std()
+    assert deviation < 0.4 * plain_bound(law.denoiser(s), s, x0, np.random.default_rng(0)).std()
 
 
 ZERO = np.zeros((1, 8))
@@ -84,18 +110,16 @@ ZERO = np.zeros((1, 8))
     (GaussianMixture([1], ZERO, [np.geomspace(0.1, 2, 8)]), 0.2, 2.8),
     (GaussianMixture([1, 2], [[-1.0, 0.5], [1, 0]], [0.2, 0.3]), 0.12, 1.3),
 ], ids=["N(0, I)", "a Gaussian", "a mixture"])
-def test_the_deviations_that_variational_bound_tells(monkeypatch, law, left, without):
+def test_the_deviations_that_variational_bound_tells(law, left, without):
     """Of one draw in nats, with the control variate and without it: the numbers of its docstring."""
     s = Schedule.linear(1000)
-    bounds = lambda: variational_bound(law.denoiser(s), s, rows, 0).nats.reshape(10, 200)
     rows = np.repeat(law.sample(10, rng=0), 200, axis=0)
-    deviations = bounds().std(1)
-    monkeypatch.setattr(diffusion, "control_variate", lambda *arguments: 0.0)
-    assert deviations.mean() == approx(left, abs=0.05 if left else 1e-12)
-    assert bounds().std(1).mean() == approx(without, abs=0.3)
+    both = variational_bound(law.denoiser(s), s, rows, 0).nats, plain_bound(law.denoiser(s), s, rows, np.random.default_rng(0))
+    deviation, plain = (nats.reshape(10, 200).std(1).mean() for nats in both)
+    assert deviation == approx(left, abs=0.05 if left else 1e-12) and plain == approx(without, abs=0.3)
 
 
-@VARIANCES
+@ALL
 def test_n_draws_are_averaged(variance):
     """Term by term, the mean of n bounds drawn one after the other."""
     s, x0, one, other = Schedule.linear(7), np.array([[0.5, 1.0], [2, -1]]), np.random.default_rng(0), np.random.default_rng(0)
@@ -163,3 +187,62 @@ def test_it_stays_below_the_density_of_a_mixture(T, variance):
     gaps = law.log_density(x0) - variational_bound(law.denoiser(s), s, x0, 1, variance).nats
     assert gaps.mean() > -5 * gaps.std() / 20
     assert variance == "posterior" or gaps.mean() < 0.4
+
+
+# ---- the variance of a Gaussian's own step back
+
+lambdas = st.lists(st.floats(-8, 1).map(lambda e: 10**e), min_size=1, max_size=3)
+
+
+@given(schedules(most=50), lambdas)
+@settings(max_examples=60)
+def test_with_the_gaussians_variance_the_bound_is_the_density_on_average(s, lam):
+    """E bound = E log p(x_0) - KL( q(x_T) || N(0, I) ), for every T.
+
+    A draw is its own expectation here, a quadratic in x_0, whose mean over N(0, lambda) is what 0 and sqrt(lambda) e_i add up to.
+    """
+    d, lam = len(lam), np.array(lam)
+    nats = variational_bound(Knowing(s, lam), s, np.concatenate([np.zeros((1, d)), np.diag(np.sqrt(lam))]), 0, "gaussian").nats
+    v = s.alpha_bars[-1] * lam + s.one_minus_alpha_bars[-1]
+    expected = -0.5 * np.log(2 * np.pi * np.e * lam).sum() - 0.5 * (v - 1 - np.log(v)).sum()
+    assert nats[0] + (nats[1:] - nats[0]).sum() == approx(expected, rel=1e-9, abs=1e-8)
+
+
+@ALL
+def test_a_draw_of_the_best_denoiser_is_its_expectation(variance):
+    """Whatever lambda is: no spread is left."""
+    s, lam, x0 = Schedule.linear(50), [1e-4, 0.3, 1.0, 4.0], np.tile([0.01, -0.5, 1.2, 3.0], (20, 1))
+    assert variational_bound(Knowing(s, lam), s, x0, 0, variance).nats.std() < 1e-8
+
+
+@pytest.mark.parametrize("lam", [[1.0, 1.0], [0.0, 0.0]])
+def test_the_ends_of_the_gaussians_variance_are_the_two_of_ho_et_al(lam):
+    s = Schedule.cosine(20)
+    bent, x0 = lambda x, t: np.tanh(x), np.array([[0.3, -1.0]])
+    bent.variances = np.array(lam)
+    ours, theirs = (variational_bound(bent, s, x0, 0, variance).terms for variance in ("gaussian", "beta" if lam[0] else "posterior"))
+    assert ours[2:] == approx(theirs[2:], rel=1e-9) and ours[0] == theirs[0]
+
+
+def test_sample_and_bound_of_a_model_are_of_one_law():
+    """F = 0 and every default: the law of `sample` is N(0, V), from the noise's own coefficients, and the bound is not above it.
+
+    On average over the law of the samples the bound falls short by KL( q(x_T) || N(0, I) ), which is small.
+    """
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((500, 2)) @ [[1, 0.98], [0, 0.1]] + [3, -1]
+    model = DDPM(Schedule.linear(30), 4, 1, dtype="float64").fit(x, steps=1, rng=0)
+    model.average[:] = 0
+    r, T = 2, 30
+    x_T, noise = np.zeros((1 + r * (T + 1), r)), np.zeros((T + 1, 1 + r * (T + 1), r))
+    for row, (t, i) in enumerate(((t, i) for t in range(T + 1) for i in range(r)), 1):
+        (x_T if t == 0 else noise[t])[row, i] = 1
+    drawn = model.sample(len(x_T), x_T=x_T, noise=noise)
+    mean, directions = drawn[0], drawn[1:] - drawn[0]
+    law = GaussianMixture([1], [mean], [directions.T @ directions])
+    assert mean == approx(x.mean(0)) and directions.T @ directions == approx(np.cov(x.T, bias=True), rel=1e-9)
+    s, lam = model.schedule, model.axes.variances
+    v = s.alpha_bars[-1] * lam + s.one_minus_alpha_bars[-1]
+    nodes = mean + signs(r) @ np.linalg.cholesky(directions.T @ directions).T       # which have the mean and the covariance
+    gap = (law.log_density(nodes) - model.bound(nodes, 0)).mean()
+    assert gap == approx(0.5 * (v - 1 - np.log(v)).sum(), rel=1e-6, abs=1e-9)

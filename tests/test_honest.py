@@ -48,7 +48,7 @@ def test_a_copying_model_is_found_out_with_other_data_too(monkeypatch, capsys):
     out = evaluate(capsys, "other.npy")
     assert "other.npy is not what m.npz was trained on, own.npy; 0 of its 500 rows are training rows" in out
     assert "rows of DATA" in out and "held-out" not in out
-    assert float(out.split()[-1]) == 0                      # the nearest training row is the sample itself
+    assert float(re.search(r"nearest training row .*\n  samples +(\S+)\n", out)[1]) == 0        # the nearest training row is the sample itself
 
 
 def test_rows_of_other_data_that_are_training_rows_are_counted(capsys):

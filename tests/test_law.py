@@ -121,3 +121,31 @@ def test_mixture_samples_have_the_right_shares():
     x = sample(law.denoiser(s), s, n, 2, rng=0)
     left = (x[:, 0] < 0).mean()
     assert abs(left - 0.25) < Z * math.sqrt(0.25 * 0.75 / n)
+
+
+@given(st.integers(1, 50), st.lists(st.floats(-8, 1).map(lambda e: 10**e), min_size=1, max_size=3), st.sampled_from([Schedule.linear, Schedule.cosine]))
+@settings(max_examples=40)
+def test_all_steps_with_the_gaussians_variance_draw_a_gaussian_exactly(T, lam, make):
+    """x_0 is linear in x_T and in the noise of each step, whose squares are added up: lambda, whatever T is.
+
+    But for N(0, I) in the place of q(x_T), whose variance is that of x_T here.
+    """
+    s, d, lam = make(T), len(lam), np.array(lam)
+    sin, _, sd = s.rotation(lam)
+    best = lambda x, t: sin[t] / sd[t] * x
+    best.variances = lam
+    x_T, noise = np.zeros((T + 1, d)), np.zeros((T + 1, T + 1, d))
+    x_T[0] = sd[T]
+    noise[np.arange(1, T + 1), np.arange(1, T + 1)] = 1
+    drawn = sample(best, s, T + 1, d, x_T=x_T, noise=noise, variance="gaussian")
+    assert (drawn**2).sum(0) == approx(lam, rel=1e-9)
+    losing = sample(best, s, T + 1, d, x_T=x_T, noise=noise, variance="posterior")
+    assert ((losing**2).sum(0) < lam).all()
+
+
+def test_the_gaussians_variance_is_asked_of_the_denoiser():
+    """Without `variances` lambda is 1, whose variance is beta_t: the same steps, with noise in the last one too."""
+    s, bent = Schedule.linear(20), lambda x, t: np.tanh(x)
+    x_T, noise = np.random.default_rng(0).standard_normal((3, 2)), np.random.default_rng(1).standard_normal((21, 3, 2))
+    beta, ours = (sample(bent, s, 3, 2, x_T=x_T, noise=noise, variance=variance) for variance in ("beta", "gaussian"))
+    assert ours == approx(beta + math.sqrt(s.betas[1]) * noise[1], rel=1e-12)

@@ -210,12 +210,16 @@ def test_a_denoiser_that_writes_into_its_input(options):
 
 def test_noise_that_is_not_used_may_be_anything():
     noise = np.full((11, 3, 2), np.nan)
+    assert np.isfinite(sample(LAW.denoiser(S), S, 3, 2, 0, noise=noise, steps=[9, 5, 3])).all()
     noise[[9, 5]] = 1
-    for options in ({"steps": [9, 5, 3]}, {"steps": [9, 5, 3], "eta": 0.5}):
+    few, gaussian = {"steps": [9, 5, 3], "eta": 0.5}, {"x_T": X[:3], "start": 1, "variance": "gaussian"}
+    for options in (few, gaussian | {"variance": "beta"}):
         assert np.isfinite(sample(LAW.denoiser(S), S, 3, 2, 0, noise=noise, **options)).all()
     with pytest.raises(ValueError, match=r"noise\[9\] must be finite, got nan in row 1, column 0"):
         noise[9, 1, 0] = np.nan
-        sample(LAW.denoiser(S), S, 3, 2, 0, noise=noise, steps=[9, 5, 3])
+        sample(LAW.denoiser(S), S, 3, 2, 0, noise=noise, **few)
+    with pytest.raises(ValueError, match=r"noise\[1\] must be finite, got nan"):      # the last step has noise too
+        sample(LAW.denoiser(S), S, 3, 2, 0, noise=noise, **gaussian)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -14,28 +14,26 @@ from hypothesis import strategies as st
 from pytest import approx
 
 from npddpm import MLP, Schedule, loss_and_gradient
-from npddpm.features import gaussian_answer
 from npddpm.gaussian import condition
 
 H = 1e-30
 SCHEDULE = Schedule.linear(20)
 shapes = st.fixed_dictionaries({"dim": st.integers(1, 4), "hidden": st.integers(1, 6), "depth": st.integers(1, 4),
-                                "fourier": st.integers(0, 2), "gated": st.booleans(), "directions": st.integers(0, 5)})
+                                "fourier": st.integers(0, 2)})
 VARIANCES = np.array([0.0, 1.0, 0.3, 7.0])
 
 
 def problem(shape, batch, seed, dtype, one_t=False):
     """A network with no weight at zero, and a batch."""
     rng = np.random.default_rng(seed)
-    U = rng.standard_normal((shape["dim"], m)) if (m := shape.get("directions")) else None
-    net = MLP(**shape | {"directions": U}, schedule=SCHEDULE, variances=VARIANCES[-shape["dim"]:], rng=rng, dtype=dtype)
+    net = MLP(**shape, schedule=SCHEDULE, variances=VARIANCES[-shape["dim"]:], rng=rng, dtype=dtype)
     net.parameters[...] = 0.5 * rng.standard_normal(net.parameters.shape)
     x0, eps = rng.standard_normal((2, batch, shape["dim"]))
     t = int(rng.integers(1, 21)) if one_t else rng.integers(1, 21, batch)
     return net, x0, t, eps
 
 
-@given(shapes, st.integers(1, 5), st.integers(0, 2**32), st.booleans(), 
+@given(shapes, st.integers(1, 5), st.integers(0, 2**32), st.booleans(),
        st.sampled_from(["simple", "elbo", np.linspace(0, 2, 21)]))
 @settings(max_examples=60)
 def test_gradient_is_the_complex_step_derivative(shape, batch, seed, one_t, weighting):
@@ -69,7 +67,7 @@ def test_gradient_is_the_central_difference(shape, batch, seed):
 
 
 @given(shapes, st.integers(1, 5), st.integers(0, 2**32), st.booleans())
-@example({"dim": 1, "hidden": 2, "depth": 2, "fourier": 2, "gated": False}, 2, 277199343, True)    # two rows that cancel
+@example({"dim": 1, "hidden": 2, "depth": 2, "fourier": 2}, 2, 277199343, True)    # two rows that cancel
 @settings(max_examples=40)
 def test_float32_gradient_is_the_float64_one_rounded(shape, batch, seed, one_t):
     """The error is a modest multiple of the rounding unit u = 2^-24.
@@ -79,7 +77,7 @@ def test_float32_gradient_is_the_float64_one_rounded(shape, batch, seed, one_t):
     the absolute values.
     """
     net64, x0, t, eps = problem(shape, batch, seed, "float64", one_t)
-    net32 = MLP(**shape | {"directions": net64.directions}, schedule=SCHEDULE, variances=net64.variances, rng=0, dtype="float32")
+    net32 = MLP(**shape, schedule=SCHEDULE, variances=net64.variances, rng=0, dtype="float32")
     net32.parameters[...] = net64.parameters
     net64.parameters[...] = net32.parameters
     x0, eps = x0.astype("float32"), eps.astype("float32")
@@ -96,8 +94,7 @@ def test_float32_gradient_is_the_float64_one_rounded(shape, batch, seed, one_t):
 @pytest.mark.parametrize("hidden, batch", [(5, 512), (512, 512), (513, 512), (24, 40)])
 def test_a_batch_is_its_parts(hidden, batch, one_t):
     """The layout in memory depends on the sizes: here are all, against halves; in used buffers, which could remember."""
-    net, x0, t, eps = problem({"dim": 3, "hidden": hidden, "depth": 3, "fourier": 1, "gated": True, "directions": 4}, batch, 0,
-                              "float64", one_t)
+    net, x0, t, eps = problem({"dim": 3, "hidden": hidden, "depth": 3, "fourier": 1}, batch, 0, "float64", one_t)
     net.parameters *= (5 / hidden) ** 0.5
 
     def passes(rows):
@@ -164,31 +161,27 @@ def test_seed_decides_the_weights():
 # ---- the glue: features, initial weights and sizes, by hand
 
 @pytest.mark.parametrize("one_t", [True, False])
-@pytest.mark.parametrize("fourier, gates, directions", [(0, 0, 2), (1, 0, 2), (3, 0, 3), (0, 2, 2), (2, 4, 4)])
-def test_the_network_by_hand(fourier, gates, directions, one_t):
+@pytest.mark.parametrize("fourier", [0, 1, 3])
+def test_the_network_by_hand(fourier, one_t):
     """Features, layers and output as their equations have them, with plain arrays."""
     rng = np.random.default_rng(fourier)
     lam = np.array([0.3, 2.0])
-    U = np.eye(2) if directions == 2 else rng.standard_normal((2, directions))
-    net = MLP(2, 5, 3, schedule=SCHEDULE, variances=lam, fourier=fourier, gated=gates > 0, rng=0, dtype="float64",
-              directions=None if directions == 2 else U)
+    net = MLP(2, 5, 3, schedule=SCHEDULE, variances=lam, fourier=fourier, rng=0, dtype="float64")
     net.parameters[...] = 0.3 * rng.standard_normal(net.parameters.shape)
     x, t = rng.standard_normal((4, 2)), np.full(4, 7) if one_t else np.array([1, 7, 12, 20])
     abar = SCHEDULE.alpha_bars[t][:, None]
     v = abar * lam + 1 - abar
     x0 = np.sqrt(abar) * lam / v * x
     angles = np.outer(t * 50.0, [10_000 ** (-i / 32) for i in range(32)])           # t in thousandths of T = 20
-    octaves = [f(2.0**k * (x0 @ U)[:, i]) for i in range(directions) for f in (np.sin, np.cos) for k in range(fourier)]
+    octaves = [f(2.0**k * x0[:, i]) for i in range(2) for f in (np.sin, np.cos) for k in range(fourier)]
     a = np.column_stack([np.sin(angles), np.cos(angles), x0, *octaves])
     for W in net.weights[:-1]:
         z = a @ W[:-1] + W[-1]
         a = 2 * z / (1 + np.exp(-2 * z))                                            # the SiLU of 2z
-    F, G = np.split(a @ net.weights[-1][:-1] + net.weights[-1][-1], [2], axis=1)
-    if gates:
-        F += sum(G[:, [j]] * (x0 @ U)[:, [j]] * U[:, j] for j in range(directions))
+    F = a @ net.weights[-1][:-1] + net.weights[-1][-1]
     expected = np.sqrt(1 - abar) / v * x + np.sqrt(abar * lam / v) * F
     assert net(x, 7 if one_t else t) == approx(expected, rel=1e-11, abs=1e-13)
-    assert net.shapes == [(64 + 2 + 2 * directions * fourier + 1, 5), (6, 5), (6, 5), (6, 2 + gates)]
+    assert net.shapes == [(64 + 2 + 4 * fourier + 1, 5), (6, 5), (6, 5), (6, 2)]
 
 
 def test_initial_weights_are_he_et_al_halved():
@@ -202,8 +195,7 @@ def test_initial_weights_are_he_et_al_halved():
 
 def test_usual_sizes():
     net = MLP(2, schedule=SCHEDULE)
-    assert (net.dim, net.hidden, net.depth, net.fourier, net.gated, net.dtype, net.device) \
-        == (2, 128, 3, 0, False, np.float32, "cpu")
+    assert (net.dim, net.hidden, net.depth, net.fourier, net.dtype, net.device) == (2, 128, 3, 0, np.float32, "cpu")
     assert net.features.tau.shape == (21, 64) and net.features.phase.shape == (0,)
     assert net.schedule is SCHEDULE and net.shapes == [(67, 128), (129, 128), (129, 128), (129, 2)]
 
@@ -255,9 +247,26 @@ def test_a_copy_is_the_same_function_with_weights_of_its_own(twin):
 
 @given(st.lists(st.floats(0, 1e3), min_size=1, max_size=4))
 def test_the_first_term_is_bayes_rule(variances):
-    """gaussian_answer, against gaussian.condition for x_t = 1."""
+    """E[x_0 | x_t] = sqrt(lambda) cos(theta) u and E[eps | x_t] = sin(theta) u, against gaussian.condition for x_t = 1."""
     lam, abar, rest = np.array(variances), SCHEDULE.alpha_bars[1:, None], SCHEDULE.one_minus_alpha_bars[1:, None]
-    x0_factor, eps_factor, eps_sd = (table[1:] for table in gaussian_answer(SCHEDULE, lam))
-    assert x0_factor == approx(condition(0, lam, np.sqrt(abar), rest, 1)[0], rel=1e-12, abs=1e-25)
+    sin, cos, sd = (table[1:] for table in SCHEDULE.rotation(lam))
+    assert np.sqrt(lam) * cos / sd == approx(condition(0, lam, np.sqrt(abar), rest, 1)[0], rel=1e-12, abs=1e-25)
     mean, variance = condition(0, 1, np.sqrt(rest), abar * lam, 1)
-    assert eps_factor == approx(mean, rel=1e-12) and eps_sd**2 == approx(variance, rel=1e-12, abs=1e-25)
+    assert sin / sd == approx(mean, rel=1e-12) and cos**2 == approx(variance, rel=1e-12, abs=1e-25)
+
+
+def test_a_copy_of_another_precision():
+    net, x, t, _ = problem({"dim": 2, "hidden": 5, "depth": 2, "fourier": 1}, 4, 0, "float32")
+    twin = net.astype("complex128")
+    assert (twin.dtype, twin.schedule, net.dtype) == (np.complex128, SCHEDULE, np.float32) and (twin.parameters == net.parameters).all()
+    assert twin(x, t).real == approx(net(x, t), rel=1e-4, abs=1e-5) and (twin.variances == net.variances).all()
+    twin.parameters[...] = 0
+    assert (net.parameters != 0).all()
+
+
+def test_the_correction_is_what_is_added_to_the_gaussian():
+    """eps_hat = sin(theta) u + cos(theta) F, for one t and for many."""
+    net, x, times, _ = problem({"dim": 3, "hidden": 5, "depth": 2, "fourier": 1}, 4, 0, "float64")
+    for t in times, 7:
+        sin, cos, sd = (table[t] for table in SCHEDULE.rotation(net.variances))
+        assert net(x, t) == approx(sin / sd * x + cos * net.correction(x / sd, t), rel=1e-12)

@@ -75,7 +75,7 @@ def by_hand(shares, steps, batch_size, lr, rng, weighting):
     """The loop of one process that draws what the ranks draw, each its share of a batch from its own stream."""
     rng = np.random.default_rng(np.random.default_rng(rng).integers(2**63))
     axes = PrincipalAxes.of(MOONS)
-    net = MLP(2, 16, 2, schedule=S, variances=axes.variances, fourier=4, directions=axes.V.T, rng=rng, dtype="float64")
+    net = MLP(2, 16, 2, schedule=S, variances=axes.variances, fourier=4, rng=rng, dtype="float64")
     adam, losses = Adam(net.parameters), []
     z = axes.standardize(MOONS)
     for step in range(steps):

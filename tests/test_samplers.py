@@ -1,14 +1,12 @@
-"""Few steps, from anywhere, and both ways."""
+"""From anywhere, in few steps and in all; the walk without noise is in test_flow.py."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pytest import approx
 
 from npddpm import DDPM, GaussianMixture, Schedule, data, encode, sample, trajectory
 from npddpm.evaluate import energy_distance
-from npddpm.samplers import few_times, reverse_coefficients
+from npddpm.samplers import reverse_coefficients
 
 S = Schedule.linear(1000)
 WIDE = GaussianMixture([1, 2, 1], [[-1.5, 0], [1, 0.5], [0, -1]], [[0.3, 0.1], [0.2, 0.2], [0.1, 0.1]])
@@ -22,51 +20,6 @@ def test_twenty_steps_are_as_good_as_a_thousand():
     drawn = [sample(law.denoiser(S), S, 2000, 2, x_T=x_T, **options) for options in ({"steps": 20}, {"steps": 20, "eta": 0.0})]
     usual, (few, ddim) = energy_distance(real, fresh), (energy_distance(x, fresh) for x in drawn)
     assert few < usual + 0.002 and few < ddim - 0.0002
-
-
-@pytest.mark.parametrize("schedule", [S, Schedule.cosine(1000)])
-def test_the_error_is_of_second_order(schedule):
-    """Fourfold and more from 10 to 20 to 40 steps, beside the whole flow; DDIM's error halves."""
-    x_T = np.random.default_rng(0).standard_normal((300, 2))
-    best = WIDE.denoiser(schedule)
-    flow = sample(best, schedule, 300, 2, x_T=x_T, steps=1000)
-    errors = [np.sqrt(((sample(best, schedule, 300, 2, x_T=x_T, steps=n) - flow) ** 2).mean()) for n in (20, 40, 80)]
-    ddim = [np.sqrt(((sample(best, schedule, 300, 2, x_T=x_T, steps=few_times(1000, n, 2.0), eta=0.0) - flow) ** 2).mean())
-            for n in (20, 40, 80)]
-    assert errors[0] > 3.2 * errors[1] > 3.2**2 * errors[2]
-    assert ddim[0] < 2.5 * ddim[1] < 2.5**2 * ddim[2] and errors[2] < 0.1 * ddim[2]
-
-
-@pytest.mark.parametrize("schedule", [S, Schedule.cosine(1000)])
-def test_encoding_is_undone_by_sampling(schedule):
-    """The way up and down again, whose error falls fourfold and more when the steps double."""
-    x, best = WIDE.sample(200, 0), WIDE.denoiser(schedule)
-    errors = []
-    for n in (20, 40, 80):
-        x_T = encode(best, schedule, x, steps=n)
-        errors.append(np.sqrt(((sample(best, schedule, 200, 2, x_T=x_T, steps=n) - x) ** 2).mean()))
-    assert errors[0] > 3.2 * errors[1] > 3.2**2 * errors[2] and errors[2] < 2e-3
-    assert energy_distance(encode(best, schedule, WIDE.sample(2000, 1), 50), np.random.default_rng(0).standard_normal((2000, 2))) < 0.003
-
-
-def test_a_gaussian_by_hand():
-    """For N(0, v) the flow keeps x_t in proportion to the deviation of x_t, up and down."""
-    v, law = 0.3, GaussianMixture([1], [[0.0]], [0.3])
-    x_T = np.array([[1.3], [-0.4]])
-    deviation = np.sqrt(S.alpha_bars * v + S.one_minus_alpha_bars)
-    for t, x in trajectory(law.denoiser(S), S, 2, 1, x_T=x_T, steps=100):
-        assert x == approx(x_T * deviation[t] / deviation[1000], rel=2e-3)
-    assert encode(law.denoiser(S), S, x, 100) == approx(x_T, rel=1e-3)
-
-
-@given(st.integers(1, 3000), st.data())
-def test_times_fall_from_the_start_to_one(start, draw):
-    n = draw.draw(st.integers(1, start))
-    power = draw.draw(st.sampled_from([1.0, 2.0]))
-    times = few_times(start, n, power)
-    assert len(times) == n and times[0] == start and times[-1] >= 1 and (np.diff(times) < 0).all()
-    if n == start:
-        assert times == list(range(start, 0, -1))
 
 
 def test_a_noised_input_is_denoised():
@@ -91,21 +44,6 @@ def test_clip_with_few_steps_and_by_a_function():
     assert (sample(WIDE.denoiser(S), S, 500, 2, 0, steps=10, clip=lambda x0: x0.clip(-0.5, 0.75)) == x).all()
 
 
-def test_schedules_whose_signal_is_lost():
-    """sqrt(abar_T) is 0, so that phi_T is pi/2, twice: no NaN, and the noise is carried on."""
-    s = Schedule(np.full(1000, 0.9))
-    whole = list(trajectory(lambda x, t: s.sqrt_one_minus_alpha_bars[t] * x, s, 500, 1, 0, steps=30))
-    assert s.alpha_bars[-1] == 0 and all(np.isfinite(x).all() for _, x in whole) and whole[3][1].std() == approx(1, abs=0.1)
-
-
-@pytest.mark.parametrize("T, steps", [(30, 30), (1000, 100)])
-def test_encode_takes_a_hundred_steps_or_all(T, steps):
-    model, x = DDPM(Schedule.linear(T), 4, 1).fit(data.load("moons", 50), steps=1, rng=0), data.load("moons", 3)
-    assert (model.encode(x) == model.encode(x, steps)).all()
-    best = WIDE.denoiser(Schedule.linear(T))
-    assert (encode(best, Schedule.linear(T), x) == encode(best, Schedule.linear(T), x, steps)).all()
-
-
 def test_a_model_encodes_and_continues():
     x = data.load("moons", 600)
     model = DDPM(Schedule.linear(100), 64, 2).fit(x, steps=800, rng=0)
@@ -118,15 +56,6 @@ def test_a_model_encodes_and_continues():
     assert energy_distance(cleaned, x) < 0.3 * energy_distance(model.axes.restore(noisy), x)
     with pytest.raises(ValueError, match=r"x_T must have shape \(5, 2\), got \(600, 2\)"):
         model.sample(5, x_T=z)
-
-
-@pytest.mark.parametrize("s", [Schedule.linear(1000, 1e-4, 0.2), Schedule.linear(1000, 1e-4, 0.5), Schedule([0.5] * 200)],
-                         ids=["to 0.2", "to 0.5", "all 0.5"])
-@pytest.mark.parametrize("steps", [10, 20, 50])
-def test_few_steps_where_all_signal_is_lost_long_before_T(s, steps):
-    """There the angles of the first steps differ by rounding alone, and a line through them leads anywhere."""
-    deviations = sample(WIDE.denoiser(s), s, 2000, 2, 0, steps=steps).std(0)
-    assert deviations == approx(WIDE.sample(2000, 1).std(0), rel=0.35)
 
 
 @pytest.mark.parametrize("beta", [1e-3, 1e-160, 1e-200, 1e-300])

@@ -7,12 +7,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
 from strategies import Exact, points, reals, schedules, schedules_and_times
 
 from npddpm import Schedule
+from npddpm.gaussian import condition
 from npddpm.samplers import reverse_coefficients
 from npddpm.schedule import running_sums
 
@@ -282,3 +283,27 @@ def test_the_least_beta():
     assert s.posterior_variances[1:] == approx(1e-300 * (t - 1) / t, rel=1e-15, abs=0)
     assert s.reverse_eps_coefs[1:] == approx(1e-150 / np.sqrt(t), rel=1e-15, abs=0)
     assert s.loss_weights[1:] == approx(0.5 / t, rel=1e-15)
+
+
+# ---- the angle, and the variance of a Gaussian's step back
+
+@given(schedules(), st.floats(0, 1e3))
+@settings(max_examples=50)
+def test_the_angle_turns_x0_and_noise_into_x_t(s, lam):
+    sin, cos, sd = (table[:, 0] for table in s.rotation(np.array([lam])))
+    assert sin**2 + cos**2 == approx(1, rel=1e-14) and sin[0] == 0 and cos[0] == 1
+    assert sd * cos == approx(s.sqrt_alpha_bars * np.sqrt(max(lam, 1e-30)), rel=1e-13, abs=1e-300)
+    assert sd * sin == approx(s.sqrt_one_minus_alpha_bars, rel=1e-13, abs=1e-300)
+    assert (np.diff(sin) >= -1e-15).all()
+
+
+@given(schedules(), st.floats(0, 1e3))
+@settings(max_examples=50)
+def test_the_gaussians_variance_is_bayes_rule(s, lam):
+    """That of x_{t-1} given x_t, for x_0 ~ N(0, lambda), by `gaussian.condition`; beta_t and rho_t are its ends."""
+    found = s.gaussian_variances(np.array([lam, 1.0, 0.0]))
+    v = s.alpha_bars * lam + s.one_minus_alpha_bars
+    exact = [condition(0, v[t - 1], np.sqrt(s.alphas[t]), s.betas[t], 0)[1] for t in range(1, s.T + 1)]
+    assert found.shape == (s.T + 1, 3) and (found[0] == 0).all()
+    assert found[1:, 0] == approx(exact, rel=1e-9, abs=1e-29)
+    assert found[:, 1] == approx(s.betas, rel=1e-12) and found[:, 2] == approx(s.posterior_variances, rel=1e-9, abs=1e-29)

@@ -4,7 +4,6 @@ import copy
 import inspect
 import json
 import pickle
-from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -15,6 +14,7 @@ from npddpm import DDPM, MLP, Schedule, data, diffusion, loss_and_gradient, rule
 from npddpm.axes import PrincipalAxes
 from npddpm.backend import standard_normal
 from npddpm.evaluate import energy_distance
+from npddpm.gates import GatedMLP
 from npddpm.optim import Adam, learning_rate
 
 S = Schedule.linear(50)
@@ -128,7 +128,7 @@ def by_hand(s, x, steps, batch_size, lr, rng, weighting):
     """The loop of `fit`: network, average and loss of each step, and the norms of the gradients before clipping."""
     rng = np.random.default_rng(np.random.default_rng(rng).integers(2**63))
     axes = PrincipalAxes.of(x)
-    net = MLP(2, 16, 2, schedule=s, variances=axes.variances, fourier=4, directions=axes.V.T, rng=rng)
+    net = MLP(2, 16, 2, schedule=s, variances=axes.variances, fourier=4, rng=rng)
     average, adam, losses, norms = net.parameters.copy(), Adam(net.parameters), [], []
     z = ((x - x.mean(0)) / x.std(0) @ axes.V).astype("float32")
     for step in range(steps):
@@ -187,9 +187,8 @@ def test_settings_out_of_range_are_refused_at_once(name, value, message):
 
 
 def test_whether_there_are_gates_is_said_by_a_bool():
-    for make in (DDPM, partial(MLP, 2)):
-        with pytest.raises(TypeError, match="^gated must be a bool, got 1$"):
-            make(schedule=S, gated=1)
+    with pytest.raises(TypeError, match="^gated must be a bool, got 1$"):
+        DDPM(schedule=S, gated=1)
 
 
 def test_images_are_weighted_by_what_the_gaussian_leaves_open():
@@ -201,9 +200,9 @@ def test_images_are_weighted_by_what_the_gaussian_leaves_open():
     left_open = (s.alpha_bars[:, None] * lam / v).mean(1)
     w = 1 / np.sqrt(np.maximum(left_open, 0.01))
     assert left_open[-1] < 0.01 < left_open[1]
-    assert rules.weighting(a.net.eps_sd) == approx(w / w[1:].mean(), rel=1e-12)
+    assert rules.weighting(a.net.rotation.cos) == approx(w / w[1:].mean(), rel=1e-12)
     assert (a.net.parameters == by_rule.net.parameters).all() and (a.net.parameters != simple.net.parameters).any()
-    assert rules.weighting(a.net.eps_sd[:, :128]) == "simple"
+    assert rules.weighting(a.net.rotation.cos[:, :128]) == "simple"
 
 
 @pytest.mark.parametrize("r, hidden, depth, fourier, gated", [
@@ -245,8 +244,8 @@ def test_gates_are_for_many_axes():
     x = np.random.default_rng(0).standard_normal((300, 129))
     for d, given, gated in ((129, None, True), (128, None, False), (129, False, False), (128, True, True)):
         net = DDPM(S, 4, 1, gated=given).fit(x[:, :d], 1, 2, rng=0).net
-        assert net.gated == gated and net.shapes[-1] == (5, d + d * gated)
-        assert net.directions is None or (net.directions @ net.directions.T == approx(np.eye(d), abs=1e-12))
+        assert isinstance(net, GatedMLP) == gated and net.shapes[-1] == (5, d + d * gated)
+        assert not gated or net.U @ net.U.T == approx(np.eye(d), abs=1e-5)
 
 
 @pytest.mark.parametrize("d, fourier", [(1, 4), (3, 4), (4, 0)])
@@ -275,7 +274,7 @@ def test_samples_are_those_of_the_average():
     net = model.denoiser()
     assert (net.parameters == model.average).all() and (model.average != model.net.parameters).any()
     assert net.parameters is not model.average and net.dtype == np.float32
-    expected = MOONS.mean(0) + MOONS.std(0) * (sample(net, S, 5, 2, rng=0) @ model.axes.V.T)
+    expected = MOONS.mean(0) + MOONS.std(0) * (sample(net, S, 5, 2, rng=0, variance="gaussian") @ model.axes.V.T)
     assert model.sample(5, rng=0) == approx(expected, rel=1e-12)
 
 
@@ -297,7 +296,7 @@ def test_chunks_are_new_draws_each_from_a_stream_of_its_own():
 
 def test_the_sampler_gets_its_options():
     model = small()
-    options = [{}, {"variance": "posterior"}, {"steps": 5}, {"steps": 5, "eta": 0.0}, {"clip": (-0.2, 0.3)}]
+    options = [{}, {"variance": "beta"}, {"variance": "posterior"}, {"steps": 5}, {"steps": 5, "eta": 0.0}, {"clip": (-0.2, 0.3)}]
     assert len({model.sample(2, rng=0, **o).tobytes() for o in options}) == len(options)
 
 
@@ -329,7 +328,7 @@ def test_a_checkpoint_holds_the_settings(tmp_path):
         assert (getattr(again.optimizer, name) == getattr(model.optimizer, name)).all()
     with np.load(tmp_path / "m.npz") as file:
         config = json.loads(str(file["config"]))
-    assert config["loss_sum"] == model._loss_sum and config["format"] == 10      # which later versions must know
+    assert config["loss_sum"] == model._loss_sum and config["format"] == 11      # which later versions must know
 
 
 @pytest.mark.parametrize("note", [float("nan"), (1, 2), {1: 2}])
@@ -424,7 +423,7 @@ def test_times_that_can_be_read_once_serve_every_chunk():
 
 def test_usual_arguments_of_the_bound():
     model = small()
-    assert (model.bound(MOONS[:3], 0) == model.bound(MOONS[:3], 0, "beta", 1)).all()
+    assert (model.bound(MOONS[:3], 0) == model.bound(MOONS[:3], 0, "gaussian", 1)).all()
 
 
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
