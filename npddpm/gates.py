@@ -1,4 +1,4 @@
-"""The network of images: `MLP` with a gate for each pixel, and a correction of what it memorises."""
+"""The network of many columns: `MLP` with a correction of what it memorises and, for images, a gate for each pixel."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GatedMLP(MLP):
     Parameters
     ----------
     directions : (d, p) array_like
-        U.
+        U; with p = 0 there are no gates.
     *args, **options
         As in `MLP`.
 

@@ -27,6 +27,14 @@ def gated(r: int) -> bool:
     return r > MANY
 
 
+def kept_wide(r: int) -> bool:
+    """Whether samples are kept from losing variance, `npddpm.gates.measure_drift`, for r principal axes: for more than 32.
+
+    Many columns are memorised sooner; with few the loss is small, and what a network misses of heavy tails would count as one.
+    """
+    return r > 32
+
+
 def weighting(cos: Any) -> Any:
     """Weights of the loss, given cos(theta) = sd[eps | x_t], (T+1, r): 1, or for more than 128 axes one over its root mean square.
 

@@ -241,9 +241,9 @@ class DDPM:
     def _network(self, axes: PrincipalAxes, shape: dict[str, Any], rng: Any, device: str) -> MLP:
         shape, r = dict(shape), len(axes.variances)
         options: dict[str, Any] = {"schedule": self.schedule, "variances": axes.variances, "rng": rng, "device": device}
-        if not shape.pop("gated"):
-            return MLP(r, **shape, **options)
-        return GatedMLP(r, directions=np.eye(r) if axes.V is None else axes.V[axes.V.any(1)].T, **shape, **options)
+        if shape.pop("gated"):
+            return GatedMLP(r, directions=np.eye(r) if axes.V is None else axes.V[axes.V.any(1)].T, **shape, **options)
+        return GatedMLP(r, directions=np.empty((r, 0)), **shape, **options) if rules.kept_wide(r) else MLP(r, **shape, **options)
 
     def _steps(self, x: Any, steps: int, batch_size: int, lr: float, weighting: Any, comm: Any,
                fresh: dict[str, Any]) -> Iterator[int]:
@@ -304,7 +304,7 @@ class DDPM:
     def denoiser(self) -> MLP:
         """A network with the averaged parameters, for x_t in the units of `axes`.
 
-        For images the first call with new parameters, after a training step or `load`, draws 2000 samples in 20 steps, twice, so that
+        For more than 32 axes the first call with new parameters, after a training step or `load`, draws 2000 samples in 20 steps, twice, so that
         samples vary as much as the data, see `npddpm.gates.measure_drift`. Later calls use what it found. Neither the training nor
         its draws are changed.
 
@@ -515,7 +515,7 @@ class DDPM:
         self._check_trained()
         check_json("about", self.about)
         net = self.net
-        config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier, "gated": isinstance(net, GatedMLP),
+        config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier, "gated": isinstance(net, GatedMLP) and net.directions.size > 0,
                   "dtype": net.dtype.name, "step": self.step, "optimizer_t": self.optimizer.t, "loss_sum": float(self._loss_sum),
                   "rng": self._rng.bit_generator.state, "about": self.about}
         on_device = {"parameters": self.net.parameters, "average": self.average,

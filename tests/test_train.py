@@ -244,7 +244,7 @@ def test_gates_are_for_many_axes():
     x = np.random.default_rng(0).standard_normal((300, 129))
     for d, given, gated in ((129, None, True), (128, None, False), (129, False, False), (128, True, True)):
         net = DDPM(S, 4, 1, gated=given).fit(x[:, :d], 1, 2, rng=0).net
-        assert isinstance(net, GatedMLP) == gated and net.shapes[-1] == (5, d + d * gated)
+        assert isinstance(net, GatedMLP) and (net.directions.size > 0) == gated and net.shapes[-1] == (5, d + d * gated)
         assert not gated or net.U @ net.U.T == approx(np.eye(d), abs=1e-5)
 
 
