@@ -62,7 +62,7 @@ class DDPM:
     schedule : Schedule, optional
         By default `Schedule.linear()`, 1000 steps.
     hidden, depth, fourier, gated : int, int, int, bool, optional
-        Of the network, an `MLP` or, with gates, a `npddpm.gates.GatedMLP`. By default `fit` chooses them by the rules of `npddpm.rules`.
+        Of the network, an `MLP`, or with gates or more than 32 axes a `npddpm.gates.GatedMLP`. By default `fit` chooses them by the rules of `npddpm.rules`.
     dtype : {"float32", "float64"}
 
     Attributes
@@ -515,7 +515,8 @@ class DDPM:
         self._check_trained()
         check_json("about", self.about)
         net = self.net
-        config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier, "gated": isinstance(net, GatedMLP) and net.directions.size > 0,
+        config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier,
+                  "gated": isinstance(net, GatedMLP) and net.directions.size > 0,
                   "dtype": net.dtype.name, "step": self.step, "optimizer_t": self.optimizer.t, "loss_sum": float(self._loss_sum),
                   "rng": self._rng.bit_generator.state, "about": self.about}
         on_device = {"parameters": self.net.parameters, "average": self.average,
