@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 from typing import Any
 
 import numpy as np
 
 from npddpm import GaussianMixture, Schedule
-from npddpm.flow import Axes, few_times, walk
+from npddpm.flow import POWER, Axes, few_times, walk
 
 from .report import RESULTS
 
@@ -16,10 +17,9 @@ from .report import RESULTS
 def idea() -> dict[str, Any]:
     """Run the README's first code, and return its names."""
     readme = (RESULTS.parents[1] / "README.md").read_text(encoding="utf-8")
-    code = re.search(r"## The whole idea\n.*?```pycon\n(.*?)```", readme, re.DOTALL)
-    lines = [line[4:] for line in code[1].splitlines() if line.startswith((">>> ", "... "))] if code else []
+    text = re.findall(r"^```pycon\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)[0]
     scope: dict[str, Any] = {}
-    exec("\n".join(line if line.strip() else "" for line in lines), scope)  # noqa: S102
+    exec("".join(example.source for example in doctest.DocTestParser().get_examples(text)), scope)  # noqa: S102
     return scope
 
 
@@ -44,7 +44,7 @@ def draw() -> None:
         denoiser: Any = law.denoiser(s)
         denoiser.variances = np.array([0.25])
         axes = Axes(denoiser, s, 1, np, np.dtype(float))
-        path = [(s.T, u), *walk(axes, axes.F, u, [*few_times(s.T, 200, 2.0), 0])]
+        path = [(s.T, u), *walk(axes, axes.F, u, [*few_times(s.T, 200, POWER), 0])]
         theta = [np.arctan2(axes.rotation.sin[t, 0], axes.rotation.cos[t, 0]) for t, _ in path]
         axis.plot(theta, np.concatenate([v for _, v in path], axis=1).T, color="C0", linewidth=0.8)
         axis.set(title=title, xlabel="$\\theta$, from data, 0, to noise, $\\pi/2$")

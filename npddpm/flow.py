@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from . import gaussian
 from .backend import device_module, generator
 from .checks import Denoiser, check_count, check_finite, check_points, check_steps, check_type, predict, variances_of
 from .schedule import Rotation, Schedule
@@ -38,7 +39,7 @@ class Axes:
 
     def sd(self, t: int) -> Any:
         """sqrt(v_t), which is sqrt(lambda) for t = 0."""
-        return self._at(t).sd
+        return self.xp.asarray(self.rotation.sd[t], dtype=self.dtype)
 
     def F(self, u: Any, t: int) -> Any:
         """F for u: the network's own, for of eps_hat few digits are left of it where cos(theta) is small."""
@@ -211,11 +212,9 @@ def log_likelihood(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None =
         return xp.stack([F.real, *(parts if probes is not None else [sum(parts)])])
 
     state = xp.zeros((2 if probes is None else 1 + probes, *x0.shape))
-    state[0] = x0 / axes.sd(0)
+    state[0], state[1:] = x0 / axes.sd(0), xp.log(axes.sd(s.T) / axes.sd(0))    # log sqrt(v_T / lambda) and the integral
     for _, end in walk(axes, F_and_diagonal, state, times_up(s, steps)):
         pass
-    x_T = axes.sd(s.T) * end[0]
-    growth = xp.log(axes.sd(s.T) / axes.sd(0)) - 0.5 * math.log(2 * math.pi) - 0.5 * x_T**2
     integral = end[1:].sum(-1)
-    nats = check_finite(growth.sum(-1) + integral.mean(0), x0=x0)
+    nats = check_finite(gaussian.log_density(axes.sd(s.T) * end[0], 0.0, 1.0) + integral.mean(0), x0=x0)
     return nats if probes is None else (nats, integral.std(0, ddof=1) / math.sqrt(probes))

@@ -56,7 +56,7 @@ class GatedMLP(MLP):
     def correction(self, u: Any, t: Any) -> Any:
         H = super().correction(u, t)
         arrays, d = self._last.arrays, self.dim
-        arrays.mU = (at(self._of_m, t) * u) @ self.U
+        arrays.mU = arrays.m @ self.U
         F = H[:, :d] + (H[:, d:] * arrays.mU) @ self.U.T                    # F = F_0 + Y U^T, Y = G * (m U)
         return F - self.drift * at(self.rotation.sin, t) * arrays.cos * u
 

@@ -38,14 +38,15 @@ class Workspace:
         A row for each example.
     rows : slice
         The rows that are examples of the batch.
-    cos : array
-        cos(theta) of the forward pass, for the backward pass.
+    cos, m : arrays
+        cos(theta) and E[x_0 | x_t] of the forward pass, for the backward pass and for gates.
     """
 
     def __init__(self, xp: Any, dtype: Any, batch: int, shapes: Sequence[tuple[int, int]]) -> None:
         (features, h), (_, outputs), D = shapes[0], shapes[-1], len(shapes) - 1
         self.batch, self.rows = batch, slice(batch)
         self.cos: Any = None
+        self.m: Any = None
         self.examples_are_rows = xp is np and batch >= h
         examples = max(batch, h + 1) if self.examples_are_rows else batch
         shape = (examples, h + 8 - h % 8) if self.examples_are_rows else (h, examples)

@@ -179,7 +179,7 @@ class MLP:
         if arrays is None or arrays.batch != len(u):
             arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(u), self.shapes)
         arrays.cos = at(self.rotation.cos, t)                           # kept for the backward pass
-        m = arrays.A[0][:len(u), 2 * TIME_FREQUENCIES:][:, :self.dim]    # its columns of A_0
+        arrays.m = m = arrays.A[0][:len(u), 2 * TIME_FREQUENCIES:][:, :self.dim]    # its columns of A_0
         self.xp.multiply(at(self._of_m, t), u, out=m)                   # m = sqrt(lambda) cos(theta) u
         # If all rows have one t, its columns are folded into the bias for this product; arrays.A[0] keeps them, for backward.
         A_0, W_1 = self.features.fill_in(arrays.A[0], self.weights[0], m, t)

@@ -29,7 +29,7 @@ from .checks import (
     predict,
     variances_of,
 )
-from .flow import Axes, few_times, walk
+from .flow import POWER, Axes, few_times, walk
 from .schedule import Schedule
 
 
@@ -102,7 +102,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
         raise ValueError("start needs x_T, which is N(0, I) at T alone")
     first = s.T if start is None else check_count("start", start, most=s.T)
     noise_free = steps is not None and eta is None
-    times = few_times(first, steps, 2.0 if noise_free else 1.0)
+    times = few_times(first, steps, POWER if noise_free else 1.0)
     eta = 1.0 if eta is None else check_real("eta", eta, 0, 1, closed=True)
     if steps is not None or eta < 1:
         variance = "posterior"

@@ -91,7 +91,7 @@ flow.py | integral = end[1:].sum(-1) | integral = -end[1:].sum(-1) | the diverge
 flow.py | z * (F.imag / h) | F.imag / h | the sum of a row of dF/du for its diagonal
 schedule.py | self.betas[1:, None] * v[:-1] / v[1:] | self.betas[1:, None] * v[1:] / v[:-1] | a ratio upside down
 schedule.py | return Rotation(noise / sd, signal / sd, sd) | return Rotation(signal / sd, noise / sd, sd) | sin and cos exchanged
-gates.py | (at(self._of_m, t) * u) @ self.U | u @ self.U | u for m in the gates
+gates.py | arrays.m @ self.U | u @ self.U | u for m in the gates
 gates.py | net.drift -= | net.drift += | a drift with the wrong sign
 flow.py | sin_g, cos_g = self.turn(before, t) | sin_g, cos_g = self.turn(t, before) | two times exchanged
 samplers.py | np.sqrt(s.gaussian_variances(variances_of(denoiser, dim))) | s.gaussian_variances(variances_of(denoiser, dim)) | a variance for a deviation in the sampler

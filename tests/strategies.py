@@ -47,6 +47,17 @@ def vectors(draw, most=3):
     return np.array(draw(st.lists(points, min_size=1, max_size=most)))
 
 
+class Knowing:
+    """The best prediction for N(0, diag lambda), which tells lambda."""
+
+    def __init__(self, s, variances):
+        self.variances = np.asarray(variances, dtype=float)
+        self.rotation = s.rotation(self.variances)
+
+    def __call__(self, xt, t):
+        return self.rotation.sin[t] / self.rotation.sd[t] * xt
+
+
 # ---- expectations without sampling error
 
 def signs(n):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
-from strategies import Exact, SignNodes, exact, schedules, signs, vectors
+from strategies import Exact, Knowing, SignNodes, exact, schedules, signs, vectors
 
 from npddpm import DDPM, GaussianMixture, Schedule, gaussian, variational_bound
 
@@ -22,17 +22,6 @@ def plain_bound(denoiser, s, x0, rng):
         mean = s.reverse_mean(xt, t, denoiser(xt, t))
         total += gaussian.log_density(x0, mean, s.betas[t]) if t == 1 else -gaussian.kl(*s.q_posterior(x0, xt, t), mean, s.betas[t])
     return total
-
-
-class Knowing:
-    """The best prediction for N(0, diag lambda), which tells lambda."""
-
-    def __init__(self, s, variances):
-        self.variances = np.asarray(variances, dtype=float)
-        self.rotation = s.rotation(self.variances)
-
-    def __call__(self, xt, t):
-        return self.rotation.sin[t] / self.rotation.sd[t] * xt
 
 
 def mean_terms(denoiser, s, x0, variance="beta", n=1):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
+from strategies import Knowing
 
 from npddpm import DDPM, MLP, GaussianMixture, Schedule, data, encode, log_likelihood, sample, trajectory
 from npddpm.evaluate import energy_distance
@@ -19,17 +20,6 @@ LINEAR_AND_COSINE = pytest.mark.parametrize("schedule", [S, Schedule.cosine(1000
 
 
 # ---- what is exact
-
-class Knowing:
-    """The best prediction for N(0, diag lambda), which tells lambda."""
-
-    def __init__(self, s, variances):
-        self.variances = np.asarray(variances, dtype=float)
-        self.rotation = s.rotation(self.variances)
-
-    def __call__(self, xt, t):
-        return self.rotation.sin[t] / self.rotation.sd[t] * xt
-
 
 lambdas = st.lists(st.floats(-8, 0.95).map(lambda e: 10**e), min_size=1, max_size=3)
 
