@@ -115,7 +115,7 @@ def principal_axes(x: Any) -> tuple[Array, Array, Array | None, Array]:
         variances[first:], W = spectrum(covariance(z @ V[:, first:] for z in rows()))
         V[:, first:] = V[:, first:] @ W
     vary = variances > rounding(variances, V)
-    if vary.sum() >= n - 1:                     # n rows lie in a plane of n - 1 dimensions in any case
+    if vary.sum() >= n - 1 > 1:                 # n rows lie in a plane of n - 1 dimensions in any case; two tell no more
         vary[:] = True
     variances, V = variances[vary], V[:, vary]
     if n < 2 * len(variances):

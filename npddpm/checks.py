@@ -173,8 +173,9 @@ def predict(denoiser: Denoiser, xt: Any, t: Any) -> Any:
     if getattr(eps, "shape", None) != xt.shape:
         raise ValueError(f"denoiser must return an array of the shape of x_t, {xt.shape}, "
                          f"got {getattr(eps, 'shape', type(eps).__name__)}")
-    if not np.can_cast(eps.dtype, getattr(denoiser, "dtype", xt.dtype), "same_kind"):     # complex is for complex steps
-        raise TypeError(f"denoiser must return real numbers, got dtype {eps.dtype}")
+    complex_step = "c" in (xt.dtype.kind, np.dtype(getattr(denoiser, "dtype", float)).kind)
+    if eps.dtype.kind not in ("c" if complex_step else "fiub"):
+        raise TypeError(f"denoiser must return {'complex' if complex_step else 'real'} numbers, got dtype {eps.dtype}")
     return eps
 
 

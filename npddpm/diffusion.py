@@ -114,7 +114,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     variance : {"beta", "posterior", "gaussian"}
         sigma_t^2 = beta_t, rho_t, or that of `Schedule.gaussian_variances`, with which the expectation of the bound over
         N(0, diag lambda), with its exact denoiser, is that of log p(x_0) less KL( q(x_T) || p(x_T) ), for every T. rho_1 = 0 has
-        no density, so that sigma_1^2 = beta_1 with "posterior" too.
+        no density, so that beta_1 stands for it.
     n : int
         Draws of x_t at each t.
 
@@ -149,10 +149,9 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     x0 = check_points("x0", x0, xp, np.float64, "B", "d")
     lam = variances_of(denoiser, x0.shape[1])
     rotation = s.rotation(lam)
-    if variance == "gaussian":
-        sigma2 = s.gaussian_variances(lam)
-    else:
-        sigma2 = (s.betas if variance == "beta" else np.append(s.betas[:2], s.posterior_variances[2:]))[:, None]
+    betas = s.betas[:, None]
+    sigma2 = {"beta": betas, "posterior": s.posterior_variances[:, None], "gaussian": s.gaussian_variances(lam)}[variance]
+    sigma2 = np.where(sigma2 > 0, sigma2, betas)
     rng = generator(rng, xp)
     terms = xp.zeros((s.T + 1, len(x0)))
     terms[0] = -gaussian.kl(*s.q_mean_variance(x0, s.T), 0.0, 1.0)

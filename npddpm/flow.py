@@ -23,7 +23,7 @@ from .checks import Denoiser, check_count, check_finite, check_points, check_ste
 from .schedule import Rotation, Schedule
 
 POWER = 2.0     # of `few_times`
-LONGER = 4      # a step this many times as long as the one before is Euler's
+LONGER = 4      # a step this many times as long as the one before goes without it
 LOST = 1e-12    # cos(theta) below which float64 has no digits of F left in a predicted noise
 
 
@@ -48,8 +48,6 @@ class Axes:
             F = self.denoiser.correction(u, t)
         else:       # solve eps_hat = sin(theta) u + cos(theta) F
             eps_hat = predict(self.denoiser, sd * u, t)
-            if u.dtype.kind == "c" != eps_hat.dtype.kind:
-                raise TypeError(f"denoiser must return complex numbers for complex x_t, got dtype {eps_hat.dtype}")
             F = (eps_hat - sin * u) / self.xp.where(cos > LOST, cos, math.inf)
         if self.cut is None:
             return F
@@ -78,12 +76,14 @@ class Axes:
 
             b = (1 - cos h) / sin g,      a = sin h + b cos g
 
-        (the two-step method of Adams and Bashforth, in trigonometric form; Gautschi 1961, doi:10.1007/BF01386037). A step that
-        is more than four times as long as the one before, or the first, is Euler's, a = h: F' tells nothing of what is so far
-        off. It happens where x_t and x' are noise alone, and in the last step, along axes that are thin beside its noise.
+        (the two-step method of Adams and Bashforth, in trigonometric form; Gautschi 1961, doi:10.1007/BF01386037). The first step,
+        and one that is more than four times as long as the one before, has b = 0: F' tells nothing of what is so far off. Then
+        u_r = (cos(theta_r) x_0_hat / sqrt(lambda) + sin(theta_r) eps_hat) + (1 - cos h) u_t, DDIM's step and what it takes from
+        N(0, diag lambda). It happens where x_t and x' are noise alone, and in the last step, along axes that are thin beside
+        its noise: there (1 - cos h) u_t is the noise with which step 3 ends, see `Schedule.gaussian_variances`.
         """
         sin_h, cos_h = self.turn(t, r)
-        a, b = np.arctan2(sin_h, cos_h), np.zeros_like(sin_h)
+        a, b = sin_h, np.zeros_like(sin_h)
         if before is not None:
             sin_g, cos_g = self.turn(before, t)
             near = np.abs(sin_h) < LONGER * np.abs(sin_g)

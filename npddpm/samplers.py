@@ -111,7 +111,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
     cut: Any = None
     if callable(clip):
-        cut = lambda x0: check_shaped("what clip returns", clip(x0), xp, dtype, n, dim)
+        cut = lambda x0: check_shaped("what clip returns", clip(x0), xp, dtype, n, dim).copy()
     elif clip is not None:
         cut = operator.methodcaller("clip", *(xp.asarray(v, dtype=dtype) for v in check_clip(clip, dim)))
     z: Any = None if noise is None else check_shaped("noise", noise, xp, dtype, s.T + 1, n, dim)

@@ -369,7 +369,7 @@ class DDPM:
             limit = clip if callable(clip) else operator.methodcaller("clip", *check_clip(clip, len(self.axes.mean)))
 
             def cut(x: Any) -> Any:
-                return check_shaped("what clip returns", limit(x), np, np.float64, *x.shape)
+                return check_shaped("what clip returns", limit(x), np, np.float64, *x.shape).copy()
 
             options["clip"] = lambda z: self.to_network(cut(self.axes.restore(z)))
         if x_T is not None:

@@ -48,14 +48,14 @@ def vectors(draw, most=3):
 
 
 class Knowing:
-    """The best prediction for N(0, diag lambda), which tells lambda."""
+    """The best prediction for N(mean, diag lambda), which tells lambda."""
 
-    def __init__(self, s, variances):
-        self.variances = np.asarray(variances, dtype=float)
-        self.rotation = s.rotation(self.variances)
+    def __init__(self, s, variances, mean=0.0):
+        self.variances, self.mean = np.asarray(variances, dtype=float), mean
+        self.s, self.rotation = s, s.rotation(self.variances)
 
     def __call__(self, xt, t):
-        return self.rotation.sin[t] / self.rotation.sd[t] * xt
+        return self.rotation.sin[t] / self.rotation.sd[t] * (xt - np.sqrt(self.s.alpha_bars[t]) * self.mean)
 
 
 # ---- expectations without sampling error

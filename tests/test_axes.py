@@ -117,6 +117,13 @@ def test_the_bound_lives_on_the_plane_of_the_rows():
     assert (model.bound(x[:5] + [0, 0, 0, 1e-2], rng=0) == -np.inf).all()
 
 
+@given(st.integers(2, 6), st.integers(0, 2**32))
+def test_two_rows_are_a_line(d, seed):
+    """All that they tell: shrinking finds no doubt in them, and what rounding adds is no axis."""
+    x = np.random.default_rng(seed).standard_normal((2, d))
+    assert PrincipalAxes.of(x).variances == approx(d)
+
+
 def test_fewer_rows_than_columns_leave_doubt_everywhere():
     """Ledoit and Wolf's shrinkage, from their sums over the rows; scikit-learn's `ledoit_wolf` has the same numbers."""
     x = np.random.default_rng(0).standard_normal((20, 30)) * np.linspace(0.1, 2, 30)

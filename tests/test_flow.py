@@ -39,10 +39,26 @@ def test_a_gaussian_stays_as_it_is_down_and_up(lam, T, make, draw):
 @LINEAR_AND_COSINE
 @pytest.mark.parametrize("steps, error", [(2, 5e-3), (5, 1e-6), (10, 1e-12)])
 def test_a_single_point_is_met(schedule, steps, error):
-    """F = p cos(theta) + q sin(theta): after the first step, which is Euler's, every one is exact, and the way from any x_T leads there."""
+    """F = p cos(theta) + q sin(theta): after the first step every one is exact, and the way from any x_T leads there."""
     point = GaussianMixture([1], [[1.0, -0.7]], [1e-20])
     x_0 = sample(point.denoiser(schedule), schedule, 100, 2, 0, steps=steps)
     assert np.abs(x_0 - [1.0, -0.7]).max() < error
+
+
+@pytest.mark.parametrize("steps", [20, 100, 1000])
+def test_a_last_step_that_sees_nothing_below_it_ends_at_x_0_hat(steps):
+    """Far from 0, in units of sqrt(lambda), and the last step turns by nearly pi/2: x_0_hat, and noise of N(0, lambda)."""
+    denoiser = Knowing(S, [1e-8], 0.7)
+    x_0 = sample(denoiser, S, 2000, 1, 0, steps=steps)
+    assert x_0.mean() == approx(0.7, rel=0.02) and x_0.std() == approx(1e-4, rel=0.05)
+
+
+def test_a_function_that_says_its_precision_has_a_density_too():
+    def denoiser(x, t):
+        return 0 * x
+    denoiser.dtype = "float32"
+    plain = log_likelihood(lambda x, t: 0 * x, S, np.ones((2, 1)))
+    assert log_likelihood(denoiser, S, np.ones((2, 1))) == approx(plain)
 
 
 def test_a_gaussian_by_hand():
@@ -184,7 +200,7 @@ def test_the_usual_number_of_steps():
 
 def test_a_denoiser_that_makes_real_numbers_of_complex_ones_has_no_density():
     best = WIDE.denoiser(S)
-    with pytest.raises(TypeError, match="^denoiser must return complex numbers for complex x_t, got dtype float64$"):
+    with pytest.raises(TypeError, match="^denoiser must return complex numbers, got dtype float64$"):
         log_likelihood(lambda x, t: best(x.real, t), S, np.zeros((2, 2)), 5)
 
 

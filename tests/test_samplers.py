@@ -38,6 +38,19 @@ def test_a_noised_input_is_denoised():
             trajectory(law.denoiser(S), S, 1, 1, x_T=[[0.0]], start=start)
 
 
+@pytest.mark.parametrize("options", [{"steps": 4}, {"eta": 0.5, "steps": 4}, {}])
+def test_a_clip_may_return_the_same_array_each_time(options):
+    same = np.empty((3, 2))
+
+    def clip(x0):
+        return np.clip(x0, -0.3, 0.4, out=same)
+    for seed in (0, 1):
+        x = sample(WIDE.denoiser(S), S, 3, 2, seed, clip=clip, **options)
+        kept = x.copy()
+        clip(np.ones((3, 2)))
+        assert (x == kept).all() and (x == sample(WIDE.denoiser(S), S, 3, 2, seed, clip=(-0.3, 0.4), **options)).all()
+
+
 def test_clip_with_few_steps_and_by_a_function():
     x = sample(WIDE.denoiser(S), S, 500, 2, 0, steps=10, clip=(-0.5, 0.75))
     assert x.min() == approx(-0.5) and x.max() == approx(0.75)

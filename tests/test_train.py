@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pytest import approx
 
-from npddpm import DDPM, MLP, Schedule, data, diffusion, loss_and_gradient, rules, sample, variational_bound
+from npddpm import DDPM, MLP, Schedule, data, diffusion, loss_and_gradient, rules, sample, train, variational_bound
 from npddpm.axes import PrincipalAxes
 from npddpm.backend import standard_normal
 from npddpm.evaluate import energy_distance
@@ -82,6 +82,13 @@ def test_chunks_do_not_depend_on_those_behind_them():
     assert many.shape == (2600, 2) and (many[:2500] == model.sample(2500, rng=0, steps=2)).all()
     chunks = list(model.sample_chunks(2600, rng=0, steps=2))
     assert [len(c) for c in chunks] == [2500, 100] and (np.concatenate(chunks) == many).all()
+
+
+def test_a_clip_that_reuses_its_array_leaves_every_chunk_its_own(monkeypatch):
+    model, room = small(), np.empty((4, 2))
+    monkeypatch.setitem(train.CHUNK, "cpu", 4)
+    x = model.sample(8, rng=0, steps=3, clip=lambda x: np.clip(x, -0.5, 0.75, out=room))
+    assert (x == model.sample(8, rng=0, steps=3, clip=(-0.5, 0.75))).all()
 
 
 def test_clip_is_in_the_units_of_the_data():
