@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from npddpm import __version__
-from npddpm.backend import device_module
+from npddpm.arrays.backend import device_module
 
 from . import measure, ours, peers, quality, ranks, report, rows
 from .ours import Shape

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from npddpm.backend import device_module, synchronize
+from npddpm.arrays.backend import device_module, synchronize
 
 Run = Callable[[int], None]
 

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npddpm import MLP, Schedule, loss_and_gradient, sample
-from npddpm.backend import device_module, generator, standard_normal, synchronize
+from npddpm.arrays.backend import device_module, generator, standard_normal, synchronize
+from npddpm.arrays.layout import zeros
 from npddpm.features import count_features
-from npddpm.layout import zeros
 from npddpm.mlp import g, g_backward
+from npddpm.model.ddpm import draw_times
+from npddpm.model.ranks import Ranks
 from npddpm.optim import Adam, adam_step
-from npddpm.ranks import Ranks
-from npddpm.train import draw_times
 
 ROWS, READ_EVERY, LR = 8192, 100, 1e-3   # of the data; steps between two looks at the loss
 SCHEDULE = Schedule.linear(1000)

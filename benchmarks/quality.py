@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from npddpm import DDPM, data, rules
-from npddpm.evaluate import energy_distance, neighbour_distances, one_nearest_neighbour
+from npddpm import DDPM, data
+from npddpm.cli.evaluate import energy_distance, neighbour_distances, one_nearest_neighbour
+from npddpm.model import rules
 from npddpm.optim import learning_rate
 from npddpm.samplers import few_times, reverse_coefficients
 

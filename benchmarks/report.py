@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from npddpm.files import write_whole
+from npddpm.data.files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from npddpm import DDPM, data
-from npddpm.evaluate import energy_distance, nearest, one_nearest_neighbour, precision_recall
+from npddpm.cli.evaluate import energy_distance, nearest, one_nearest_neighbour, precision_recall
 
 from .quality import strays, told_apart
 from .report import table

@@ -4,11 +4,11 @@ from typing import Any
 
 from .diffusion import Bound, loss_and_gradient, variational_bound
 from .flow import encode, log_likelihood
+from .mixture import GaussianMixture
 from .mlp import MLP
-from .oracle import GaussianMixture
+from .model.ddpm import DDPM
 from .samplers import sample, trajectory
 from .schedule import Schedule
-from .train import DDPM
 
 __version__ = "0.9.0"
 __all__ = ["DDPM", "MLP", "Bound", "GaussianMixture", "Schedule", "encode", "log_likelihood", "loss_and_gradient", "sample",

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import gaussian
-from .backend import generator, get_array_module
-from .checks import (
+from .arrays.backend import generator, get_array_module
+from .arrays.checks import (
     Denoiser,
     check_backward,
     check_choice,

@@ -18,8 +18,17 @@ from typing import Any
 import numpy as np
 
 from . import gaussian
-from .backend import device_module, generator
-from .checks import Denoiser, check_count, check_finite, check_points, check_steps, check_type, predict, variances_of
+from .arrays.backend import device_module, generator
+from .arrays.checks import (
+    Denoiser,
+    check_count,
+    check_finite,
+    check_points,
+    check_steps,
+    check_type,
+    predict,
+    variances_of,
+)
 from .schedule import Rotation, Schedule
 
 POWER = 2.0     # of `few_times`

@@ -8,7 +8,7 @@ The bound uses `log_density` and `kl`. The others are called by the tests, which
 import math
 from typing import Any
 
-from .backend import get_array_module
+from .arrays.backend import get_array_module
 
 
 def log_density(x: Any, mean: Any, variance: Any) -> Any:

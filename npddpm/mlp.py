@@ -28,10 +28,10 @@ from typing import Any
 
 import numpy as np
 
-from .backend import axpby, device_module, elementwise, generator, one_plus_tanh
-from .checks import check_dtype, check_shape, check_shaped, check_sizes, check_times, check_type, check_variances
-from .features import TIME_FREQUENCIES, Features, at
-from .layout import Workspace, layer_shapes, matmul, split, zeros
+from .arrays.backend import axpby, device_module, elementwise, generator, one_plus_tanh
+from .arrays.checks import check_dtype, check_shape, check_shaped, check_sizes, check_times, check_type, check_variances
+from .arrays.layout import Workspace, matmul, split, zeros
+from .features import TIME_FREQUENCIES, Features, at, count_features
 from .schedule import Rotation, Schedule
 
 
@@ -234,3 +234,8 @@ class MLP:
             if l > 1:
                 matmul(dZ[l], W[l][:-1].T, out=dA[l - 1])               #     without the bias
         return out
+
+
+def layer_shapes(dim: int, hidden: int, depth: int, fourier: int, outputs: int) -> list[tuple[int, int]]:
+    """Rows and columns of W_1 ... W_{D+1}: (inputs + 1, outputs)."""
+    return [(count_features(dim, fourier) + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, outputs)]

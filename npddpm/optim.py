@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .backend import elementwise, get_array_module
-from .layout import zeros
+from .arrays.backend import elementwise, get_array_module
+from .arrays.layout import zeros
 
 
 @elementwise

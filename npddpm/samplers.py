@@ -13,8 +13,8 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from .backend import axpby, device_module, generator, standard_normal
-from .checks import (
+from .arrays.backend import axpby, device_module, generator, standard_normal
+from .arrays.checks import (
     Denoiser,
     check_array,
     check_choice,

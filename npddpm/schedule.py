@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import axpby, get_array_module
-from .checks import MOST_STEPS, Array, check_alike, check_betas, check_count, check_real, check_times
+from .arrays.backend import axpby, get_array_module
+from .arrays.checks import MOST_STEPS, Array, check_alike, check_betas, check_count, check_real, check_times
 
 
 class Schedule:

@@ -70,14 +70,14 @@ mlp.py | np.sqrt(self.variances) * cos) | cos) | lambda forgotten in E[x_0]
 mlp.py | u = xt / at(self.rotation.sd, t) | u = xt / at(self.rotation.sd, t)**2 | a variance for a deviation in u
 schedule.py | root = np.sqrt(np.maximum(variances, 1e-30)) | root = np.maximum(variances, 1e-30) | a variance for a deviation in the angle
 features.py | W_1[-1:] + tau[t] @ W_1[:k] | W_1[-1:] | the time features forgotten
-gates.py | (dF @ self.U) * self._last.arrays.mU | (dF @ self.U) * 1.0 | a gate's derivative without what it multiplies
+model/gates.py | (dF @ self.U) * self._last.arrays.mU | (dF @ self.U) * 1.0 | a gate's derivative without what it multiplies
 mlp.py | math.sqrt(2 / len(block)) / 2 | math.sqrt(2 / len(block)) | He's deviation not halved
 optim.py | v += g * g | v += g | g for g^2
 optim.py | lr * math.sqrt(n2) / n1 | lr * n2 / n1 | n2 for its root in Adam
 optim.py | math.sqrt(n2) * self.eps | self.eps | eps not scaled with V
 optim.py | max_norm / xp.maximum(max_norm, | max_norm / xp.minimum(max_norm, | clipping upside down
 optim.py | max(1 - decay, 9 / (t + 9)) | min(1 - decay, 9 / (t + 9)) | max and min of the average's decay
-backend.py | u *= -2 | u *= -1 | the 2 of Box and Muller
+arrays/backend.py | u *= -2 | u *= -1 | the 2 of Box and Muller
 diffusion.py | residual = predict(net, xt, t) - eps | residual = predict(net, xt, t) - x0 | x_0 for eps in the loss
 diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (1 / residual.size) * weighted | the 2 of the derivative
 diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (2 / residual.size) * residual | the weight left out of the gradient
@@ -91,8 +91,8 @@ flow.py | integral = end[1:].sum(-1) | integral = -end[1:].sum(-1) | the diverge
 flow.py | z * (F.imag / h) | F.imag / h | the sum of a row of dF/du for its diagonal
 schedule.py | self.betas[1:, None] * v[:-1] / v[1:] | self.betas[1:, None] * v[1:] / v[:-1] | a ratio upside down
 schedule.py | return Rotation(noise / sd, signal / sd, sd) | return Rotation(signal / sd, noise / sd, sd) | sin and cos exchanged
-gates.py | arrays.m @ self.U | u @ self.U | u for m in the gates
-gates.py | net.drift -= | net.drift += | a drift with the wrong sign
+model/gates.py | arrays.m @ self.U | u @ self.U | u for m in the gates
+model/gates.py | net.drift -= | net.drift += | a drift with the wrong sign
 flow.py | sin_g, cos_g = self.turn(before, t) | sin_g, cos_g = self.turn(t, before) | two times exchanged
 samplers.py | np.sqrt(s.gaussian_variances(variances_of(denoiser, dim))) | s.gaussian_variances(variances_of(denoiser, dim)) | a variance for a deviation in the sampler
 diffusion.py | s.q_mean_variance(x0, s.T), 0.0 | s.q_mean_variance(x0, s.T - 1), 0.0 | T-1 for T in the prior
@@ -101,17 +101,17 @@ diffusion.py | b**2 / (2 * sigma2_t) | float(s.loss_weights[t]) | the weight of 
 diffusion.py | (cos**2 * eps - of_x0) | (cos**2 * eps + of_x0) | a sign in the control variate
 diffusion.py | (term + (b**2 | (term - (b**2 | the control variate added twice
 diffusion.py | control).sum(-1)) / n | control).sum(-1)) | n draws summed
-train.py | (T * u**power).astype(int) | (T * u).astype(int) | times that are uniform for few axes too
-ranks.py | self._share = self.rows / batch_size | self._share = 1 / size | slices of unequal length weighted alike
-ranks.py | advance((1 + self._rank + MOST_RANKS * step) | advance((1 + MOST_RANKS * step) | ranks that all draw the same
-oracle.py | total = signal**2 * lam + noise**2 | total = lam + noise**2 | C_k without abar
-oracle.py | x - signal * m, axes) | x - signal**2 * m, axes) | abar for sqrt(abar) in a mean
-oracle.py | xp.log(w) - 0.5 * (y**2 / total + | xp.log(w) - 0.5 * (y**2 / total - | the sign of the normaliser
-oracle.py | return -(_softmax(log_joint) | return (_softmax(log_joint) | the sign of the score
-oracle.py | * np.sqrt(self.variances[k])\n | * self.variances[k]\n | a variance for a deviation in sampling
-oracle.py | self.weights @ (signal**2 * self.variances / (signal | self.weights @ (noise**2 / (signal | the other share in the least loss
-oracle.py | found = float(known + mean.mean()) | found = float(known) | what is lost by not knowing k, forgotten
-oracle.py | or error > tolerance * found: | or False: | a tolerance that is not kept
+model/ddpm.py | (T * u**power).astype(int) | (T * u).astype(int) | times that are uniform for few axes too
+model/ranks.py | self._share = self.rows / batch_size | self._share = 1 / size | slices of unequal length weighted alike
+model/ranks.py | advance((1 + self._rank + MOST_RANKS * step) | advance((1 + MOST_RANKS * step) | ranks that all draw the same
+mixture.py | total = signal**2 * lam + noise**2 | total = lam + noise**2 | C_k without abar
+mixture.py | x - signal * m, axes) | x - signal**2 * m, axes) | abar for sqrt(abar) in a mean
+mixture.py | xp.log(w) - 0.5 * (y**2 / total + | xp.log(w) - 0.5 * (y**2 / total - | the sign of the normaliser
+mixture.py | return -(_softmax(log_joint) | return (_softmax(log_joint) | the sign of the score
+mixture.py | * np.sqrt(self.variances[k])\n | * self.variances[k]\n | a variance for a deviation in sampling
+mixture.py | self.weights @ (signal**2 * self.variances / (signal | self.weights @ (noise**2 / (signal | the other share in the least loss
+mixture.py | found = float(known + mean.mean()) | found = float(known) | what is lost by not knowing k, forgotten
+mixture.py | or error > tolerance * found: | or False: | a tolerance that is not kept
 """.strip().splitlines()]
 
 

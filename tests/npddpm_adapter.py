@@ -3,7 +3,7 @@
 import numpy as np
 
 import npddpm
-from npddpm.backend import to_host
+from npddpm.arrays.backend import to_host
 
 PARAMETERS = 298
 

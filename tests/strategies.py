@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from npddpm import Schedule
-from npddpm.reference import DIGITS, PI, exact, tables  # noqa: F401
+from npddpm.testing.exact import DIGITS, PI, exact, tables  # noqa: F401
 
 decimal.getcontext().prec = DIGITS
 

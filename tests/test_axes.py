@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
 
-from npddpm import DDPM, MLP, GaussianMixture, Schedule, axes, data
-from npddpm.axes import PrincipalAxes, standardization
+from npddpm import DDPM, MLP, GaussianMixture, Schedule, data
+from npddpm.model import axes
+from npddpm.model.axes import PrincipalAxes, standardization
 
 S = Schedule.linear(50)
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from npddpm import backend
+from npddpm.arrays import backend
 
 
 def test_package_needs_numpy_alone():

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import npddpm
-from npddpm import DDPM, MLP, GaussianMixture, Schedule, backend, data, sample, variational_bound
-from npddpm.__main__ import main
+from npddpm import DDPM, MLP, GaussianMixture, Schedule, data, sample, variational_bound
+from npddpm.arrays import backend
+from npddpm.cli.main import main
+from npddpm.model.ddpm import FORMAT
 from npddpm.samplers import reverse_coefficients
-from npddpm.train import FORMAT
 
 S, X = Schedule.linear(10), np.random.default_rng(0).standard_normal((20, 2))
 ONES, TALL = np.ones((3, 2)), np.ones((2, 3))
@@ -148,9 +149,9 @@ LIBRARY = [
     *((lambda f=f: f(npddpm.GaussianMixture([1], [[0.0, 0]], [1])), "s must be a Schedule, got", TypeError) for f in (
         lambda law: law.denoiser(None), lambda law: law.score(ONES, None, 1), lambda law: law.log_density(ONES, True, 1),
         lambda law: law.log_density(ONES, 0, 0), lambda law: law.least_loss(None, 1),
-        lambda law: npddpm.evaluate.loss_by_time(law.denoiser(S), None, ONES))),
+        lambda law: npddpm.cli.evaluate.loss_by_time(law.denoiser(S), None, ONES))),
     *((lambda x=x, f=f: f(x, ONES), f"x must reach between 1e-150 and 1e150, .* got {x.max():.3g}".replace("+", r"\+"))
-      for x in (ONES * 1e160, ONES * 1e-200) for f in (npddpm.evaluate.energy_distance, npddpm.evaluate.nearest)),
+      for x in (ONES * 1e160, ONES * 1e-200) for f in (npddpm.cli.evaluate.energy_distance, npddpm.cli.evaluate.nearest)),
     (lambda: draw(steps=2.5), "steps must be an int, or times that fall .* got 2.5"),
     (lambda: draw(eta=-0.1), r"eta must lie in \[0, 1\], got -0.1"),
     (lambda: draw(eta=2), r"eta must lie in \[0, 1\], got 2"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from npddpm import DDPM
-from npddpm.__main__ import main
+from npddpm.cli.main import main
 
 SMALL = ["--hidden", "16", "--depth", "1", "--T", "20", "--steps", "50", "--batch-size", "16"]
 

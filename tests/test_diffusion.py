@@ -8,7 +8,7 @@ from pytest import approx
 
 import npddpm
 from npddpm import MLP, Schedule, sample, trajectory, variational_bound
-from npddpm.backend import standard_normal
+from npddpm.arrays.backend import standard_normal
 from npddpm.samplers import reverse_coefficients
 
 S = Schedule.linear(20)

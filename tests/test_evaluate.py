@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from pytest import approx
 
-from npddpm import GaussianMixture, Schedule, evaluate
-from npddpm.evaluate import (
+from npddpm import GaussianMixture, Schedule
+from npddpm.cli import evaluate
+from npddpm.cli.evaluate import (
     distances,
     energy_distance,
     loss_at,

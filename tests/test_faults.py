@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from npddpm import DDPM
-from npddpm.__main__ import main
-from npddpm.files import write_whole
+from npddpm.cli.main import main
+from npddpm.data.files import write_whole
 
 SMALL = ["--hidden", "16", "--depth", "1", "--T", "20", "--batch-size", "16"]
 
@@ -31,7 +31,7 @@ def test_kill_9_at_any_moment():
     """Twenty kills of a run that saves every other step: the checkpoint always loads, and the run that goes on
     from it ends in the very bits of one that was left alone.
     """
-    code = "import sys, npddpm.__main__ as m; m.SAVE_EVERY = 2; sys.exit(m.main(sys.argv[1:]))"
+    code = "import sys, npddpm.cli.main as m; m.SAVE_EVERY = 2; sys.exit(m.main(sys.argv[1:]))"
     assert main(["train", "moons", *SMALL, "--steps", "2000", "--out", "whole.npz"]) == 0
     wait = np.random.default_rng(0)
     command, steps = ["train", "moons", "--steps", "2000", "--out", "killed.npz"], [0]
@@ -54,7 +54,7 @@ def test_kill_9_at_any_moment():
 
 FULL = """
 import resource, sys
-from npddpm.__main__ import main
+from npddpm.cli.main import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))    # as if the disk were full after 2000 bytes
 sys.exit(main(sys.argv[1:]))
 """

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from npddpm import DDPM, MLP, Schedule, data
-from npddpm.__main__ import main
-from npddpm.checks import MOST_STEPS
-from npddpm.evaluate import energy_distance, loss_by_time, nearest
+from npddpm.arrays.checks import MOST_STEPS
+from npddpm.cli.evaluate import energy_distance, loss_by_time, nearest
+from npddpm.cli.main import main
 
 X = np.array([[1.5, 2.0], [3.0, 4.25]])
 
@@ -323,7 +323,7 @@ def test_advice_names_options_that_the_command_has(command, monkeypatch, capsys)
 
 
 def test_distances_take_memory_for_a_block_alone(monkeypatch):
-    monkeypatch.setattr("npddpm.evaluate.BLOCK", 100)
+    monkeypatch.setattr("npddpm.cli.evaluate.BLOCK", 100)
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((150, 2)), rng.standard_normal((20_000, 2))
     tracemalloc.start()
@@ -334,5 +334,5 @@ def test_distances_take_memory_for_a_block_alone(monkeypatch):
     finally:
         tracemalloc.stop()
     assert near == pytest.approx(np.median([np.sqrt(((row - y) ** 2).sum(1)).min() for row in x]))
-    monkeypatch.setattr("npddpm.evaluate.BLOCK", 10_000)
+    monkeypatch.setattr("npddpm.cli.evaluate.BLOCK", 10_000)
     assert apart == pytest.approx(energy_distance(x, y[:1000]))

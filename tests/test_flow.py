@@ -10,9 +10,9 @@ from pytest import approx
 from strategies import Knowing
 
 from npddpm import DDPM, MLP, GaussianMixture, Schedule, data, encode, log_likelihood, sample, trajectory
-from npddpm.evaluate import energy_distance
+from npddpm.cli.evaluate import energy_distance
 from npddpm.flow import few_times
-from npddpm.gates import GatedMLP
+from npddpm.model.gates import GatedMLP
 
 S = Schedule.linear(1000)
 WIDE = GaussianMixture([1, 2, 1], [[-1.5, 0], [1, 0.5], [0, -1]], [[0.3, 0.1], [0.2, 0.2], [0.1, 0.1]])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pytest import approx
 
 from npddpm import DDPM, MLP, Schedule, loss_and_gradient, sample
-from npddpm.gates import GatedMLP, measure_drift
+from npddpm.model.gates import GatedMLP, measure_drift
 
 H = 1e-30
 SCHEDULE = Schedule.linear(20)
@@ -123,7 +123,7 @@ def test_the_model_measures_its_drift_once_for_the_same_parameters(monkeypatch):
     """In a copy as in the original, and whatever happens to what it returned; the training is not changed."""
     x = np.random.default_rng(0).standard_normal((60, 3))
     model, calls = DDPM(S, 8, 1, gated=True).fit(x, steps=60, rng=0), []
-    monkeypatch.setattr("npddpm.train.measure_drift", lambda net: calls.append(net.parameters.copy()) or np.array([0.1, 0.2, 0.3], "float32"))
+    monkeypatch.setattr("npddpm.model.ddpm.measure_drift", lambda net: calls.append(net.parameters.copy()) or np.array([0.1, 0.2, 0.3], "float32"))
     for made in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         net = model.denoiser()
         assert (net.drift == np.array([0.1, 0.2, 0.3], "float32")).all() and (model.net.drift == 0).all()

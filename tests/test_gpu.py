@@ -12,9 +12,10 @@ import strict_cupy
 from pytest import approx
 
 import npddpm
-from npddpm import DDPM, GaussianMixture, Schedule, backend, data
-from npddpm.evaluate import loss_at
-from npddpm.gates import GatedMLP
+from npddpm import DDPM, GaussianMixture, Schedule, data
+from npddpm.arrays import backend
+from npddpm.cli.evaluate import loss_at
+from npddpm.model.gates import GatedMLP
 from npddpm.optim import Adam, clip_norm, update_average
 
 S = Schedule.linear(20)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from npddpm import DDPM, Schedule, diffusion
-from npddpm.__main__ import main
+from npddpm.cli.main import main
 from npddpm.optim import learning_rate
 
 SMALL = ["--hidden", "8", "--depth", "1", "--T", "10", "--steps", "50", "--batch-size", "8"]
@@ -72,7 +72,7 @@ def test_data_that_changed_are_not_taken_for_the_training_data(command, capsys):
 
 
 def test_plot_says_so_too(monkeypatch, capsys):
-    plot, figure = pytest.importorskip("npddpm.plot"), pytest.importorskip("matplotlib.figure")
+    plot, figure = pytest.importorskip("npddpm.cli.plot"), pytest.importorskip("matplotlib.figure")
     monkeypatch.setattr(plot, "overview", lambda *_: figure.Figure(figsize=(1, 1)))
     np.save("own.npy", rows(40))
     train()
@@ -148,7 +148,7 @@ def test_an_extreme_batch_now_and_then_is_no_divergence(monkeypatch):
 
 def test_a_loss_above_that_of_a_guess_of_0_is_said(monkeypatch, capsys):
     np.save("own.npy", rows(40))
-    monkeypatch.setattr("npddpm.train.DIVERGED", np.inf)
+    monkeypatch.setattr("npddpm.model.ddpm.DIVERGED", np.inf)
     train("--lr", "100", "--steps", "200")
     assert re.search(r"its loss, \d.*, is worse than 1, that of a guess of 0: lower --lr\n", capsys.readouterr().out)
     train("--steps", "200")

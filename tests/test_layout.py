@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from npddpm.layout import Workspace, zeros
+from npddpm.arrays.layout import Workspace, zeros
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import npddpm
-from npddpm import DDPM, MLP, GaussianMixture, Schedule, backend, sample, trajectory, variational_bound
-from npddpm.train import CHUNK
+from npddpm import DDPM, MLP, GaussianMixture, Schedule, sample, trajectory, variational_bound
+from npddpm.arrays import backend
+from npddpm.model.ddpm import CHUNK
 
 S = Schedule.linear(10)
 X = np.random.default_rng(0).standard_normal((30, 2))

@@ -7,8 +7,9 @@ import pytest
 from pytest import approx
 
 from npddpm import DDPM, Schedule, data
-from npddpm.__main__ import digest, main
-from npddpm.axes import PrincipalAxes, standardization
+from npddpm.cli.main import digest, main
+from npddpm.data import table
+from npddpm.model.axes import PrincipalAxes, standardization
 
 S = Schedule.linear(10)
 SMALL = ["--hidden", "8", "--depth", "1", "--T", "10", "--batch-size", "9", "--steps", "20"]
@@ -20,7 +21,7 @@ PIXELS = np.random.default_rng(1).integers(0, 256, (200, 5, 5), dtype=np.uint8)
 def mapped(tmp_path, monkeypatch):
     """A function that saves an array and maps it, to be looked at a few rows at a time; in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data, "BLOCK", 100)
+    monkeypatch.setattr(table, "BLOCK", 100)
 
     def save(x, name="x.npy"):
         np.save(name, x)
@@ -36,7 +37,7 @@ def test_a_training_is_the_one_on_the_array(mapped, dtype, monkeypatch):
     b = DDPM(S, 8, 1).fit(mapped(x), 120, 16, rng=0)
     assert b.axes.mean == approx(a.axes.mean, rel=1e-14, abs=1e-14) and b.axes.scale == approx(a.axes.scale, rel=1e-14)
     assert b.net.parameters == approx(a.net.parameters, abs=1e-4)
-    monkeypatch.setattr(data, "BLOCK", 1000)        # in one block the scale has the same bits, and so has the rest
+    monkeypatch.setattr(table, "BLOCK", 1000)        # in one block the scale has the same bits, and so has the rest
     assert (DDPM(S, 8, 1).fit(mapped(x), 120, 16, rng=0).net.parameters == a.net.parameters).all()
 
 
@@ -44,19 +45,19 @@ def test_a_training_is_the_one_on_the_array(mapped, dtype, monkeypatch):
                                PIXELS.reshape(200, 25) / 255])
 def test_the_scale_of_blocks_is_that_of_the_whole(mapped, x):
     expected = standardization(x.astype(float))
-    found = standardization(data.check_rows_of(mapped(x)))
+    found = standardization(table.check_rows_of(mapped(x)))
     assert found[0] == approx(expected[0], rel=1e-13) and found[2] == approx(expected[2], rel=1e-9)
     assert ((found[2] == 0) == (expected[2] == 0)).all()
-    few, many = PrincipalAxes.of(data.check_rows_of(mapped(x))), PrincipalAxes.of(x.astype(float))
+    few, many = PrincipalAxes.of(table.check_rows_of(mapped(x))), PrincipalAxes.of(x.astype(float))
     assert few.variances == approx(many.variances, rel=1e-8) and few.V.shape == many.V.shape
-    assert data.image_side(data.check_rows_of(mapped(x))) == data.image_side(x) == (5 if x.shape[1] == 25 else 0)
+    assert data.image_side(table.check_rows_of(mapped(x))) == data.image_side(x) == (5 if x.shape[1] == 25 else 0)
 
 
 def test_what_is_no_image_in_its_last_block(mapped):
     for x in (PIXELS.reshape(200, 25).astype(float), PIXELS.reshape(200, 25) / 255.0):
         for value in (-1, 256, 0.5 if x.max() > 1 else 2):
             x[-1, -1] = value
-            assert data.image_side(data.check_rows_of(mapped(x))) == data.image_side(x) == 0
+            assert data.image_side(table.check_rows_of(mapped(x))) == data.image_side(x) == 0
 
 
 @pytest.mark.parametrize("x, said", [
@@ -72,7 +73,7 @@ def test_what_cannot_be_used_is_refused_as_in_an_array(mapped, x, said):
 
 
 def test_rows_of_rows(mapped):
-    x = data.check_rows_of(mapped(TABLE))
+    x = table.check_rows_of(mapped(TABLE))
     for part in (slice(3, 9), 5, -1, np.array([7, 2, 7])):
         assert (x[part] == TABLE[part]).all()
         assert (x.take(np.arange(50, 0, -1))[part] == TABLE[50:0:-1][part]).all()
@@ -88,9 +89,9 @@ def test_the_commands_on_a_long_file(mapped, monkeypatch, capsys):
     mapped(PIXELS, "images.npy")
     results = []
     for limit in (2**28, 1000):
-        monkeypatch.setattr(data, "IN_MEMORY", limit)
+        monkeypatch.setattr(table, "IN_MEMORY", limit)
         x = data.load("images.npy")
-        assert isinstance(x, data.Mapped) == (limit == 1000) and x.shape == (200, 25)
+        assert isinstance(x, table.Mapped) == (limit == 1000) and x.shape == (200, 25)
         assert main(["train", "images.npy", *SMALL, "--out", f"{limit}.npz"]) == 0
         assert main(["train", "images.npy", "--steps", "30", "--resume", "--out", f"{limit}.npz"]) == 0
         assert main(["evaluate", f"{limit}.npz"]) == 0
@@ -101,8 +102,8 @@ def test_the_commands_on_a_long_file(mapped, monkeypatch, capsys):
 
 def test_a_long_file_is_never_in_memory(mapped, monkeypatch):
     """32 MB of float32, in float64 twice as much: less than a quarter of it is held at any time."""
-    monkeypatch.setattr(data, "BLOCK", 2**16)
-    monkeypatch.setattr(data, "IN_MEMORY", 2**20)
+    monkeypatch.setattr(table, "BLOCK", 2**16)
+    monkeypatch.setattr(table, "IN_MEMORY", 2**20)
     rng = np.random.default_rng(0)
     np.save("long.npy", rng.standard_normal((2**17, 64), dtype=np.float32))
     main(["train", "moons", *SMALL])

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pytest import approx
 from strategies import reals
 
-from npddpm import GaussianMixture, Schedule, oracle
+from npddpm import GaussianMixture, Schedule
+from npddpm import mixture as oracle
 
 S = Schedule.linear(50)
 TWO = GaussianMixture([1, 3], [[0.0, 1], [2, -1]], [[[0.3, 0.1], [0.1, 0.2]], [[0.05, 0], [0, 0.4]]])

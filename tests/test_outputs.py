@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from npddpm import DDPM, Schedule
-from npddpm.__main__ import main
-from npddpm.files import Outputs, write_whole
+from npddpm.cli.main import main
+from npddpm.data.files import Outputs, write_whole
 
 SMALL = ["--hidden", "8", "--depth", "1", "--T", "10", "--steps", "20", "--batch-size", "8"]
 X = np.random.default_rng(0).standard_normal((20, 2))
@@ -35,7 +35,7 @@ def model(seed=0):
 
 @pytest.fixture
 def small_pictures(monkeypatch):
-    plot, figure = pytest.importorskip("npddpm.plot"), pytest.importorskip("matplotlib.figure")
+    plot, figure = pytest.importorskip("npddpm.cli.plot"), pytest.importorskip("matplotlib.figure")
     monkeypatch.setattr(plot, "overview", lambda *_: figure.Figure(figsize=(1, 1)))
     monkeypatch.setattr(plot, "film", lambda *_: b"GIF")
 
@@ -91,7 +91,7 @@ def test_the_library_keeps_what_was_there():
 def test_a_command_that_is_run_twice_leaves_one_file(command, name, monkeypatch, capsys):
     """What would be put aside has the same bytes."""
     if command.startswith("plot"):
-        plot, figure = pytest.importorskip("npddpm.plot"), pytest.importorskip("matplotlib.figure")
+        plot, figure = pytest.importorskip("npddpm.cli.plot"), pytest.importorskip("matplotlib.figure")
 
         def overview(*_):
             page = figure.Figure(figsize=(1, 1))
@@ -156,7 +156,7 @@ def test_a_folder_that_has_gone(command, tmp_path, monkeypatch, request, capsys)
     monkeypatch.chdir("gone")
     Path("../gone").rmdir()
     with pytest.MonkeyPatch.context() as patch:     # at the first save, say
-        patch.setattr("npddpm.__main__.check_output", lambda *_, **__: None)
+        patch.setattr("npddpm.cli.main.check_output", lambda *_, **__: None)
         assert main([*command.split(), *(SMALL if "train" in command else [])]) == 2
     assert re.search(r"\nnpddpm: cannot (write|read) .*m.(npz|png|npy): No such file or directory\n$", "\n" + capsys.readouterr().err)
     monkeypatch.chdir(tmp_path)
@@ -271,7 +271,7 @@ def test_temporary_names_cannot_be_foreseen():
 
 def test_two_trainings_with_one_name(monkeypatch, capsys):
     """The second takes the name, the first notices, goes on under another one, and says so."""
-    monkeypatch.setattr("npddpm.__main__.SAVE_EVERY", 5)
+    monkeypatch.setattr("npddpm.cli.main.SAVE_EVERY", 5)
     whole, rival = DDPM.training, model(7)
 
     def with_a_rival(self, *args, **options):
@@ -298,7 +298,7 @@ def test_two_processes_with_one_name():
 
 def test_where_there_are_no_locks_only_what_is_a_day_old_is_removed(monkeypatch):
     """As on Windows."""
-    monkeypatch.setattr("npddpm.files.fcntl", None)
+    monkeypatch.setattr("npddpm.data.files.fcntl", None)
     old, new = (Path(f".m.npz.{digit * 16}.tmp") for digit in "01")
     for path, age in ((old, 100_000), (new, 10)):
         path.touch()
@@ -309,7 +309,7 @@ def test_where_there_are_no_locks_only_what_is_a_day_old_is_removed(monkeypatch)
 
 def test_what_a_killed_sample_leaves_is_removed_by_the_next():
     assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
-    code = ("import os, signal, npddpm.train as t\nt.CHUNK['cpu'] = 10\nfrom npddpm.__main__ import main\nimport npddpm.__main__ as m\n"
+    code = ("import os, signal, npddpm.model.ddpm as t\nt.CHUNK['cpu'] = 10\nfrom npddpm.cli.main import main\nimport npddpm.cli.main as m\n"
             "m.progress = lambda counts, *_: (os.kill(os.getpid(), signal.SIGKILL) for _ in counts)\n"
             "main(['sample', 'm.npz', '-n', '30'])")
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == -signal.SIGKILL

@@ -17,12 +17,12 @@ import strict_cupy
 from pytest import approx
 
 from npddpm import DDPM, MLP, Schedule, data, loss_and_gradient
-from npddpm.__main__ import main
-from npddpm.axes import PrincipalAxes
-from npddpm.backend import standard_normal
+from npddpm.arrays.backend import standard_normal
+from npddpm.cli.main import main
+from npddpm.model.axes import PrincipalAxes
+from npddpm.model.ddpm import CHUNK
+from npddpm.model.ranks import by_first, in_turns, streams
 from npddpm.optim import Adam, clip_norm, learning_rate
-from npddpm.ranks import by_first, in_turns, streams
-from npddpm.train import CHUNK
 
 S = Schedule([0.01, 0.9, 0.99])
 MOONS = data.load("moons", 500)
@@ -267,7 +267,7 @@ OVERSUBSCRIBE = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}     
 
 # Rank 1 meets its end in step 150.
 STRUCK = """
-import os, sys, npddpm.__main__ as command
+import os, sys, npddpm.cli.main as command
 from npddpm import DDPM
 command.SAVE_EVERY, training = 100, DDPM.training
 

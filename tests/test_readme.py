@@ -9,7 +9,7 @@ from mutations import MUTATIONS
 
 import npddpm
 from npddpm import gaussian
-from npddpm.__main__ import parser
+from npddpm.cli.main import parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ import pytest
 from pytest import approx
 
 from npddpm import DDPM, GaussianMixture, Schedule, data, encode, sample, trajectory
-from npddpm.evaluate import energy_distance
+from npddpm.cli.evaluate import energy_distance
 from npddpm.samplers import reverse_coefficients
 
 S = Schedule.linear(1000)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from npddpm import DDPM
-from npddpm.__main__ import main, progress
+from npddpm.cli.main import main, progress
 
 SMALL = ["--hidden", "8", "--depth", "1", "--T", "10", "--steps", "300", "--batch-size", "8"]
 LONG = [*SMALL[:6], "--steps", "1000000", "--batch-size", "8"]
@@ -102,7 +102,7 @@ def test_a_step_is_finished_first(signals, step, monkeypatch, capsys):
 
 def test_a_disk_that_is_full_for_a_while(monkeypatch, capsys):
     """A checkpoint that cannot be written on the way ends no training; the last one does, and says so."""
-    monkeypatch.setattr("npddpm.__main__.SAVE_EVERY", 100)
+    monkeypatch.setattr("npddpm.cli.main.SAVE_EVERY", 100)
     save = DDPM.save
 
     def full(self, path):

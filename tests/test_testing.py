@@ -16,9 +16,12 @@ import small_ddpm
 import strict_cupy
 from npddpm_adapter import Npddpm
 
-from npddpm import examples, reference, slips, testing
-from npddpm.__main__ import main
-from npddpm.backend import to_host
+from npddpm import testing
+from npddpm.arrays.backend import to_host
+from npddpm.cli.main import main
+from npddpm.testing import exact as reference
+from npddpm.testing import inputs as examples
+from npddpm.testing import slips
 
 ROOT = Path(__file__).parents[1]
 SMALL = Path(small_ddpm.__file__).read_text(encoding="utf-8")

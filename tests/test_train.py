@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from pytest import approx
 
-from npddpm import DDPM, MLP, Schedule, data, diffusion, loss_and_gradient, rules, sample, train, variational_bound
-from npddpm.axes import PrincipalAxes
-from npddpm.backend import standard_normal
-from npddpm.evaluate import energy_distance
-from npddpm.gates import GatedMLP
+from npddpm import DDPM, MLP, Schedule, data, diffusion, loss_and_gradient, sample, variational_bound
+from npddpm.arrays.backend import standard_normal
+from npddpm.cli.evaluate import energy_distance
+from npddpm.model import ddpm as train
+from npddpm.model import rules
+from npddpm.model.axes import PrincipalAxes
+from npddpm.model.gates import GatedMLP
 from npddpm.optim import Adam, learning_rate
 
 S = Schedule.linear(50)

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import to_host
-from .checks import Array
-from .data import blocks, image_side, moments
+from ..arrays.backend import to_host
+from ..arrays.checks import Array
+from ..data.table import blocks, image_side, moments
 
 ROUNDING = 256 * np.finfo(float).eps    # of a number relative to its size, after some arithmetic
 MOST_TURNED = 3072      # columns, 32 x 32 pixels of three colours: their decomposition takes half a minute and 0.3 GB

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .backend import generator, get_array_module
-from .checks import Array, check_count, check_data, check_rows, check_type, predict
-from .oracle import GaussianMixture
-from .schedule import Schedule
+from ..arrays.backend import generator, get_array_module
+from ..arrays.checks import Array, check_count, check_data, check_rows, check_type, predict
+from ..mixture import GaussianMixture
+from ..schedule import Schedule
 
 BLOCK = 1000    # rows whose distances to as many others are held at a time
 ROUNDING = 1e-14    # of a squared distance, relative to the squares it is the difference of

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from .backend import get_array_module
-from .features import count_features
 
 
 class Workspace:
@@ -75,11 +74,6 @@ class Workspace:
     def apply_backward(self, g_backward: Callable[..., None], l: int) -> None:
         """dZ_l = dA_l * g'(Z_l), in the place of dA_l."""
         g_backward(self._da[l], self._a[l], self._u[l])
-
-
-def layer_shapes(dim: int, hidden: int, depth: int, fourier: int, outputs: int) -> list[tuple[int, int]]:
-    """Rows and columns of W_1 ... W_{D+1}: (inputs + 1, outputs)."""
-    return [(count_features(dim, fourier) + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, outputs)]
 
 
 def split(vector: Any, shapes: Sequence[tuple[int, int]]) -> list[Any]:

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from .backend import generator, synchronize, to_host
-from .layout import zeros
+from ..arrays.backend import generator, synchronize, to_host
+from ..arrays.layout import zeros
 
 GRACE = 2   # seconds in which the other ranks may end as well
 JUMP = 0x9E3779B97F4A7C15F39CC0605CEDC835   # draws from one stream to the next: 2^128 by the golden ratio, as in PCG64.jumped

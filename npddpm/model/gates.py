@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .backend import to_host
-from .checks import check_directions
-from .features import at
-from .mlp import MLP
-from .samplers import sample
+from ..arrays.backend import to_host
+from ..arrays.checks import check_directions
+from ..features import at
+from ..mlp import MLP
+from ..samplers import sample
 
 DRAWN = 2000    # samples from which the drift is measured
 STEPS = 20      # in which they are drawn

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .checks import check_path
+from ..arrays.checks import check_path
 
 try:
     import fcntl

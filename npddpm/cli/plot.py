@@ -12,10 +12,10 @@ from matplotlib.animation import ArtistAnimation
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .backend import generator
-from .data import image_side
-from .samplers import trajectory
-from .train import DDPM, LOSS_EVERY
+from ..arrays.backend import generator
+from ..data.table import image_side
+from ..model.ddpm import DDPM, LOSS_EVERY
+from ..samplers import trajectory
 
 GRID = 8, 12     # rows and columns of a mosaic of images
 POINTS = 2000    # points of a scatter

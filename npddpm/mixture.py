@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from .backend import generator, get_array_module
-from .checks import check_array, check_count, check_real, check_shaped, check_times, check_type
+from .arrays.backend import generator, get_array_module
+from .arrays.checks import check_array, check_count, check_real, check_shaped, check_times, check_type
 from .schedule import Schedule
 
 BATCH = 500_000   # numbers in the largest array of `least_loss`

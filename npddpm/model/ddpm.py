@@ -14,10 +14,9 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from . import diffusion, flow, rules, samplers
-from .axes import MOST_TURNED, PrincipalAxes
-from .backend import fused, generator, standard_normal, to_host, use_gpu
-from .checks import (
+from .. import diffusion, flow, samplers
+from ..arrays.backend import fused, generator, standard_normal, to_host, use_gpu
+from ..arrays.checks import (
     LARGE,
     MOST_LAYERS,
     MOST_OCTAVES,
@@ -32,15 +31,16 @@ from .checks import (
     check_sizes,
     check_type,
 )
-from .data import Mapped, check_rows_of
-from .files import Outputs, load_arrays, open_to_read
+from ..data.files import Outputs, load_arrays, open_to_read
+from ..data.table import Mapped, check_rows_of
+from ..mlp import MLP, layer_shapes
+from ..optim import Adam, clip_norm, learning_rate, update_average
+from ..samplers import SamplerOptions
+from ..schedule import Schedule
+from . import rules
+from .axes import MOST_TURNED, PrincipalAxes
 from .gates import GatedMLP, measure_drift
-from .layout import layer_shapes
-from .mlp import MLP
-from .optim import Adam, clip_norm, learning_rate, update_average
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
-from .samplers import SamplerOptions
-from .schedule import Schedule
 
 FORMAT = 11        # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses

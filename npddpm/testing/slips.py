@@ -15,7 +15,7 @@ from functools import cache
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
-from . import reference
+from . import exact as reference
 
 #  function | what | another way to write it
 FORMS = [line.split(" | ") for line in r"""
@@ -107,7 +107,7 @@ variational_bound | range(1, T + 1) | range(1, T) | the term of t = T left out
 """.strip().splitlines()]
 
 
-def slips(of: str) -> Iterator[tuple[str, Any]]:
+def slips_of(of: str) -> Iterator[tuple[str, Any]]:
     """The words of each slip in what the function `of` calls, and `reference` with the slip made in it."""
     for function in called(of, {}):
         for _, old, new, words in (slip for slip in SLIPS if slip[0] == function):

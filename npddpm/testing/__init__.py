@@ -39,8 +39,9 @@ try:
 except ImportError:
     raise ImportError("npddpm.testing needs hypothesis: pip install 'npddpm[test]'") from None
 
-from .checks import check_count, check_real
-from .examples import (
+from ..arrays.checks import check_count, check_real
+from .gradients import check_gradient, check_line, check_parameters, check_rows, training_example
+from .inputs import (
     Args,
     Wrong,
     answer,
@@ -62,8 +63,7 @@ from .examples import (
     times,
     vector,
 )
-from .losses import check_gradient, check_line, check_parameters, check_rows, training_example
-from .slips import slips
+from .slips import slips_of
 
 __all__ = ["Result", "check", "parametrize_with_checks", "points", "schedules", "times"]
 TOLERANCE = 1e-8
@@ -320,7 +320,7 @@ def shown(check: Check, finding: Finding) -> Args:
 
 def name_of_slip(check: Check, subject: Implementation, failures: list[Finding], seen: list[Finding]) -> str | None:
     """The slip that explains all examples, one that was named before first; else where to look, if that can be told."""
-    for words, slip in sorted(slips(check.function), key=lambda slip: not slip[0].startswith(tuple(subject.named))):
+    for words, slip in sorted(slips_of(check.function), key=lambda slip: not slip[0].startswith(tuple(subject.named))):
         if reproduces(check, slip, [*failures, *seen]):
             subject.named.append(words)
             return words

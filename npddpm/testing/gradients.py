@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import reference
-from .examples import (
+from . import exact as reference
+from .inputs import (
     Args,
     Wrong,
     answer,
@@ -28,10 +28,10 @@ from .examples import (
     standard_betas,
     vector,
 )
-from .slips import slips
+from .slips import slips_of
 
 if TYPE_CHECKING:
-    from .testing import Check, Implementation
+    from . import Check, Implementation
 
 GRADIENT_TOLERANCE = 1e-6
 MOST_ENTRIES = 1000     # whose derivatives are taken one by one
@@ -146,12 +146,12 @@ def check_line(check: Check, subject: Implementation) -> Args:
     found = curvature(reference)
     if as_it_should_be(found):
         return {}
-    for words, slip in () if found is None else (("the residual is that of x_0 where that of eps belongs", of_x0), *slips("loss_weights")):
+    for words, slip in () if found is None else (("the residual is that of x_0 where that of eps belongs", of_x0), *slips_of("loss_weights")):
         if proportional(found, slip):
             raise Wrong(f"{show(found / found[0])} times that of t = 1",
                         f"weight of |eps - eps_hat|^2 in t, betas = {show(betas)}",
                         exact="1, or the weights of step 8", looks_like=words)
-    for words, slip in slips("q_sample"):
+    for words, slip in slips_of("q_sample"):
         of_slip = curvature(slip)
         if as_it_should_be(of_slip) or found is None and of_slip is not None:
             raise Wrong("another prediction", "x_t within the loss: x_0 and eps move so that x_t stays",

@@ -1,0 +1,1 @@
+"""What the mathematics stands on, and a reader may skip: array modules, refusals, memory."""

@@ -1,0 +1,411 @@
+"""The command line: train, sample, evaluate, plot, check."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import os
+import re
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+
+from .. import __version__, data
+from ..arrays.backend import use_gpu
+from ..arrays.checks import check_count, did_you_mean
+from ..data.files import Outputs, check_output, follow, free_names
+from ..gaussian import log_density
+from ..model import rules
+from ..model.ddpm import DDPM
+from ..model.ranks import by_first, signalled, world
+from ..optim import learning_rate
+from ..schedule import Schedule
+from .evaluate import energy_distance, loss_by_time, nearest, one_nearest_neighbour, precision_recall
+from .notes import Notes, Reference, check_settings, digest, known_law
+from .terminal import (
+    LOST,
+    failed,
+    handled,
+    interrupt,
+    is_first,
+    open_streams,
+    progress,
+    quiet,
+    raise_if_lost,
+    say,
+    silence,
+)
+
+SAVE_EVERY = 1000     # steps between checkpoints
+MOST_COMPARED = 2000  # rows in an energy distance
+MOST_RATED = 100      # rows whose log-likelihood is taken: seconds
+MOST_EXACT, PROBES = 16, 2      # axes of which each is differentiated; beyond, random directions
+DEFAULTS: dict[str, Any] = {"batch_size": 256, "T": 1000, "schedule": "linear", "seed": 0, "holdout": 0.2}
+PICTURES = (".png", ".svg", ".pdf")
+NO_DATE: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, like every other error, and the nearest name beside a wrong one."""
+        wrong = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        raise ValueError(message + (did_you_mean(wrong[1], re.findall(r"\w+", wrong[2])) if wrong else ""))
+
+
+def parser() -> Parser:
+    main = Parser(prog="npddpm", description="Denoising diffusion in NumPy.")
+    main.add_argument("--version", action="version", version=f"npddpm {__version__}")
+    commands = main.add_subparsers(dest="command", required=True, parser_class=Parser)
+
+    train = commands.add_parser("train", help="train a model and write a checkpoint")
+    train.add_argument("data", metavar="DATA", help=f"digits, {', '.join(data.PLANAR)}, or a .npy, .npz, .csv, .tsv, .txt file")
+    train.add_argument("--steps", type=int, help="training steps (four a row, one beyond 128 columns, at most 10000)")
+    train.add_argument("--batch-size", type=int, help="rows in a batch (256)")
+    train.add_argument("--hidden", type=int, help="width of the hidden layers (from 128 for few principal axes to 512 for many)")
+    train.add_argument("--depth", type=int, help="number of hidden layers (3; 5 for 33 to 128 principal axes)")
+    train.add_argument("--T", type=int, help="diffusion steps (1000)")
+    train.add_argument("--schedule", choices=["linear", "cosine"])
+    train.add_argument("--lr", type=float, help="peak learning rate (0.001; for fewer than 250 rows 0.0005)")
+    train.add_argument("--seed", type=int)
+    train.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    train.add_argument("--holdout", type=float, help="share of the rows kept for evaluate (0.2)")
+    train.add_argument("--out", type=Path, help="checkpoint (DATA.npz in this folder)")
+    train.add_argument("--resume", action="store_true", help="go on from the checkpoint, with its settings; --steps may be new")
+
+    sample = commands.add_parser("sample", help="draw samples from a model")
+    sample.add_argument("-n", type=int, default=1000, help="number of samples")
+    sample.add_argument("--steps", type=int, help="in this many steps, instead of all T: 20 are nearly as good")
+    sample.add_argument("--eta", type=float, help="the steps are DDIM's, with this share of noise: 0 none, 1 as DDPM")
+    sample.add_argument("--variance", choices=["gaussian", "beta", "posterior"], help="of all T steps (gaussian); fewer steps have --eta in its place")
+    sample.add_argument("--out", type=Path, default=Path("samples.npy"))
+
+    evaluate = commands.add_parser("evaluate", help="compare a model with held-out data")
+    plot = commands.add_parser("plot", help="draw samples, the reverse process and the losses")
+    plot.add_argument("--out", type=Path, help="picture (MODEL.png)")
+    plot.add_argument("--animate", metavar="GIF", type=Path, help="also film the reverse process")
+    for command in (sample, evaluate, plot):
+        command.add_argument("model", metavar="MODEL", type=Path, help="checkpoint")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    for command in (evaluate, plot):
+        command.add_argument("data", metavar="DATA", nargs="?", help="by default what the model was trained on")
+
+    check = commands.add_parser("check", help="check an implementation of DDPM against the identities")
+    check.add_argument("file", metavar="FILE.py", type=Path, help="the implementation; it is run")
+    check.add_argument("--json", action="store_true", help="print a list of objects")
+    return main
+
+
+# ---------------------------------------------------------------- commands
+
+def train(args: argparse.Namespace) -> int:
+    out = args.out or Path(Path(args.data).stem + ".npz")
+    x = data.load(args.data, tell=say)
+    comm, ranks = args.comm, 1 if args.comm is None else args.comm.size
+    by_first(comm, lambda: check_output(out, data=args.data))
+    given = {name: value for name in ("hidden", "depth", "steps", "lr", *DEFAULTS) if (value := getattr(args, name)) is not None}
+    if args.resume:
+        model = DDPM.load(out, args.device)
+        noted = Notes.of(model, out)
+        settings = noted.settings
+        if not settings:
+            raise ValueError(f"--resume: {out} was not written by npddpm train")
+        if not by_first(comm, lambda: noted.is_of(args.data, x)):
+            raise ValueError(f"--resume: {args.data} is not the data that {out} was trained on")
+        check_settings(out, model, settings, given)
+        if model.step >= check_count("steps", given.get("steps", settings["steps"])):
+            say(f"{out} has had {model.step} steps: nothing to do; --steps with a larger number goes on")
+            return 0
+        if "steps" in given and given["steps"] != settings["steps"]:
+            was, new = (learning_rate(model.step, n, settings["lr"]) for n in (settings["steps"], given["steps"]))
+            say(f"--steps {given['steps']} instead of {settings['steps']}: the learning rate goes from {was:.3g} to {new:.3g} at "
+                f"step {model.step}, and falls to 0 at step {given['steps']}")
+            settings["steps"] = given["steps"]
+        if ranks != (before := settings.get("ranks", 1)):
+            say(f"{ranks} rank{'s' * (ranks > 1)} instead of {before}: from here on the draws are others than in a run that was "
+                "not interrupted")
+    else:
+        settings = DEFAULTS | given
+        schedule = {"linear": Schedule.linear, "cosine": Schedule.cosine}[settings["schedule"]](settings["T"])
+        model = DDPM(schedule, settings.get("hidden"), settings.get("depth"))
+    if not 0 <= settings["holdout"] < 1:
+        raise ValueError(f"--holdout must lie in [0, 1), got {settings['holdout']}")
+    rows, held = data.split(x, settings["holdout"])
+    if len(rows) < 2:
+        raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, "
+                         "and 2 are needed")
+    settings = {"steps": rules.steps(*rows.shape), "lr": rules.lr(len(rows))} | settings
+    run = model.training(rows, settings["steps"], settings["batch_size"], settings["lr"], rng=settings.get("seed"),
+                         device=args.device, resume=args.resume, comm=comm)
+    if ranks > 1 or "ranks" in settings:
+        settings["ranks"] = ranks
+    model.about = {**model.about, "data": args.data, "sha256": by_first(comm, lambda: digest(x)), "settings": settings}
+    say(f"{args.data}: {len(rows)} rows of {x.shape[1]} to train on, {len(held)} held out; "
+        f"{model.schedule}; checkpoint {out}" + (f"; {ranks} ranks" if ranks > 1 else ""))
+    if ranks > 1 and not os.environ.keys() & {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"}:
+        say("each rank takes all cores of its machine, and waits for the others to leave them: set OPENBLAS_NUM_THREADS=1")
+
+    came: list[int] = []
+
+    def finish_the_step(number: int, _: Any) -> None:
+        if number == signal.SIGINT in came:
+            raise KeyboardInterrupt     # the second does not wait
+        came.append(number)
+
+    step = model.step
+    with handled(finish_the_step, "SIGINT", "SIGTERM", "SIGHUP"):
+        for step in progress(run, settings["steps"], "step", model.step,
+                             lambda: f"loss {model.losses[-1]:.4g}" if model.losses else ""):
+            if signalled(comm, came):
+                break
+            if step % SAVE_EVERY == 0:
+                try:
+                    out = by_first(comm, functools.partial(save, model, out))
+                except OSError as error:        # a disk that is full now may have room later
+                    say(f"{error}; step {step} is not saved, the training goes on")
+        out = by_first(comm, lambda: save(model, out))
+    if (number := signalled(comm, came)) and step < settings["steps"]:
+        say(f"interrupted: {out} holds step {step}; --resume goes on from there")
+    else:
+        say(f"wrote {out}")
+    if model.losses and model.losses[-1] > 1:
+        say(f"its loss, {model.losses[-1]:.4g}, is worse than 1, that of a guess of 0: lower --lr")
+    return 128 + number if number else 0
+
+
+def sample(args: argparse.Namespace) -> None:
+    if args.variance and (args.steps is not None or args.eta not in (None, 1)):
+        raise ValueError("--variance has no effect with --steps, or --eta below 1: leave it out")
+    model = DDPM.load(args.model, args.device)
+    columns = len(model.axes.mean)
+    by_first(args.comm, lambda: check_output(args.out, [".npy"], 8 * args.n * columns, model=args.model,
+                                             data=Notes.of(model, args.model).data))
+    chunks = model.sample_chunks(args.n, args.seed, variance=args.variance or "gaussian", steps=args.steps, eta=args.eta, comm=args.comm)
+    with written(args.out) if is_first(args.comm) else open(os.devnull, "wb") as file:
+        for _ in progress(write_rows(file, args.n, columns, chunks), args.n, "sample"):
+            pass
+    say(f"wrote {args.out}: {args.n} samples of {columns} numbers")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    model = DDPM.load(args.model, args.device)
+    real = Reference.of(model, args)
+    say(f"loss by t, per dimension, on {real.name} (1: no better than guessing 0)")
+    say("      t     loss    least   ratio")
+    for t, loss, least in losses(model, real, args.seed):
+        known = f"{least:9.3g}{loss / least:8.3f}" if np.isfinite(least) else "        -       -"
+        say(f"{t:7.0f}{loss:9.3g}{known}")
+
+    n = min(len(real.held), len(real.others), MOST_COMPARED)
+    drawn, held, others = (model.axes.standardize(a) for a in (model.sample(n, args.seed), real.held[:n], real.others[:n]))
+    compared = {f"{n} samples": drawn, f"{n} {real.name_of_others}": others}
+    say(f"energy distance to {n} {real.name}, data at unit scale (V- and U-statistic; sees the large shapes, no fine ones)")
+    scores = [[energy_distance(a, held, u) for u in (False, True)] for a in compared.values()]
+    for name, (v, u) in zip(compared, scores):
+        say(f"  {name:22s}{v:10.5f}{u:10.5f}")
+    say(f"  ratio                 {ratio(scores[0][0], scores[1][0])}")
+    say(f"told apart from {n} {real.name} by the nearest other row (0.5: not at all; sees blur and fine shapes)")
+    for name, a in compared.items():
+        say(f"  {name:22s}{one_nearest_neighbour(a, held):10.3f} +- {0.64 / math.sqrt(2 * n):.3f}")
+    say(f"precision and recall: share near {real.name}, share of {real.name} near (see strays, and what is missing)")
+    for name, a in compared.items():
+        say(f"  {name:22s}{{:10.3f}}{{:10.3f}}".format(*precision_recall(a, held, min(3, n - 1))))
+    if real.rows is None:
+        say("distance to the nearest training row: not known, since the training rows are not")
+    else:
+        say_nearest(real, drawn, held, model.axes.standardize(real.rows))
+    say_nats(model, real, args.seed)
+    raise_if_lost()
+
+
+def say_nearest(real: Reference, drawn: np.ndarray, held: np.ndarray, rows: np.ndarray) -> None:
+    near = nearest(drawn, rows)
+    say(f"median distance to the nearest training row (sees copies, and blur)\n  samples               {near:10.5f}")
+    if real.apart:
+        usual = nearest(held, rows)
+        say(f"  {real.name:22s}{usual:10.5f}\n  ratio                 {ratio(near, usual)}")
+    else:
+        say("  held-out rows         none: what is far or near is not known")
+
+
+def say_nats(model: DDPM, real: Reference, seed: int) -> None:
+    """Mean log-likelihoods of the first rows that lie in the plane of the training rows; of images also in bits a pixel."""
+    held, axes = real.held[:MOST_RATED], model.axes
+    inside = held[axes.contain(held)]
+    say(f"log-likelihood of {len(inside)} {real.name}, nats a row in the units of the data (higher is better)"
+        + (f"; {len(held) - len(inside)} lie off the plane of the training rows" if len(inside) < len(held) else ""))
+    if len(inside) == 0:
+        return
+    probes = PROBES if axes.variances.size > MOST_EXACT else None
+
+    def of_model(x: np.ndarray) -> Any:
+        found = model.log_likelihood(x, probes=probes, rng=seed)
+        return found if probes is None else found[0]
+
+    def of_gaussian(x: np.ndarray) -> Any:
+        return log_density(axes.standardize(x), 0.0, axes.variances) - axes.log_volume()
+
+    laws = {"model": of_model, "one Gaussian": of_gaussian}
+    if (law := known_law(model, real)) is not None:
+        laws["the law itself"] = lambda x: law.log_density(axes.standardize(x)) - axes.log_volume()
+    for name, of in laws.items():
+        nats = of(inside)
+        say(f"  {name:22s}{nats.mean():10.3f} +- {nats.std() / math.sqrt(len(nats)):.3f}, median {np.median(nats):.3f}")
+    varies = axes.scale > 0
+    if data.image_side(real.held) and (inside == np.round(inside)).all() and axes.variances.size == varies.sum():
+        x = inside + np.where(varies, np.random.default_rng(seed).random(inside.shape) - 0.5, 0)
+        say("bits for each pixel that varies, dequantised with uniform numbers in -1/2..1/2 (lower is better; an upper bound, loose "
+            "where pixels hardly vary)")
+        for name, of in laws.items():
+            say(f"  {name:22s}{-of(x).mean() / varies.sum() / math.log(2):10.3f}")
+
+
+def plot(args: argparse.Namespace) -> None:
+    try:
+        from matplotlib import rc_context
+
+        from .plot import film, overview
+    except ImportError:
+        raise ValueError("plot needs matplotlib: pip install 'npddpm[cli]'") from None
+    out = args.out or args.model.with_suffix(".png")
+    inputs = {"model": args.model, "data": args.data}
+    check_output(out, PICTURES, **inputs)
+    if args.animate:
+        check_output(args.animate, [".gif"], **inputs)
+    model = DDPM.load(args.model, args.device)
+    real = Reference.of(model, args)
+    shown = real.held if real.rows is None or real.name == "rows of DATA" else real.rows
+    figure = overview(model, shown, losses(model, real, args.seed), args.seed)
+    with written(out) as file, rc_context({"svg.hashsalt": "npddpm"}):      # the same picture has the same bytes
+        figure.savefig(file, format=out.suffix[1:].lower(), dpi=110, metadata=NO_DATE.get(out.suffix.lower()))
+    say(f"wrote {out}")
+    if args.animate:
+        with written(args.animate) as file:
+            file.write(film(model, shown, args.seed))
+        say(f"wrote {args.animate}")
+
+
+def check(args: argparse.Namespace) -> int:
+    """Return 1 if a check fails. What the file prints goes to stderr, and hypothesis leaves no folder behind."""
+    try:
+        from .. import testing
+    except ImportError as error:
+        raise ValueError(str(error)) from None
+    results = []
+    with tempfile.TemporaryDirectory() as home, testing.storage(home), contextlib.ExitStack() as stack:
+        with contextlib.redirect_stdout(sys.stderr):
+            found = testing.results(stack.enter_context(testing.loaded(args.file)))
+        while True:
+            with contextlib.redirect_stdout(sys.stderr):
+                result = next(found, None)
+            if result is None:
+                break
+            results.append(result)
+            if not args.json:
+                say(str(result))
+            raise_if_lost()
+    failed = sum(result.verdict == "fail" for result in results)
+    if args.json:
+        say(json.dumps([dataclasses.asdict(result) for result in results], indent=1))
+    else:
+        passed = sum(result.verdict == "pass" for result in results)
+        say(f"{passed} checks passed, {failed} failed, {len(results) - passed - failed} skipped")
+    raise_if_lost()
+    return int(failed > 0)
+
+
+# ---------------------------------------------------------------- what they share
+
+def save(model: DDPM, out: Path) -> Path:
+    """Save a run's checkpoint; where another run has taken its name it goes on under another one. Return the name."""
+    if model.outputs.lost(out):
+        free = out.with_name(next(free_names(follow(out))).name)
+        say(f"{out} is no longer this run's, since another has written it: going on in {free}")
+        out = free
+    tell_aside(out, model.save(out))
+    return out
+
+
+@contextmanager
+def written(path: Path) -> Iterator[BinaryIO]:
+    """`write_whole` for a command's output; what was there is kept."""
+    outputs = Outputs()
+    with outputs.write(path) as file:
+        yield file
+    tell_aside(path, outputs.aside)
+
+
+def tell_aside(path: Path, aside: Path | None) -> None:
+    if aside:
+        say(f"the {path} that was there is now {aside if path.is_symlink() else path.with_name(aside.name)}")
+
+
+def ratio(a: float, b: float) -> str:
+    return f"{a / b:10.3f}" if b > 0 else "         - (the real rows lie at distance 0)"
+
+
+def losses(model: DDPM, real: Reference, seed: int) -> np.ndarray:
+    """`loss_by_time` of a model on real rows, beside the least possible loss where it is known."""
+    return loss_by_time(model.denoiser(), model.schedule, model.to_network(real.held), seed, known_law(model, real))
+
+
+def write_rows(file: BinaryIO, n: int, d: int, chunks: Iterable[np.ndarray]) -> Iterator[int]:
+    """Write a .npy file of n rows chunk by chunk, yielding the number of rows written."""
+    header = {"descr": "<f8", "fortran_order": False, "shape": (n, d)}
+    np.lib.format.write_array_header_1_0(file, header)
+    done = 0
+    for chunk in chunks:
+        file.write(chunk.astype("<f8").tobytes())
+        done += len(chunk)
+        yield done
+
+
+def main(argv: list[str] | None = None) -> int:
+    open_streams()
+    less, comm = "", None
+    try:
+        comm = world()
+        # Signals would leave temporary files behind; what overflows ends in one line of its own.
+        with quiet(not is_first(comm)), handled(interrupt, "SIGINT", "SIGTERM", "SIGHUP"), np.errstate(all="ignore"):
+            args = parser().parse_args(argv)
+            if args.command == "train":
+                less = "; smaller --hidden, --depth, --batch-size or --T need less"
+            if getattr(args, "seed", None) is not None:
+                check_count("--seed", args.seed, least=0)
+            args.comm = comm
+            if comm is not None and getattr(args, "device", "cpu") == "gpu":
+                use_gpu(comm.rank)
+            command = {"train": train, "sample": sample, "evaluate": evaluate, "plot": plot, "check": check}[args.command]
+            code = command(args) if is_first(comm) or args.command in ("train", "sample") else 0
+    except BrokenPipeError:
+        return 128 + 13     # as if SIGPIPE had ended the command
+    except MemoryError as error:
+        return failed(comm, f"out of memory: {error}{less}", 2)
+    except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
+        line = f"cannot print: {error.args[-1]}" if error in LOST.values() else str(error)
+        return failed(comm, " ".join(line.split()), 2)
+    except KeyboardInterrupt as error:
+        return failed(comm, "interrupted", 128 + (error.args[0] if error.args else signal.SIGINT))
+    except Exception:
+        if comm is None:
+            raise
+        return failed(comm, traceback.format_exc(), 1)      # Python would wait for the other ranks before it ends
+    finally:
+        try:
+            sys.stdout.flush()      # of --help, say, which else fails at the exit
+        except (OSError, ValueError):
+            silence("stdout")
+    return code or 0
+
+

@@ -1,0 +1,140 @@
+"""What a checkpoint says of its training, and the real rows that a model is compared with."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import data
+from ..arrays.checks import LARGE, check_count, check_real
+from ..mixture import GaussianMixture
+from ..model.ddpm import DDPM
+from .terminal import say
+
+
+class Notes(NamedTuple):
+    """What `npddpm train` notes in a checkpoint: the data, their digest, the settings."""
+
+    data: str | None
+    sha256: str | None
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: DDPM, path: Path) -> Notes:
+        """Whoever wrote the file may have noted anything, so nothing is taken as it stands."""
+        source, sha256, settings = (model.about.get(name) for name in ("data", "sha256", "settings"))
+        if isinstance(settings, dict):
+            try:
+                check_count("steps", settings.get("steps"))
+                check_count("batch_size", settings.get("batch_size"))
+                check_real("lr", settings.get("lr"), 0, math.inf)
+                check_real("holdout", settings.get("holdout"), 0, 1, closed=True)
+            except ValueError as error:
+                raise ValueError(f"{path} has settings that npddpm train does not write: {error}") from None
+        return cls(source if isinstance(source, str) else None, sha256 if isinstance(sha256, str) else None,
+                   settings if isinstance(settings, dict) else {})
+
+    def is_of(self, source: str, x: np.ndarray) -> bool:
+        """Whether x are the data; one's own sets may differ in the last bit from one processor to another."""
+        own = source in data.PLANAR or source == "digits"
+        return own and source == self.data or self.sha256 == digest(x)
+
+
+def check_settings(out: Path, model: DDPM, settings: dict[str, Any], given: dict[str, Any]) -> None:
+    """Raise ValueError if a run that goes on is given other settings than it began with."""
+    known = {"hidden": model.shape["hidden"], "depth": model.shape["depth"], "T": model.schedule.T} | settings
+    for name, value in given.items():
+        if name != "steps" and known.get(name) != value:
+            option = "--" + name.replace("_", "-")
+            raise ValueError(f"--resume goes on with the settings of {out}: {option} is {known.get(name, 'not known')}, "
+                             f"and cannot become {value}; leave {option} out, or train anew without --resume")
+
+
+class Reference(NamedTuple):
+    """The real rows that a model is compared with, and what they are to it.
+
+    Attributes
+    ----------
+    source : str
+    rows : (n, d) array or None
+        The rows that the model was trained on, where they are known.
+    held, others : (m, d) and (k, d) arrays
+        Real rows to compare samples with, and other real rows, whose distance is the measure.
+    name, name_of_others : str
+    apart : bool
+        Whether `held` are no training rows.
+    """
+
+    source: str
+    rows: np.ndarray | None
+    held: np.ndarray
+    others: np.ndarray
+    name: str
+    name_of_others: str
+    apart: bool
+
+    @classmethod
+    def of(cls, model: DDPM, args: argparse.Namespace) -> Reference:
+        noted = Notes.of(model, args.model)
+        source = args.data or noted.data
+        if source is None:
+            raise ValueError(f"{args.model} does not say what it was trained on: name DATA")
+        x = data.load(source, tell=say)
+        if x.shape[1] != len(model.axes.mean):
+            raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {len(model.axes.mean)}")
+        if len(x) < 4:
+            raise ValueError(f"DATA {source} has {len(x)} rows, and 4 are needed to compare a model with")
+        if noted.is_of(source, x):
+            rows, held = data.split(x, noted.settings.get("holdout", 0.0))
+            if len(held) >= 2:
+                return cls(source, rows, held, rows, "held-out rows", "training rows", True)
+            if len(rows) < 4:
+                raise ValueError(f"{args.model} was trained on {len(rows)} rows, and 4 are needed to compare a model with")
+            say(f"no two rows of {source} were held out: the model is compared with what it was trained on")
+            half, other_half = data.split(rows, 0.5)
+            return cls(source, rows, half, other_half, "training rows", "other training rows", False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            _, _, _, low, high = data.moments(x)
+            ends = np.abs(model.axes.standardize(np.stack([low, high])))
+        if not ends.max() < LARGE:
+            raise ValueError(f"DATA {source} lies too far from the training rows: it reaches {max(-low.min(), high.max()):.3g}")
+        trained = training_rows(noted)
+        if trained is None:
+            half, other_half = data.split(x, 0.5)
+            say(f"{source} is not, or no longer, what {args.model} was trained on, and its training rows are not known")
+            return cls(source, None, half, other_half, "rows of DATA", "other rows of DATA", False)
+        seen = {bytes(row + 0.0) for row in trained}        # 0.0 for -0.0
+        copies = sum(bytes(row + 0.0) in seen for row in x)
+        say(f"{source} is not what {args.model} was trained on, {noted.data}; {copies} of its {len(x)} rows are training rows")
+        return cls(source, trained, data.split(x, 0.0)[0], trained, "rows of DATA", "training rows", copies < len(x))
+
+
+def training_rows(noted: Notes) -> np.ndarray | None:
+    """The rows that a model was trained on, if they are still where they were."""
+    if noted.data is None:
+        return None
+    with contextlib.suppress(ValueError, OSError):
+        x = data.load(noted.data)
+        if noted.is_of(noted.data, x):
+            rows: np.ndarray = data.split(x, noted.settings.get("holdout", 0.0))[0]
+            return rows
+    return None
+
+
+def known_law(model: DDPM, real: Reference) -> GaussianMixture | None:
+    """The law of the real rows in the axes of the model, where it is known."""
+    known = real.source == "gaussians" and model.net.dim == 2
+    return data.GAUSSIANS.standardized(model.axes.mean, model.axes.scale, model.axes.V) if known else None
+
+
+def digest(x: Any) -> str:
+    sha256 = hashlib.sha256()
+    for block in data.blocks(x):
+        sha256.update(np.ascontiguousarray(block).data)
+    return sha256.hexdigest()

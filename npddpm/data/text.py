@@ -1,0 +1,136 @@
+"""Numbers from text: .csv, .tsv and .txt files, with any usual separator, and a line that says what is no number."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, TextIO
+
+import numpy as np
+
+from ..arrays.checks import Array
+
+SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", None: "spaces"}
+MISSING = {"", "-", "?", ".", "na", "n/a", "#n/a", "nan", "null", "none"}
+
+
+def read_text(file: BinaryIO) -> tuple[Array, str]:
+    """Numbers in rows, with tabs, semicolons, commas or spaces between them; lines that begin with # are comments.
+
+    The first line is a header if it holds no number, and none of the marks for a missing one; or years, or the numbers
+    0, 1, 2 ... that pandas gives to columns without names. A first column without a name is pandas' index, and left out.
+    So are Excel's line sep=... and a separator at the end of every line.
+
+    Returns
+    -------
+    x : (n, d) float64
+    how : str
+        What was taken: the separator, and the header or none.
+
+    Raises
+    ------
+    ValueError
+        Naming the line, where rows differ in length, a header does not fit them, or a value is no number.
+    """
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig")
+    start = list(_rows(lines, 0, 2))
+    if not start:
+        raise ValueError("it holds no rows of numbers")
+    separator = next((mark for _, line in reversed(start) for mark in SEPARATORS if mark and mark in line), None)
+    last = separator or ""
+    if all(line.endswith(last) for _, line in start):
+        start = [(number, line.removesuffix(last)) for number, line in start]
+    else:
+        last = ""
+    cells = [_cells(line, separator) for _, line in start]
+    header = _header(*cells)
+    if header and len(start) == 1:
+        raise ValueError("it holds no rows of numbers")
+    if header and len(header) != len(cells[1]):
+        _explain(iter(start[1:]), separator, [])
+        raise ValueError(f"its header has {len(header)} names, line {start[1][0]} has {len(cells[1])} values")
+
+    def rows(most: int | None = None) -> Iterator[tuple[int, str]]:
+        lines.seek(0)
+        return _rows(lines, len(header) > 0, most, last)
+
+    try:
+        x: Array = np.loadtxt((line for _, line in rows()), delimiter=separator, comments=None, quotechar='"', ndmin=2)
+    except ValueError:
+        _explain(rows(), separator, header)
+        raise
+    if not (np.abs(x) < 2**53).all():
+        _explain(rows(), separator, header)
+    pairs = separator == "," and not header and x.shape[1] % 2 == 0
+    if pairs:
+        _explain(rows(1000), separator, header)
+        pairs = all(re.fullmatch(r"-?\d+,\d+(,-?\d+,\d+)*", line) for _, line in rows(1000))
+    lines.detach()
+    how = f", separated by {SEPARATORS[separator]}" if x.shape[1] > 1 else ""
+    how += " (if 1,5 is one number here, write 1.5)" if pairs else ""
+    how += f", header {', '.join(header):.80}" if header else ", no header"
+    if header and header[0].lower() in ("", "unnamed: 0") and len(header) > 1:
+        return x[:, 1:], f"{how}; its first column, which has no name, is an index and left out"
+    if x.shape[1] > 1 and (x[:, 0] == np.arange(len(x))).all():
+        how += "; its first column counts the rows: leave it out if it is an index"
+    return x, how
+
+
+def _rows(lines: TextIO, first: int, most: int | None, last: str = "") -> Iterator[tuple[int, str]]:
+    """Numbered lines without the separator `last` at their ends, but for empty ones, comments and Excel's sep=."""
+    rows = ((number, line.rstrip("\r\n ").removesuffix(last)) for number, line in enumerate(lines, 1)
+            if line.strip() and not line.startswith(("#", "sep=", '"sep=')))
+    return itertools.islice(rows, first, most)
+
+
+def _cells(line: str, separator: str | None) -> list[str]:
+    if separator is None:
+        return line.split()
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
+
+
+def _header(first: list[str], second: Sequence[str] = ()) -> list[str]:
+    """The cells of the first line if they are names of columns, else none."""
+    like_numbers = re.compile(r"[-+.,_\s]*\d[-+.,_\d\seE%]*|inf|infinity|nan", re.IGNORECASE)
+    if not any(map(like_numbers.fullmatch, first)) and not {cell.lower() for cell in first[1:] or first} & MISSING:
+        return first
+    names = first[1:] if first[0] == "" else first
+    if len(names) > 1 and all(re.fullmatch("[0-9]{1,4}", name) for name in names):
+        start = int(names[0])
+        years = 1900 <= start < 2100 and not all(re.fullmatch("(19|20)[0-9]{2}", cell) for cell in second)
+        if names == [str(start + i) for i in range(len(names))] and (
+                first[0] == "" or years or start == 0 and (len(names) > 2 or all("." in cell for cell in second))):
+            return first
+    return []
+
+
+def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: list[str]) -> None:
+    """Raise ValueError for the first line that is not what it should be, if there is one."""
+    width = len(header)
+    for i, (number, line) in enumerate(rows):
+        cells = _cells(line, separator)
+        width = width or len(cells)
+        whole = separator == "," and not header and re.fullmatch(r"[-+\d,\s]*", line)
+        if len(cells) != width:
+            raise ValueError(f"line {number} has {len(cells)} values, the first has {width}")
+        for column, cell in enumerate(cells, 1):
+            where = f"column {column}" + (f", {header[column - 1]:.40}" if header else "")
+            if not _is_number(cell):
+                advice = "write decimal points" if re.fullmatch(r"[-+]?\d*,\d+", cell) else \
+                    "fill it in, or leave the row out" if cell.lower() in MISSING else \
+                    "put commas, semicolons, tabs or spaces between the numbers" if len(cells) == 1 else \
+                    "leave the column out, or give it numbers" + (
+                        "; in a header every column has a name that is no number" if i == 0 and not header else "")
+                raise ValueError(f"line {number} holds {cell!r:.40}, which is no number ({where}): {advice}")
+            if re.fullmatch(r"[-+]?\d+", cell) and abs(int(cell[:400])) > 2**53:
+                raise ValueError(f"line {number} holds {cell:.40}, an integer beyond 2^53, which float64 rounds ({where}): "
+                                 "leave the column out, or scale it down")
+            if whole and (cell == "-0" or column % 2 == 0 and re.fullmatch(r"0\d+", cell)):
+                raise ValueError(f"line {number}, {line.strip():.40}, seems to have decimal commas: write decimal points")
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity|nan)", cell, re.IGNORECASE | re.ASCII) is not None
