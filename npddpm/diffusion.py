@@ -10,22 +10,12 @@ import numpy as np
 
 from . import gaussian
 from .arrays.backend import generator, get_array_module
-from .arrays.checks import (
-    Denoiser,
-    check_backward,
-    check_choice,
-    check_count,
-    check_finite,
-    check_points,
-    check_rows,
-    check_type,
-    check_weighting,
-    predict,
-    variances_of,
-)
+from .arrays.checks import Denoiser, check_finite, predict, variances_of
+from .arrays.declared import checked, choice, count, instance, network, points, rows, weights
 from .schedule import Schedule
 
 
+@checked(s=instance(Schedule), net=network(), x0=rows(), weighting=weights())
 def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weighting: Any = "simple",
                       out: Any = None) -> tuple[Any, Any]:
     """The training loss on a batch, and its gradient for all parameters of the network.
@@ -55,17 +45,10 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
 
     Raises
     ------
-    ValueError
-        If shapes disagree, the batch is empty, a time lies outside 0..T, or `weighting` cannot be used.
-    TypeError
-        If `s` is no Schedule, t not made of ints, an array not of numbers, or `net` cannot be called or has no
-        backward pass.
+    ValueError, TypeError
+        For x0, t and eps as in `Schedule.q_sample`; or if `net` returns no prediction for them.
     """
-    check_type("s", s, Schedule)
-    check_backward(net)
-    check_weighting(weighting, s.T)
     xt = s.q_sample(x0, t, eps)
-    check_rows("x0", xt)
     residual = predict(net, xt, t) - eps                            # eps_hat - eps
     if isinstance(weighting, str):
         weighted = residual if weighting == "simple" else s.weight(t, xt) * residual
@@ -94,6 +77,7 @@ class Bound(NamedTuple):
     terms: Any
 
 
+@checked(s=instance(Schedule), variance=choice("beta", "posterior", "gaussian"), n=count(), x0=points("B", "d", dtype=float))
 def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None, variance: str = "beta",
                       n: int = 1) -> Bound:
     """Estimate the lower bound of log p(x_0) of steps 2 to 6, constants and all.
@@ -125,11 +109,8 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
 
     Raises
     ------
-    ValueError
-        If x0 is not (B, d) finite numbers, `variance` is unknown, n is no int of at least 1, or the denoiser returns
-        another shape.
-    TypeError
-        If `s` is no Schedule, x0 holds no real numbers, `denoiser` cannot be called or returns none, or `rng` makes no generator.
+    ValueError, TypeError
+        If the denoiser returns no prediction, or `rng` makes no generator.
     FloatingPointError
         If the denoiser returns NaN or infinity, or x0 is too large.
 
@@ -143,11 +124,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
     dimensions, 0.2 nats for a Gaussian there with variances from 0.1 to 2, and 0.1 for two wide Gaussians in the plane; without
     it they are 2.8, 2.8 and 1.3. The arithmetic is float64.
     """
-    check_type("s", s, Schedule)
-    check_choice("variance", variance, "beta", "posterior", "gaussian")
-    xp, n = get_array_module(x0), check_count("n", n)
-    x0 = check_points("x0", x0, xp, np.float64, "B", "d")
-    lam = variances_of(denoiser, x0.shape[1])
+    xp, lam = get_array_module(x0), variances_of(denoiser, x0.shape[1])
     rotation = s.rotation(lam)
     betas = s.betas[:, None]
     sigma2 = {"beta": betas, "posterior": s.posterior_variances[:, None], "gaussian": s.gaussian_variances(lam)}[variance]

@@ -18,17 +18,9 @@ from typing import Any
 import numpy as np
 
 from . import gaussian
-from .arrays.backend import device_module, generator
-from .arrays.checks import (
-    Denoiser,
-    check_count,
-    check_finite,
-    check_points,
-    check_steps,
-    check_type,
-    predict,
-    variances_of,
-)
+from .arrays.backend import generator, get_array_module
+from .arrays.checks import Denoiser, check_finite, check_steps, predict, variances_of
+from .arrays.declared import checked, count, instance, optional, points, steps_of
 from .schedule import Rotation, Schedule
 
 POWER = 2.0     # of `few_times`
@@ -121,17 +113,18 @@ def few_times(start: int, steps: int | Sequence[int] | None, power: float = 1.0)
 
     With the power 1 they are evenly spread. With 2 they lie closer together near 0, where x_t gets its detail.
     """
-    if steps is None or isinstance(steps, (int, np.integer)):
-        n = start if steps is None else check_count("steps", steps, most=start)
-        return [max(i, math.ceil(round(start * (i / n) ** power, 9))) for i in range(n, 0, -1)]
-    return check_steps(steps, start)
+    n = start if steps is None else check_steps(steps, start)
+    if isinstance(n, list):
+        return n
+    return [max(i, math.ceil(round(start * (i / n) ** power, 9))) for i in range(n, 0, -1)]
 
 
 def times_up(s: Schedule, steps: int | None) -> list[int]:
     """0, and the rising times of as many steps down; by default of 100, or T where that is less."""
-    return [0, *few_times(s.T, min(100, s.T) if steps is None else check_count("steps", steps), POWER)[::-1]]
+    return [0, *few_times(s.T, min(100, s.T) if steps is None else steps, POWER)[::-1]]
 
 
+@checked(s=instance(Schedule), x0=points("B", "d"), steps=optional(count(most=steps_of)))
 def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -> Any:
     """Go up from data to the x_T from which ``sample(..., x_T=x_T, steps=steps)`` comes down to the data again.
 
@@ -153,20 +146,16 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -
 
     Raises
     ------
-    ValueError, TypeError, RuntimeError
-        As in `trajectory`.
     FloatingPointError
         If the denoiser makes NaN or infinity of it.
     """
-    check_type("s", s, Schedule)
-    xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
-    x = check_points("x0", x0, xp, dtype, "B", "d")
-    axes = Axes(denoiser, s, x.shape[1], xp, dtype)
-    for t, u in walk(axes, axes.F, x / axes.sd(0), times_up(s, steps)):
+    axes = Axes(denoiser, s, x0.shape[1], get_array_module(x0), x0.dtype)
+    for t, u in walk(axes, axes.F, x0 / axes.sd(0), times_up(s, steps)):
         x = axes.sd(t) * u
     return check_finite(x, x0=x0)
 
 
+@checked(s=instance(Schedule), x0=points("B", "d", dtype=float), steps=optional(count(most=steps_of)), probes=optional(count(2)))
 def log_likelihood(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None, *, probes: int | None = None,
                    rng: Any = None) -> Any:
     """log p(x_0) of the samples that ``sample(..., steps=steps)`` draws, (B,) nats: the density itself, where the bound is a bound.
@@ -199,16 +188,13 @@ def log_likelihood(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None =
 
     Raises
     ------
-    ValueError, TypeError, RuntimeError
-        As in `trajectory`; TypeError too if the denoiser returns real numbers for complex ones.
+    TypeError
+        If the denoiser returns real numbers for complex ones.
     FloatingPointError
         If the denoiser makes NaN or infinity of it.
     """
-    check_type("s", s, Schedule)
-    probes = None if probes is None else check_count("probes", probes, least=2)
     denoiser = denoiser.astype("complex128") if hasattr(denoiser, "astype") else denoiser
-    xp, h = device_module(getattr(denoiser, "device", "cpu")), 1e-20
-    x0 = check_points("x0", x0, xp, np.float64, "B", "d")
+    xp, h = get_array_module(x0), 1e-20
     directions = xp.eye(x0.shape[1]) if probes is None else generator(rng, xp).integers(0, 2, (probes, *x0.shape)) * 2.0 - 1
     axes = Axes(denoiser, s, x0.shape[1], xp, np.dtype(float))
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from .arrays.backend import generator, get_array_module
-from .arrays.checks import check_array, check_count, check_real, check_shaped, check_times, check_type
+from .arrays.checks import check_array, check_shaped, check_type
+from .arrays.declared import checked, count, instance, real
 from .schedule import Schedule
 
 BATCH = 500_000   # numbers in the largest array of `least_loss`
@@ -71,9 +72,10 @@ class GaussianMixture:
         if self.variances.min() <= 0:
             raise ValueError(f"covariances must be positive definite, got eigenvalue {self.variances.min():.3g}")
 
+    @checked(n=count())
     def sample(self, n: int, rng: Any = None) -> np.ndarray:
         """Draw n points of x_0, (n, d)."""
-        n, rng = check_count("n", n), generator(rng)
+        rng = generator(rng)
         return self._points(rng.choice(len(self.weights), size=n, p=self.weights), rng)
 
     def _points(self, k: np.ndarray, rng: Any) -> np.ndarray:
@@ -95,13 +97,12 @@ class GaussianMixture:
             raise ValueError(f"log_density at t = {t!r:.80} needs a schedule s")
         return _log_sum_exp(self._components(x, Schedule([0.5]) if s is None else s, t)[0])
 
+    @checked(s=instance(Schedule))
     def denoiser(self, s: Schedule) -> Callable[[Any, Any], Any]:
-        """The best possible noise prediction, ``(x_t, t) -> E[eps | x_t]``, (B, d); TypeError if `s` is no Schedule.
+        """The best possible noise prediction, ``(x_t, t) -> E[eps | x_t]``, (B, d).
 
         It is analytic, and takes complex x_t as well.
         """
-        check_type("s", s, Schedule)
-
         def best(xt: Any, t: Any) -> Any:
             return self._mix(*self._components(xt, s, t))[0]
         return best
@@ -111,6 +112,7 @@ class GaussianMixture:
         log_joint, whitened, _ = self._components(xt, s, t)
         return -(_softmax(log_joint)[..., None] * whitened).sum(-2)
 
+    @checked(s=instance(Schedule), tolerance=real(0), t=count(0))
     def least_loss(self, s: Schedule, t: int, rng: Any = 0, tolerance: float = 1e-3) -> float:
         """The least possible "simple" loss at time t: E |eps - E[eps | x_t]|^2 / d = E tr Var[eps | x_t] / d.
 
@@ -130,18 +132,8 @@ class GaussianMixture:
         Returns
         -------
         float
-
-        Raises
-        ------
-        ValueError
-            If t is no int in 0..T, or `tolerance` not positive.
-        TypeError
-            If `s` is no Schedule, or `rng` nothing that a generator is made from.
         """
-        check_type("s", s, Schedule)
         d, K, rng = self.means.shape[1], len(self.weights), generator(rng)
-        check_real("tolerance", tolerance, 0, math.inf)
-        t = check_times(check_count("t", t, least=0), self.means, s.T)
         signal, noise = s.signal(t, self.means), s.noise(t, self.means)
         known = self.weights @ (signal**2 * self.variances / (signal**2 * self.variances + noise**2)).mean(1)
         if K == 1:

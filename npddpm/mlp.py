@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 
 from .arrays.backend import axpby, device_module, elementwise, generator, one_plus_tanh
-from .arrays.checks import check_dtype, check_shape, check_shaped, check_sizes, check_times, check_type, check_variances
+from .arrays.checks import check_dtype, check_shape, check_sizes, check_variances
+from .arrays.declared import checked, instance, numbers, times
 from .arrays.layout import Workspace, matmul, split, zeros
 from .features import TIME_FREQUENCIES, Features, at, count_features
 from .schedule import Rotation, Schedule
@@ -105,9 +106,9 @@ class MLP:
         If `device` is "gpu" and there is none.
     """
 
+    @checked(schedule=instance(Schedule))
     def __init__(self, dim: int, hidden: int = 128, depth: int = 3, *, schedule: Schedule, variances: Any = None,
                  fourier: int = 0, rng: Any = None, dtype: Any = "float32", device: str = "cpu") -> None:
-        check_type("schedule", schedule, Schedule)
         dim, hidden, depth, fourier = check_sizes(dim, hidden, depth, fourier, schedule.T)
         self.dim, self.hidden, self.depth, self.fourier = dim, hidden, depth, fourier
         self.dtype = check_dtype(dtype, "float32", "float64", "complex128")
@@ -148,6 +149,7 @@ class MLP:
         net.__setstate__(state)
         return net
 
+    @checked(xt=numbers("B", "dim"), t=times("xt"))
     def __call__(self, xt: Any, t: Any) -> Any:
         """Predict the noise. The arrays of the pass are kept, for `backward`, until the next call in this thread.
 
@@ -159,16 +161,7 @@ class MLP:
         Returns
         -------
         (B, d) array
-
-        Raises
-        ------
-        ValueError
-            If xt is not (B, d), t not one time for each row, or a time out of 0..T.
-        TypeError
-            If t is not made of ints, or xt not of numbers, or of complex ones where the network is real.
         """
-        xt = check_shaped("xt", xt, self.xp, self.dtype, "B", self.dim)
-        t = check_times(t, xt, self.schedule.T)
         u = xt / at(self.rotation.sd, t)
         F = self.correction(u, t)
         return axpby(at(self.rotation.sin, t), u, self._last.arrays.cos, F)     # eps_hat = sin(theta) * u + cos(theta) * F

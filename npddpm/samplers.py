@@ -6,33 +6,22 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 
-from .arrays.backend import axpby, device_module, generator, standard_normal
-from .arrays.checks import (
-    Denoiser,
-    check_array,
-    check_choice,
-    check_clip,
-    check_count,
-    check_entries,
-    check_finite,
-    check_real,
-    check_shape,
-    check_shaped,
-    check_type,
-    predict,
-    variances_of,
-)
+from .arrays.backend import axpby, generator, standard_normal
+from .arrays.checks import Denoiser, check_entries, check_finite, check_shaped, predict, variances_of
+from .arrays.declared import checked, choice, count, home_of, instance, limits, optional, points, real, steps_of
 from .flow import POWER, Axes, few_times, walk
 from .schedule import Schedule
 
 
+@checked(s=instance(Schedule), n=count(), dim=count(), variance=choice("beta", "posterior", "gaussian"),
+         start=optional(count(most=steps_of)), eta=optional(real(0, 1, closed=True)), clip=optional(limits()),
+         x_T=optional(points("n", "dim")))
 def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, *, x_T: Any = None,
                start: int | None = None, noise: Any = None, variance: str = "beta",
                steps: int | Sequence[int] | None = None, eta: float | None = None,
@@ -86,40 +75,26 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
 
     Raises
     ------
-    ValueError
-        At once if an argument is out of range, or x_T or noise that is used NaN or infinite; on the way if the denoiser
-        or `clip` returns another shape than it is given.
-    TypeError
-        If `s` is no Schedule, x_T or noise no real numbers, or `rng` nothing that a generator is made from; on the way if
-        `denoiser` cannot be called, or it or `clip` returns no real numbers.
+    ValueError, TypeError
+        On the way, if the denoiser or `clip` returns no numbers of the shape that it is given.
     RuntimeError
         If the denoiser's device is "gpu" and there is none.
     """
-    check_type("s", s, Schedule)
-    n, dim = check_count("n", n), check_count("dim", dim)
-    check_choice("variance", variance, "beta", "posterior", "gaussian")
     if start is not None and x_T is None:
         raise ValueError("start needs x_T, which is N(0, I) at T alone")
-    first = s.T if start is None else check_count("start", start, most=s.T)
     noise_free = steps is not None and eta is None
-    times = few_times(first, steps, POWER if noise_free else 1.0)
-    eta = 1.0 if eta is None else check_real("eta", eta, 0, 1, closed=True)
+    times = few_times(s.T if start is None else start, steps, POWER if noise_free else 1.0)
+    eta = 1.0 if eta is None else eta
     if steps is not None or eta < 1:
         variance = "posterior"
     if start is not None and times[0] != start:
         raise ValueError(f"steps must begin at start, {start}, got {times[0]}")
-    xp, dtype = device_module(getattr(denoiser, "device", "cpu")), getattr(denoiser, "dtype", np.dtype(float))
-    cut: Any = None
-    if callable(clip):
-        cut = lambda x0: check_shaped("what clip returns", clip(x0), xp, dtype, n, dim).copy()
-    elif clip is not None:
-        cut = operator.methodcaller("clip", *(xp.asarray(v, dtype=dtype) for v in check_clip(clip, dim)))
+    (xp, dtype), cut = home_of(denoiser, x_T), cast(Any, clip)
     z: Any = None if noise is None else check_shaped("noise", noise, xp, dtype, s.T + 1, n, dim)
     for t in [] if noise is None or noise_free else times if variance == "gaussian" else times[:-1]:
         check_entries(f"noise[{t}]", z[t])
     rng = generator(rng, xp)
-    x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else check_entries("x_T", check_array("x_T", x_T, xp, dtype)).copy()
-    check_shape("x_T", x_T, n, dim)
+    x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else x_T.copy()
 
     def algorithm_2(x: Any) -> Iterator[tuple[int, Any]]:
         sds = np.sqrt(s.gaussian_variances(variances_of(denoiser, dim))) if variance == "gaussian" else None
@@ -188,6 +163,8 @@ def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None,
     return check_finite(x, x_T=options.get("x_T"))
 
 
+@checked(s=instance(Schedule), variance=choice("beta", "posterior"), t=count(most=steps_of), r=count(0, lambda args: args["t"] - 1),
+         eta=real(0, 1, closed=True))
 def reverse_coefficients(s: Schedule, t: int, r: int, eta: float = 1.0,
                          variance: str = "posterior") -> tuple[float, float, float, float]:
     """a, b, c and sigma of the step from x_t back to x_r by the predicted noise e: x_r = a x_t - b e + sigma z.
@@ -206,11 +183,6 @@ def reverse_coefficients(s: Schedule, t: int, r: int, eta: float = 1.0,
     r = t - 1 and eta = 1 give step 7: a = 1/sqrt(alpha_t), b = beta_t/sqrt(alpha_t (1 - abar_t)), sigma^2 = rho_t. For these
     steps Ho et al. also allow sigma^2 = beta_t: variance="beta" takes it, but 0 in the last step, r = 0.
     """
-    check_type("s", s, Schedule)
-    check_choice("variance", variance, "beta", "posterior")
-    t = check_count("t", t, most=s.T)
-    r = check_count("r", r, least=0, most=t - 1)
-    eta = check_real("eta", eta, 0, 1, closed=True)
     if variance == "beta" and (eta < 1 or r < t - 1):
         raise ValueError(f"variance must be 'posterior' unless r = t - 1 and eta = 1, got 'beta' with r = {r}, t = {t}, eta = {eta}")
     scale, beta = s.q_transition(r, t)

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays.backend import axpby, get_array_module
-from .arrays.checks import MOST_STEPS, Array, check_alike, check_betas, check_count, check_real, check_times
+from .arrays.backend import axpby, get_array_module, running_sums
+from .arrays.checks import MOST_STEPS, Array, check_betas
+from .arrays.declared import checked, count, like, numbers, optional, real, steps_of, times
 
 
 class Schedule:
@@ -83,106 +84,107 @@ class Schedule:
         return cls(betas)
 
     @classmethod
+    @checked(T=count(most=MOST_STEPS), beta_start=optional(real(0, 1)), beta_end=optional(real(0, 1)))
     def linear(cls, T: int = 1000, beta_start: float | None = None, beta_end: float | None = None) -> Schedule:
         """beta_t rises linearly from `beta_start` at t = 1 to `beta_end` at t = T, both in (0, 1).
 
         By default they are Ho et al.'s 1e-4 and 0.02 for T = 1000, scaled by 1000/T for other T, so that abar_T stays
         near 4e-5 if T is some hundreds or more; a scaled `beta_end` stops at 0.999. T = 1 has `beta_start` alone.
         """
-        T = check_count("T", T, most=MOST_STEPS)
-        start = 0.1 / T if beta_start is None else check_real("beta_start", beta_start, 0, 1)
-        end = min(20 / T, 0.999) if beta_end is None else check_real("beta_end", beta_end, 0, 1)
+        start = 0.1 / T if beta_start is None else beta_start
+        end = min(20 / T, 0.999) if beta_end is None else beta_end
         return cls(np.linspace(start, end, T))
 
     @classmethod
+    @checked(T=count(most=MOST_STEPS))
     def cosine(cls, T: int = 1000) -> Schedule:
         """abar_t = f(t)/f(0) with f(t) = cos^2((t/T + 0.008)/1.008 pi/2); beta_t stops at 0.999.
 
         Nichol and Dhariwal (2021, arXiv:2102.09672), eq. 17. With a, b for the angles of t-1 and t, beta_t is
         1 - f(t)/f(t-1) = sin(b - a) sin(b + a) / cos^2(a): the same number with no cancellation.
         """
-        T = check_count("T", T, most=MOST_STEPS)
         angle = (np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2
         a, b = angle[:-1], angle[1:]
         betas = np.sin(np.pi / 2 / 1.008 / T) * np.sin(a + b) / np.cos(a) ** 2
         return cls(np.minimum(betas, 0.999))
 
     # ---- step 1: q(x_t | x_0), and q(x_t | x_r) from any r < t
+    @checked(x=numbers(), t=times("x"))
     def signal(self, t: Any, x: Any) -> Any:
         """sqrt(abar_t), the factor of x_0 in x_t. Of x only the shape, precision and device matter."""
         return self._at(t, x, self.sqrt_alpha_bars)[0]
 
+    @checked(x=numbers(), t=times("x"))
     def noise(self, t: Any, x: Any) -> Any:
         """sqrt(1 - abar_t), the factor of eps in x_t. Of x only the shape, precision and device matter."""
         return self._at(t, x, self.sqrt_one_minus_alpha_bars)[0]
 
+    @checked(eps=like("x0"), t=times("x0"))
     def q_sample(self, x0: Any, t: Any, eps: Any) -> Any:
         """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, with eps ~ N(0, I) given by the caller; t = 0 is x_0."""
-        x0, eps = check_alike(x0=x0, eps=eps)
         signal, noise = self._at(t, x0, self.sqrt_alpha_bars, self.sqrt_one_minus_alpha_bars)
         return axpby(signal, x0, noise, eps)
 
+    @checked(x0=numbers(), t=times("x0"))
     def q_mean_variance(self, x0: Any, t: Any) -> tuple[Any, Any]:
         """Mean and variance of q(x_t | x_0) = N( sqrt(abar_t) x_0, (1 - abar_t) I )."""
-        x0, = check_alike(x0=x0)
         signal, variance = self._at(t, x0, self.sqrt_alpha_bars, self.one_minus_alpha_bars)
         return signal * x0, variance
 
+    @checked(t=count(0, most=steps_of), r=count(0, most=lambda args: args["t"]))
     def q_transition(self, r: int, t: int) -> tuple[float, float]:
         """Scale and variance of q(x_t | x_r) = N( scale x_r, variance I ), for ints 0 <= r <= t <= T.
 
         scale^2 = abar_t / abar_r = prod_{r<i<=t} alpha_i and variance = 1 - scale^2. The logarithms of these alpha_i are
         summed, since the quotient of two abar would lose digits.
         """
-        t = check_count("t", t, least=0, most=self.T)
-        r = check_count("r", r, least=0, most=t)
         log_ratio = math.fsum(self.log_alphas[r + 1:t + 1])
         return math.exp(0.5 * log_ratio), 0 - math.expm1(log_ratio)
 
     # ---- step 4: q(x_{t-1}, x_t | x_0)
+    @checked(x0=numbers(), t=count(most=steps_of))
     def q_joint(self, x0: Any, t: int) -> tuple[Any, Array]:
         """Means, (2, B, ...), and covariance, (2, 2), of x_{t-1} and x_t given x_0, for an int t >= 1.
 
         The means are sqrt(abar_{t-1}) x_0 and sqrt(abar_t) x_0. With v = 1 - abar_{t-1} the covariance is
         [[v, sqrt(alpha_t) v], [sqrt(alpha_t) v, 1 - abar_t]] in every coordinate; coordinates are independent.
         """
-        x0, = check_alike(x0=x0)
-        t = check_count("t", t, most=self.T)
         v, after = self.one_minus_alpha_bars[t - 1:t + 1]
         cross = math.sqrt(self.alphas[t]) * v
         means = [signal * x0 for signal in self.sqrt_alpha_bars[t - 1:t + 1].tolist()]
         return get_array_module(x0).stack(means), np.array([[v, cross], [cross, after]])
 
     # ---- step 5: q(x_{t-1} | x_t, x_0)
+    @checked(xt=like("x0"), t=times("x0", least=1))
     def q_posterior(self, x0: Any, xt: Any, t: Any) -> tuple[Any, Any]:
         """Mean mu~_t and variance rho_t of q(x_{t-1} | x_t, x_0), by Bayes, for t >= 1.
 
         mu~_t = [ sqrt(abar_{t-1}) beta_t x_0 + sqrt(alpha_t) (1 - abar_{t-1}) x_t ] / (1 - abar_t)
         rho_t = beta_t (1 - abar_{t-1}) / (1 - abar_t)
         """
-        x0, xt = check_alike(x0=x0, xt=xt)
-        a, b, rho = self._at(t, x0, self.posterior_x0_coefs, self.posterior_xt_coefs, self.posterior_variances, first=1)
+        a, b, rho = self._at(t, x0, self.posterior_x0_coefs, self.posterior_xt_coefs, self.posterior_variances)
         return axpby(a, x0, b, xt), rho
 
     # ---- step 7: the same mean in terms of the noise
+    @checked(eps=like("xt"), t=times("xt"))
     def predict_x0(self, xt: Any, t: Any, eps: Any) -> Any:
         """x_0 = (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t): `q_sample` solved for x_0."""
-        xt, eps = check_alike(xt=xt, eps=eps)
         return (xt - self.noise(t, xt) * eps) / self.signal(t, xt)
 
+    @checked(x0=like("xt"), t=times("xt", least=1))
     def predict_eps(self, xt: Any, t: Any, x0: Any) -> Any:
         """eps = (x_t - sqrt(abar_t) x_0) / sqrt(1 - abar_t): `q_sample` solved for eps, for t >= 1."""
-        xt, x0 = check_alike(xt=xt, x0=x0)
-        signal, noise = self._at(t, xt, self.sqrt_alpha_bars, self.sqrt_one_minus_alpha_bars, first=1)
+        signal, noise = self._at(t, xt, self.sqrt_alpha_bars, self.sqrt_one_minus_alpha_bars)
         return (xt - signal * x0) / noise
 
+    @checked(eps=like("xt"), t=times("xt", least=1))
     def reverse_mean(self, xt: Any, t: Any, eps: Any) -> Any:
         """mu~_t = (x_t - beta_t / sqrt(1 - abar_t) eps) / sqrt(alpha_t), for t >= 1."""
-        xt, eps = check_alike(xt=xt, eps=eps)
-        a, b = self._at(t, xt, self.rsqrt_alphas, self.reverse_eps_coefs, first=1)
+        a, b = self._at(t, xt, self.rsqrt_alphas, self.reverse_eps_coefs)
         return axpby(a, xt, -b, eps)
 
     # ---- step 8
+    @checked(x=numbers(), t=times("x"))
     def weight(self, t: Any, x: Any) -> Any:
         """beta_t / (2 alpha_t (1 - abar_t)), the weight of |eps - eps_hat|^2."""
         return self._at(t, x, self.loss_weights)[0]
@@ -212,11 +214,8 @@ class Schedule:
         v = self.rotation(variances).sd ** 2
         return np.concatenate([0 * v[:1], self.betas[1:, None] * v[:-1] / v[1:]])
 
-    def _at(self, t: Any, x: Any, *tables: Array, first: int = 0) -> list[Any]:
+    def _at(self, t: Any, x: Any, *tables: Array) -> list[Any]:
         """The tables at t: floats for an int t, else arrays to multiply the rows of x, in its precision, on its device."""
-        if not hasattr(x, "dtype") or x.dtype.kind not in "fc":
-            x, = check_alike(x=x)
-        t = check_times(t, x, self.T, first)
         if isinstance(t, int):
             return [float(table[t]) for table in tables]
         xp, dtype, out = get_array_module(x), x.real.dtype, []
@@ -270,15 +269,3 @@ class Rotation(NamedTuple):
     sin: Array
     cos: Array
     sd: Array
-
-
-def running_sums(values: Array) -> Array:
-    """Running sums as if in twice the precision: each addition's rounding error, by Knuth's TwoSum, is added back.
-
-    Ogita, Rump and Oishi 2005, algorithm 4.4. (Long double is no longer than a double on Windows and on Apple's Arm.)
-    """
-    sums = np.cumsum(values)
-    before = np.append(0.0, sums[:-1])
-    added = sums - before
-    lost = (before - (sums - added)) + (values - added)
-    return np.asarray(sums + np.cumsum(lost))

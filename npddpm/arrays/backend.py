@@ -189,3 +189,15 @@ def standard_normal(rng: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     uniform = rng.random((2, (size + 1) // 2), dtype=np.float32)
     box_muller(*uniform)
     return uniform.ravel()[:size].reshape(shape)
+
+
+def running_sums(values: np.ndarray) -> np.ndarray:
+    """Running sums as if in twice the precision: each addition's rounding error, by Knuth's TwoSum, is added back.
+
+    Ogita, Rump and Oishi 2005, algorithm 4.4. (Long double is no longer than a double on Windows and on Apple's Arm.)
+    """
+    sums = np.cumsum(values)
+    before = np.append(0.0, sums[:-1])
+    added = sums - before
+    lost = (before - (sums - added)) + (values - added)
+    return np.asarray(sums + np.cumsum(lost))

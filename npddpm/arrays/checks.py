@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import operator
 import os
 from collections.abc import Callable, Iterable
 from itertools import pairwise
@@ -153,8 +154,10 @@ def check_times(t: Any, x: Any, T: int, first: int = 0) -> Any:
     return t
 
 
-def check_steps(steps: Any, T: int) -> list[int]:
-    """Return the times as ints, or raise ValueError if they are no ints that fall within 1 ... T."""
+def check_steps(steps: Any, T: int) -> int | list[int]:
+    """Return a number of steps, or their times, as ints; or raise ValueError if they are no ints that fall within 1 ... T."""
+    if isinstance(steps, (int, np.integer)):
+        return check_count("steps", steps, most=T)
     if np.iterable(steps) and not isinstance(steps, (str, bytes)):
         times = list(steps)
         whole = all(isinstance(t, (int, np.integer)) and not isinstance(t, bool) for t in times)
@@ -318,12 +321,14 @@ def variances_of(denoiser: Denoiser, dim: int) -> Array:
     return np.ones(1) if given is None else check_variances(to_host(given), dim)
 
 
-def check_clip(clip: Any, dim: int) -> tuple[Array, Array]:
-    """Return low and high as (dim,) arrays on the host, or raise ValueError if `clip` has not low < high."""
+def check_clip(clip: Any, xp: Any, dtype: Any, dim: int) -> Callable[[Any], Any]:
+    """Return a clip of x_0 as a function, whose results are checked; or raise ValueError if it is none, and has not low < high."""
+    if callable(clip):
+        return lambda x0: check_shaped("what clip returns", clip(x0), xp, dtype, *x0.shape).copy()
     try:
         low, high = (np.broadcast_to(to_host(v).astype(float), (dim,)) for v in clip)
         if (low < high).all():
-            return low, high
+            return operator.methodcaller("clip", xp.asarray(low, dtype=dtype), xp.asarray(high, dtype=dtype))
     except (TypeError, ValueError):
         pass
     raise ValueError(f"clip must be (low, high), numbers or arrays of shape ({dim},), with low < high, "

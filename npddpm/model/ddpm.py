@@ -6,7 +6,6 @@ import copy
 import io
 import json
 import math
-import operator
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -366,11 +365,7 @@ class DDPM:
         if np.iterable(steps) and not isinstance(steps, (str, bytes)):
             steps = options["steps"] = list(steps)      # each chunk goes through them
         if clip is not None:
-            limit = clip if callable(clip) else operator.methodcaller("clip", *check_clip(clip, len(self.axes.mean)))
-
-            def cut(x: Any) -> Any:
-                return check_shaped("what clip returns", limit(x), np, np.float64, *x.shape).copy()
-
+            cut = check_clip(clip, np, np.float64, len(self.axes.mean))
             options["clip"] = lambda z: self.to_network(cut(self.axes.restore(z)))
         if x_T is not None:
             x_T = check_shaped("x_T", x_T, net.xp, None, n, net.dim)

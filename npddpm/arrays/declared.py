@@ -1,0 +1,174 @@
+"""Arguments, declared above a function and checked before it runs: its body is the equations, and the declaration documents it.
+
+    @checked(s=count(1), x0=points("B", "d"), variance=choice("beta", "posterior"))
+    def f(s, x0, variance="beta"):
+        ...
+
+A declaration gives back what the function is to work with, such as a list as an array; what cannot be used is refused in one line,
+see `checks`. The docstring gets the section "Raises" from it. Defaults are not checked.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from . import checks
+from .backend import device_module, get_array_module
+
+F = TypeVar("F", bound=Callable[..., Any])
+Args = dict[str, Any]
+
+
+class Declared(NamedTuple):
+    """What an argument has to be, in words, and the check (name, value, all arguments) -> value."""
+
+    says: str
+    check: Callable[[str, Any, Args], Any]
+
+
+def checked(**declared: Declared) -> Callable[[F], F]:
+    """Declare the arguments of a function, in the order in which they are checked."""
+    def decorate(f: F) -> F:
+        parameters = inspect.signature(f).parameters.values()
+        names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+        @functools.wraps(f)
+        def call(*positional: Any, **named: Any) -> Any:
+            args = dict(zip(names, positional))
+            if len(positional) > len(names) or not args.keys().isdisjoint(named):
+                return f(*positional, **named)          # which raises Python's own TypeError
+            args.update(named)
+            for name, (_, check) in declared.items():
+                if name in args:
+                    args[name] = check(name, args[name], args)
+            return f(**args)
+
+        if f.__doc__:
+            call.__doc__ = with_raises(inspect.cleandoc(f.__doc__), declared)
+        return call  # type: ignore[return-value]
+    return decorate
+
+
+def with_raises(doc: str, declared: dict[str, Declared]) -> str:
+    """A docstring with what `declared` refuses, first in its section "Raises"."""
+    refused = "ValueError, TypeError\n    Unless " + "; ".join(f"`{name}` is {says}" for name, (says, _) in declared.items()) + "."
+    head = "Raises\n------\n"
+    return doc.replace(head, f"{head}{refused}\n", 1) if head in doc else f"{doc}\n\n{head}{refused}"
+
+
+def steps_of(args: Args) -> int:
+    """T of the function's schedule."""
+    home: Any = args["s"] if "s" in args else args["self"]
+    T: int = getattr(home, "schedule", home).T
+    return T
+
+
+def optional(declared: Declared) -> Declared:
+    says, check = declared
+    return Declared(f"None or {says}", lambda name, value, args: None if value is None else check(name, value, args))
+
+
+def instance(wanted: type) -> Declared:
+    def check(name: str, value: Any, _: Args) -> Any:
+        checks.check_type(name, value, wanted)
+        return value
+    return Declared(f"a {wanted.__name__}", check)
+
+
+def count(least: int = 1, most: int | Callable[[Args], int] = 2**63 - 1) -> Declared:
+    return Declared(f"an int of at least {least}", lambda name, value, args:
+                    checks.check_count(name, value, least, most(args) if callable(most) else most))
+
+
+def real(low: float, high: float = math.inf, *, closed: bool = False) -> Declared:
+    return Declared(f"a number in {'[' if closed else '('}{low}, {high}{']' if closed else ')'}", lambda name, value, _:
+                    checks.check_real(name, value, low, high, closed=closed))
+
+
+def choice(*choices: str) -> Declared:
+    def check(name: str, value: Any, _: Args) -> Any:
+        checks.check_choice(name, value, *choices)
+        return value
+    return Declared(" or ".join(map(repr, choices)), check)
+
+
+def sizes(shape: tuple[int | str, ...], args: Args) -> list[int | str]:
+    """A shape in which the names of other arguments, or of attributes of self, stand for their values."""
+    return [args.get(n, getattr(args.get("self"), n, n)) if isinstance(n, str) else n for n in shape]
+
+
+def shown(shape: tuple[int | str, ...]) -> str:
+    return f" of shape ({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})" if shape else ""
+
+
+def numbers(*shape: int | str) -> Declared:
+    """In the precision and on the device of a network whose method it is, else where and as they are."""
+    def check(name: str, value: Any, args: Args) -> Any:
+        net = args.get("self")
+        xp = getattr(net, "xp", None)
+        array = checks.check_array(name, value, xp or get_array_module(value), None if xp is None else net.dtype)  # type: ignore[union-attr]
+        return checks.check_shape(name, array, *sizes(shape, args)) if shape else array
+    return Declared(f"an array of numbers{shown(shape)}", check)
+
+
+def rows() -> Declared:
+    def check(name: str, value: Any, _: Args) -> Any:
+        array = checks.check_array(name, value, get_array_module(value))
+        checks.check_rows(name, array)
+        return array
+    return Declared("an array of numbers, with a row or more", check)
+
+
+def like(other: str) -> Declared:
+    """Numbers of the shape of another argument, which is checked with it."""
+    def check(name: str, value: Any, args: Args) -> Any:
+        if other in args:
+            args[other], value = checks.check_alike(**{other: args[other], name: value})
+        return value
+    return Declared(f"an array of numbers, of the shape of `{other}`", check)
+
+
+def times(of: str, least: int = 0) -> Declared:
+    """An int t in least..T, or one for each row of another argument."""
+    return Declared(f"an int in {least}..T, or one for each row of `{of}`", lambda name, value, args:
+                    checks.check_times(value, args[of], steps_of(args), least) if of in args else value)
+
+
+def home_of(denoiser: Any, value: Any = None) -> tuple[Any, Any]:
+    """Array module and dtype of what a denoiser works with: its own; float64 where it does not tell, and where `value` is."""
+    device = getattr(denoiser, "device", None)
+    return get_array_module(value) if device is None else device_module(device), np.dtype(getattr(denoiser, "dtype", float))
+
+
+def points(*shape: int | str, dtype: Any = None) -> Declared:
+    """In the precision, if no other is given, and on the device of the function's denoiser."""
+    def check(name: str, value: Any, args: Args) -> Any:
+        xp, own = home_of(args.get("denoiser"), value)
+        return checks.check_points(name, value, xp, dtype or own, *sizes(shape, args))
+    return Declared(f"finite numbers{shown(shape)}", check)
+
+
+def limits() -> Declared:
+    """A clip, made a function of x_0."""
+    return Declared("(low, high), numbers or (dim,) arrays, or a function", lambda name, value, args:
+                    checks.check_clip(value, *home_of(args["denoiser"]), args["dim"]))
+
+
+def weights() -> Declared:
+    def check(name: str, value: Any, args: Args) -> Any:
+        checks.check_weighting(value, steps_of(args))
+        return value
+    return Declared("'simple', 'elbo' or a (T+1,) array of floats of at least 0", check)
+
+
+def network() -> Declared:
+    def check(name: str, value: Any, _: Args) -> Any:
+        checks.check_backward(value)
+        return value
+    return Declared("a denoiser with a method `backward`", check)
