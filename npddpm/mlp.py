@@ -87,21 +87,15 @@ class MLP:
         All weights; change it in place.
     weights, shapes : lists
         W_1 ... W_{D+1}, views of `parameters`, and their shapes (inputs + 1, outputs); the bias is the last row.
-    dim, hidden, depth, fourier, schedule, variances, device
-        As given.
-    dtype : numpy.dtype
-    features : Features
     rotation : Rotation
         sin(theta), cos(theta) and sqrt(v), three (T+1, d) tables on the device.
     xp : module
-        The array module of the device.
+        The array module of the device. The other attributes are as given.
 
     Raises
     ------
-    ValueError
-        If a size, `variances`, `rng`, `dtype` or `device` cannot be used.
-    TypeError
-        If `schedule` is no Schedule, or `rng` nothing that a generator is made from.
+    ValueError, TypeError
+        If an argument cannot be used.
     RuntimeError
         If `device` is "gpu" and there is none.
     """
@@ -151,16 +145,7 @@ class MLP:
 
     @checked(xt=numbers("B", "dim"), t=times("xt"))
     def __call__(self, xt: Any, t: Any) -> Any:
-        """Predict the noise. The arrays of the pass are kept, for `backward`, until the next call in this thread.
-
-        Parameters
-        ----------
-        xt : (B, d) array
-        t : int or (B,) ints in 0..T
-
-        Returns
-        -------
-        (B, d) array
+        """Predict the noise, (B, d). The arrays of the pass are kept, for `backward`, until the next call in this thread.
         """
         u = xt / at(self.rotation.sd, t)
         F = self.correction(u, t)
@@ -184,22 +169,9 @@ class MLP:
         return (A[-1] @ W[-1])[arrays.rows]                             # F = A_D W_{D+1}
 
     def backward(self, grad_out: Any, out: Any = None) -> Any:
-        """The gradient of L for all parameters, from grad_out = dL/d eps_hat of the last forward pass.
+        """The gradient of L for all parameters, (P,), from grad_out = dL/d eps_hat, (B, d), of the last forward pass.
 
-        Parameters
-        ----------
-        grad_out : (B, d) array
-        out : (P,) array, optional
-            Where to write the gradient; what it held is lost.
-
-        Returns
-        -------
-        (P,) array
-
-        Raises
-        ------
-        ValueError
-            If there was no forward pass in this thread, grad_out has not the shape of its result, or `out` is not (P,).
+        It is written to `out`, (P,), if that is given. ValueError if a shape is another, or there was no pass in this thread.
         """
         arrays = getattr(self._last, "arrays", None)
         if arrays is None:

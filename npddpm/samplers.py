@@ -46,7 +46,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     n, dim : int
         Number of samples, and their dimension.
     rng : None, int or Generator
-        Draws x_T and the noise of each step, unless these are given.
+        Draws x_T and the noise, unless these are given.
     x_T : (n, dim) array, optional
         Where to begin, by default N(0, I); it is copied.
     start : int, optional
@@ -139,18 +139,7 @@ class SamplerOptions(TypedDict, total=False):
 
 def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None,
            **options: Unpack[SamplerOptions]) -> Any:
-    """Draw n samples of x_0: the end of a `trajectory`.
-
-    Parameters
-    ----------
-    denoiser, s, n, dim, rng
-        As in `trajectory`, whose errors are raised.
-    **options
-        As in `trajectory`.
-
-    Returns
-    -------
-    (n, dim) array
+    """Draw n samples of x_0, (n, dim): the end of a `trajectory`, whose parameters and errors are these.
 
     Raises
     ------

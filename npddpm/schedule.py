@@ -48,12 +48,9 @@ class Schedule:
     log abar_t is a sum of log1p(-beta_i), and 1 - abar_t is -expm1 of that sum. Computed as ``1 - cumprod(1 - betas)``
     it would have four digits where beta = 1e-12.
 
-    In the methods x, x0, xt and eps are (B, ...) arrays, and t is an int, or (B,) ints, one for each row of x. What is
-    returned has the shape of x, its precision and its device; a variance or a coefficient is a float for an int t, else
-    of shape (B, 1, ...). Every method raises TypeError for a t that is not made of ints or an x that holds no numbers,
-    and ValueError for a number or time out of range or shapes that do not match; `q_joint` and `q_transition`, which take
-    one int alone, raise ValueError for anything else. A t that lies on the GPU is not compared with T, since looking at it
-    would stall the GPU. Setting an attribute raises AttributeError.
+    In the methods x, x0, xt and eps are (B, ...) arrays, and t is an int, or (B,) ints, one for each row. What is returned has
+    the shape, precision and device of x; a variance or coefficient is a float for an int t, else of shape (B, 1, ...). A t on
+    the GPU is not compared with T: looking at it would stall the GPU. Setting an attribute raises AttributeError.
     """
 
     def __init__(self, betas: Any) -> None:
@@ -111,12 +108,12 @@ class Schedule:
     # ---- step 1: q(x_t | x_0), and q(x_t | x_r) from any r < t
     @checked(x=numbers(), t=times("x"))
     def signal(self, t: Any, x: Any) -> Any:
-        """sqrt(abar_t), the factor of x_0 in x_t. Of x only the shape, precision and device matter."""
+        """sqrt(abar_t), the factor of x_0 in x_t; x tells shape, precision and device."""
         return self._at(t, x, self.sqrt_alpha_bars)[0]
 
     @checked(x=numbers(), t=times("x"))
     def noise(self, t: Any, x: Any) -> Any:
-        """sqrt(1 - abar_t), the factor of eps in x_t. Of x only the shape, precision and device matter."""
+        """sqrt(1 - abar_t), the factor of eps in x_t; x tells shape, precision and device."""
         return self._at(t, x, self.sqrt_one_minus_alpha_bars)[0]
 
     @checked(eps=like("x0"), t=times("x0"))
@@ -193,10 +190,7 @@ class Schedule:
     def rotation(self, variances: Any) -> Rotation:
         """The angle theta_t of x_t, coordinate by coordinate, for x_0 ~ N(0, diag lambda), see `Rotation`.
 
-        Parameters
-        ----------
-        variances : (d,) array_like
-            lambda, on the host, at least 0; 1e-30 stands for less, so that t = 0 has an angle too.
+        `variances` is lambda, (d,), on the host; 1e-30 stands for less, so that t = 0 has an angle too.
         """
         root = np.sqrt(np.maximum(variances, 1e-30))
         signal, noise = self.sqrt_alpha_bars[:, None] * root, self.sqrt_one_minus_alpha_bars[:, None]
