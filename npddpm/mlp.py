@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from .arrays.backend import axpby, device_module, elementwise, generator, one_plus_tanh
-from .arrays.checks import check_dtype, check_shape, check_sizes, check_variances
+from .arrays.checks import check_dtype, check_room, check_shape, check_sizes, check_variances
 from .arrays.declared import checked, instance, numbers, times
 from .arrays.layout import Workspace, matmul, split, zeros
 from .features import TIME_FREQUENCIES, Features, at, count_features
@@ -104,10 +104,11 @@ class MLP:
     def __init__(self, dim: int, hidden: int = 128, depth: int = 3, *, schedule: Schedule, variances: Any = None,
                  fourier: int = 0, rng: Any = None, dtype: Any = "float32", device: str = "cpu") -> None:
         dim, hidden, depth, fourier = check_sizes(dim, hidden, depth, fourier, schedule.T)
+        check_room(dim, fourier, schedule.T)
         self.dim, self.hidden, self.depth, self.fourier = dim, hidden, depth, fourier
         self.dtype = check_dtype(dtype, "float32", "float64", "complex128")
         self.xp, self.schedule, self.device = device_module(device), schedule, device
-        self.variances = np.ones(dim) if variances is None else check_variances(variances, dim)
+        self.variances = np.ones(dim) if variances is None else check_variances(variances, dim).copy()
         sin, cos, sd = schedule.rotation(self.variances)
         table = partial(self.xp.asarray, dtype=self.dtype)
         self.rotation, self._of_m = Rotation(table(sin), table(cos), table(sd)), table(np.sqrt(self.variances) * cos)

@@ -20,7 +20,7 @@ Denoiser = Callable[[Any, Any], Any]
 LEAST_BETA = 1e-300     # 1 - abar_t and 2 rho_t are at least as large, and below 1e-308 numbers lose their digits
 MOST_LAYERS = 1000      # a slip of the finger, or a file that means harm, is refused before it takes any memory
 MOST_STEPS = 100_000    # T
-MOST_ENTRIES = 2**27    # of a table with a row for each t and a column for each dimension
+MOST_ENTRIES = 2**27    # of a table with a row for each t and a column for each dimension, and of all arrays that `check_room` counts
 LARGE = 1e18            # the square of more is infinite in float32
 MOST_OCTAVES = 64       # of Fourier features: beyond, 2^k x is nothing but rounding, and at k = 128 infinite in float32
 
@@ -297,6 +297,14 @@ def check_sizes(dim: Any, hidden: Any, depth: Any, fourier: Any, T: int) -> list
     check_count("dim (T + 1)", check_count("dim", dim) * (T + 1), most=MOST_ENTRIES)
     return [int(dim), check_count("hidden", hidden), check_count("depth", depth, most=MOST_LAYERS),
             check_count("fourier", fourier, least=0, most=MOST_OCTAVES)]
+
+
+def check_room(dim: int, fourier: int, T: int) -> None:
+    """Raise ValueError if a network would take more than a GiB besides what grows with its parameters: a small file can ask for it."""
+    tables = 6 * dim * (T + 1)                  # of `Rotation` and for m: four in float64, then four in float32
+    batch = 256 * dim * (2 + 2 * fourier)       # what goes in and comes out
+    check_count("the numbers in the network's tables and a batch's features (fewer with a smaller T, fewer dimensions or octaves)",
+                tables + batch, most=MOST_ENTRIES)
 
 
 def check_directions(directions: Any, dim: int) -> Array:

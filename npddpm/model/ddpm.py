@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
-import json
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -27,21 +25,20 @@ from ..arrays.checks import (
     check_json,
     check_real,
     check_shaped,
-    check_sizes,
     check_type,
 )
-from ..data.files import Outputs, load_arrays, open_to_read
+from ..data.files import Outputs, open_to_read
 from ..data.table import Mapped, check_rows_of
-from ..mlp import MLP, layer_shapes
+from ..mlp import MLP
 from ..optim import Adam, clip_norm, learning_rate, update_average
 from ..samplers import SamplerOptions
 from ..schedule import Schedule
-from . import rules
-from .axes import MOST_TURNED, PrincipalAxes
+from . import checkpoint, rules
+from .axes import PrincipalAxes
+from .checkpoint import FORMAT
 from .gates import GatedMLP, measure_drift
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
 
-FORMAT = 11        # of checkpoints
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
 CHUNK = {"cpu": 2500, "gpu": 10_000}    # samples drawn at a time: fewer leave a GPU idle, more leave a CPU's cache
 DIVERGED = 10      # times the loss of a guess of 0
@@ -128,11 +125,18 @@ class DDPM:
 
     @about.setter
     def about(self, notes: dict[str, Any]) -> None:
-        self._about = check_json("about", notes)
+        self._about = copy.deepcopy(check_json("about", notes))
+
+    def __copy__(self) -> DDPM:
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy, or for a pickle: the files are those of this model, none of the copy's."""
+        return vars(self) | {"outputs": Outputs()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Of a copy, or out of a pickle: the optimizer moves the parameters of this network."""
-        self.__dict__.update(state)
+        """The optimizer moves the parameters of this network."""
+        vars(self).update(state)
         if self.step > 0:
             self.optimizer.parameters = self.net.parameters
 
@@ -509,24 +513,16 @@ class DDPM:
         """
         self._check_trained()
         check_json("about", self.about)
-        net = self.net
+        net, adam = self.net, self.optimizer
         config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier,
                   "gated": isinstance(net, GatedMLP) and net.directions.size > 0,
-                  "dtype": net.dtype.name, "step": self.step, "optimizer_t": self.optimizer.t, "loss_sum": float(self._loss_sum),
+                  "dtype": net.dtype.name, "step": self.step, "optimizer_t": adam.t, "loss_sum": float(self._loss_sum),
                   "rng": self._rng.bit_generator.state, "about": self.about}
-        on_device = {"parameters": self.net.parameters, "average": self.average,
-                     "m": self.optimizer.m, "v": self.optimizer.v}
-        arrays: dict[str, Any] = {name: to_host(array) for name, array in on_device.items()}
-        for name, array in arrays.items():
-            if not np.isfinite(array).all():
-                raise FloatingPointError(f"the {name} became NaN or infinite at step {self.step}: "
-                                         "the learning rate is too high (lower lr)")
-        arrays |= {"betas": self.schedule.betas[1:], "losses": np.asarray(self.losses, dtype=float)}
-        arrays |= {name: array for name, array in self.axes._asdict().items() if array is not None}
-        whole = io.BytesIO()    # of a file on a full disk the zip writer would complain once more when it is collected
-        np.savez(whole, config=np.asarray(json.dumps(config)), **arrays)
+        arrays = {"parameters": net.parameters, "average": self.average, "m": adam.m, "v": adam.v,
+                  "betas": self.schedule.betas[1:], "losses": np.asarray(self.losses, dtype=float),
+                  **{name: array for name, array in self.axes._asdict().items() if array is not None}}
         with self.outputs.write(path) as file:
-            file.write(whole.getbuffer())
+            checkpoint.write(file, config, arrays)
         return self.outputs.aside
 
     @classmethod
@@ -546,57 +542,15 @@ class DDPM:
             If `device` is "gpu" and there is none.
         """
         with open_to_read(path) as file:
-            arrays = load_arrays(file)
-            if "config" not in arrays:
-                raise ValueError("it is no npddpm checkpoint")
-            config = json.loads(str(arrays.pop("config")))
-            if config["format"] != FORMAT:
-                raise ValueError(f"it has format {config['format']}, this version of npddpm reads format {FORMAT}; "
-                                 "use the version that wrote it, or train again")
-            model = cls._from_checkpoint(config, arrays)
+            config, arrays = checkpoint.read(file)
+            model = cls(Schedule(arrays["betas"]), **{name: config[name] for name in ("hidden", "depth", "fourier", "gated", "dtype")})
+            model._rng = np.random.Generator(np.random.PCG64())
+            model._rng.bit_generator.state = config["rng"]
             model.outputs.adopt(path, file)
-        model._place(config, arrays, device)  # out here, since a fault of the device is none of the file
-        return model
-
-    @classmethod
-    def _from_checkpoint(cls, config: dict[str, Any], arrays: dict[str, Any]) -> DDPM:
-        """Everything but the network and its optimizer, and the check of all that `_place` will use."""
-        model = cls(Schedule.from_betas(arrays["betas"]), config["hidden"], config["depth"],
-                    fourier=check_count("its fourier", config["fourier"], least=0), gated=config["gated"], dtype=config["dtype"])
-        check_type("its gated", config["gated"], bool)
-        model._rng = np.random.Generator(np.random.PCG64())
-        model._rng.bit_generator.state = config["rng"]
-        d, r = arrays["scale"].size, arrays["variances"].size
-        known = {"betas"}
-
-        def check(shape: tuple[int, ...], dtype: str, *names: str) -> None:
-            known.update(names)
-            for name in names:
-                array = arrays[name]
-                if array.shape != shape or array.dtype != dtype or not np.isfinite(array).all():
-                    raise ValueError(f"its {name} must be finite numbers of {dtype}, of shape {shape}, "
-                                     f"and are {array.dtype} of shape {array.shape}")
-
-        check((d,), "float64", "mean", "scale")
-        check((r,), "float64", "variances")
-        check((arrays["losses"].size,), "float64", "losses")
-        if "V" in arrays or d <= MOST_TURNED or r != np.count_nonzero(arrays["scale"]):
-            check((d, r), "float64", "V")
-        p = 0 if not config["gated"] else int(arrays["V"].any(1).sum()) if "V" in arrays else r
-        r, hidden, depth, fourier = check_sizes(r, config["hidden"], config["depth"], config["fourier"], model.schedule.T)
-        P = sum(m * n for m, n in layer_shapes(r, hidden, depth, fourier, r + p))
-        check((P,), config["dtype"], "parameters", "average", "m", "v")
-        for name in ("scale", "variances", "v"):
-            if (arrays[name] < 0).any():
-                raise ValueError(f"its {name} must not be negative")
-        if unknown := arrays.keys() - known:
-            raise ValueError(f"it holds {', '.join(unknown):.80}, which no checkpoint has")
-        check_count("its optimizer_t", config["optimizer_t"])
-        model.axes = PrincipalAxes._make(arrays.get(name) for name in PrincipalAxes._fields)
-        model.step = check_count("its step", config["step"])
+        model.step, model._loss_sum, model.about = config["step"], float(config["loss_sum"]), config["about"]
         model.losses = arrays["losses"].tolist()
-        model._loss_sum = check_real("its loss_sum", config["loss_sum"], -math.inf, math.inf)
-        model.about = config["about"]
+        model.axes = PrincipalAxes._make(arrays.get(name) for name in PrincipalAxes._fields)
+        model._place(config, arrays, device)  # out here, since a fault of the device is none of the file
         return model
 
     def _place(self, config: dict[str, Any], arrays: dict[str, Any], device: str) -> None:
