@@ -169,12 +169,12 @@ def train(args: argparse.Namespace) -> int:
                              lambda: f"loss {model.losses[-1]:.4g}" if model.losses else ""):
             if signalled(comm, came):
                 break
-            if step % SAVE_EVERY == 0:
+            if step % SAVE_EVERY == 0 and step < settings["steps"]:
                 try:
                     out = by_first(comm, functools.partial(save, model, out))
                 except OSError as error:        # a disk that is full now may have room later
                     say(f"{error}; step {step} is not saved, the training goes on")
-        out = by_first(comm, lambda: save(model, out))
+        out = by_first(comm, lambda: save_at_last(model, out))
     if (number := signalled(comm, came)) and step < settings["steps"]:
         say(f"interrupted: {out} holds step {step}; --resume goes on from there")
     else:
@@ -335,6 +335,34 @@ def save(model: DDPM, out: Path) -> Path:
         out = free
     tell_aside(out, model.save(out))
     return out
+
+
+def save_at_last(model: DDPM, out: Path) -> Path:
+    """`save`, but where that fails the training is not lost: the OSError says where it is kept instead."""
+    try:
+        return save(model, out)
+    except OSError as error:
+        kept = keep(model, out.name)
+        raise OSError(f"{error}; " + (f"step {model.step} is in {kept}" if kept else
+                                      f"nor can this folder or the temporary one take step {model.step}")) from None
+
+
+def keep(model: DDPM, name: str) -> Path | None:
+    """Save what has no other place in this folder, else in a temporary one that nobody else can read. Return the path, if any."""
+    with contextlib.suppress(OSError):
+        here = Path(os.getcwd(), name)
+        here = next(free_names(here)) if os.path.lexists(here) else here
+        model.save(here)
+        return here
+    with contextlib.suppress(OSError):
+        folder = Path(tempfile.mkdtemp(prefix="npddpm-"))
+        try:
+            model.save(folder / name)
+        except OSError:
+            folder.rmdir()
+        else:
+            return folder / name
+    return None
 
 
 @contextmanager
