@@ -38,29 +38,44 @@ class Mapped:
     ``x[rows]`` takes a slice, an int or an array of ints. ``np.asarray(x)`` reads all of it.
     """
 
-    def __init__(self, x: np.ndarray, order: np.ndarray | None = None) -> None:
-        self._x, self._order = x.view(np.ndarray), order
+    def __init__(self, x: np.memmap, order: np.ndarray | None = None) -> None:
+        self._file, self._x, self._order = x, x.view(np.ndarray), order
         self.shape = (len(x) if order is None else len(order), x.shape[1])
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> Array:
-        return np.asarray(self._x[rows if self._order is None else self._order[rows]], dtype=np.float64)
+        found = np.asarray(self._read(rows if self._order is None else self._order[rows]), dtype=np.float64)
+        if not np.isfinite(found).all():        # which `check_rows_of` has not found
+            raise self._changed()
+        return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or np.float64, copy=bool(copy))
 
     def take(self, order: np.ndarray) -> Mapped:
         """x[order], not yet read."""
-        return Mapped(self._x, order if self._order is None else self._order[order])
+        return Mapped(self._file, order if self._order is None else self._order[order])
 
     def as_filed(self) -> Iterator[np.ndarray]:
         """All rows once, block by block, in the order and the dtype that they have in the file."""
         order, rows = None if self._order is None else np.sort(self._order), max(1, BLOCK // self.shape[1])
         for start in range(0, len(self), rows):
             part = slice(start, start + rows)
-            yield self._x[part if order is None else order[part]]
+            yield self._read(part if order is None else order[part])
+
+    def _read(self, rows: Any) -> np.ndarray:
+        """Rows by their numbers in the file; where that has been cut, the system would end the process."""
+        whole = getattr(self._file, "_mmap", None)
+        if whole is not None and whole.size() < len(whole):
+            raise self._changed()
+        found: np.ndarray = self._x[rows]
+        return found
+
+    def _changed(self) -> ValueError:
+        return ValueError(f"{self._file.filename or 'x'} has changed while it was in use: its rows are read when they are needed, and "
+                          "must stay as they are")
 
 
 def check_rows_of(x: Any, name: str = "x") -> Array | Mapped:
