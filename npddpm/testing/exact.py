@@ -1,9 +1,8 @@
-"""The exact answers to everything that `npddpm.testing` asks, in decimal arithmetic of 60 digits.
+"""The exact answers: each formula as it stands in the papers, in decimal arithmetic of 60 digits.
 
-Nothing here is shared with `Schedule`, and nothing is clever: at 60 digits a difference of near equals still has
-more digits than a double. Each function is one formula of the derivation as it stands in the papers. Numbers are
-`Decimal`, arrays are NumPy arrays of them; as everywhere, t runs from 1 to T and abar_0 = 1. All functions have beta_t,
-alpha_t and abar_t at hand, needed or not: `slips` puts one for another.
+It shares no code with the rest of npddpm, and nothing is clever: at 60 digits a difference of near equals still has
+more digits than a double. Arrays are NumPy arrays of `Decimal`; t runs from 1 to T, and abar_0 = 1. All functions have
+beta_t, alpha_t and abar_t at hand, needed or not: `slips` puts one for another.
 """
 # ruff: noqa: RUF059
 

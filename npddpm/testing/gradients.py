@@ -1,166 +1,23 @@
-"""The checks of `npddpm.testing` for a network: its parameters, its loss and its gradient.
-
-Parameters are an array, or nested lists and dicts of arrays. The derivatives that the gradient is held against are taken
-by complex steps, or by differences where the code takes no complex numbers.
-"""
+"""The check of a network's gradient: derivatives of its loss, by complex steps, or by differences where the code takes no
+complex numbers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from . import exact as reference
-from .inputs import (
-    Args,
-    Wrong,
-    answer,
-    arbitrary_betas,
-    call,
-    digits,
-    leaves,
-    plain,
-    show,
-    show_args,
-    standard_betas,
-    vector,
-)
-from .slips import slips_of
-
-if TYPE_CHECKING:
-    from . import Check, Implementation
+from .contract import Args, Check, Implementation, Wrong, call, digits, leaves, show, vector
+from .inputs import answer, show_args, standard_betas
+from .losses import loss_of, rebuild, training_example
 
 GRADIENT_TOLERANCE = 1e-6
 MOST_ENTRIES = 1000     # whose derivatives are taken one by one
 
 
-# ---------------------------------------------------------------- parameters and loss
-
-def rebuild(tree: Any, numbers: Any) -> Any:
-    """A structure like `tree` with other numbers in its arrays."""
-    used = 0
-
-    def build(node: Any) -> Any:
-        nonlocal used
-        if isinstance(node, dict):
-            return {key: build(value) for key, value in node.items()}
-        if isinstance(node, (list, tuple)):
-            items = [build(value) for value in node]
-            return type(node)(*items) if hasattr(node, "_fields") else type(node)(items)
-        start, used = used, used + math.prod(np.shape(node))
-        return numbers[start:used].reshape(np.shape(node)).copy()
-
-    return build(tree)
-
-
-def training_example(subject: Implementation, betas: Any, t: Sequence[int], seed: int) -> Args:
-    """Arguments of loss and gradient; the parameters are moved a little, so that none is at an initial zero."""
-    if subject.get("parameters") is None:
-        raise Wrong("nothing to go on: no parameters(rng)")
-    rng = np.random.default_rng(seed)
-    parameters = subject.get("parameters")(np.random.default_rng(seed))
-    numbers = vector(parameters)
-    parameters = rebuild(parameters, numbers + 0.1 * rng.standard_normal(numbers.shape))
-    x0, eps = rng.standard_normal((2, len(t), subject.dim))
-    return {"parameters": parameters, "betas": betas, "x0": x0, "t": np.array(t), "eps": eps}
-
-
-def loss_of(subject: Implementation, args: Args) -> Any:
-    """What loss returns, as one number."""
-    array = plain(call(subject.get("loss"), args))
-    if array.size != 1:
-        raise Wrong(f"returns a loss of shape {array.shape} where one number belongs")
-    return array.ravel()[0]
-
-
-def check_parameters(check: Check, subject: Implementation) -> Args:
-    """Finite numbers."""
-    found = vector(subject.get("parameters")(np.random.default_rng(0)))
-    if not found.size or not np.isfinite(found).all():
-        raise Wrong("returns no finite numbers")
-    return {"note": f"{found.size} numbers"}
-
-
-def check_rows(check: Check, subject: Implementation) -> Args:
-    """The order of the rows does not matter, also where there are as many as dimensions."""
-    differ, refused = {}, []
-    for B in sorted({2, 3, subject.dim, subject.dim + 1} - {1}):
-        batch = training_example(subject, arbitrary_betas(7, 7), [1 + 3 * i % 7 for i in range(B)], B)
-        turned = {**batch, **{name: np.roll(batch[name], 1, axis=0) for name in ("x0", "t", "eps")}}
-        try:
-            first, second = (complex(loss_of(subject, args)).real for args in (batch, turned))
-        except Exception as error:  # noqa: BLE001, an array of shape (B,) does not go with (B, d)
-            refused.append(error)
-            continue
-        if not abs(second - first) <= 10 * max(subject.tolerance, 1e-8) * abs(first):
-            differ[B] = show(first), show(second)
-    if differ:
-        B, (one, other) = next(iter(differ.items()))
-        mixed = "the time of row i used for coordinate i: abar_t of shape (B,) where (B, 1) belongs"
-        raise Wrong(other, f"the same {B} rows in another order, d = {subject.dim}", exact=f"{one}, that of the other order",
-                    looks_like=mixed if [*differ] == [subject.dim] else None)
-    if refused:
-        raise refused[0]
-    return {}
-
-
-def check_line(check: Check, subject: Implementation) -> Args:
-    """Step 1 within the loss, whatever the network: where x_0 and eps change so that x_t does not, eps_hat does not
-    change, and |eps - eps_hat|^2 is a quadratic function, of a curvature that is 1 or the weight of step 8. Where the network
-    is linear it is quadratic for any x_t, and the curvature alone tells."""
-    betas = np.array([0.5, 0.2, 0.1, 0.25, 0.125, 0.4])
-    A, T, tolerance = np.cumprod(1 - betas), len(betas), max(1e-7, subject.tolerance)
-    batches = [training_example(subject, betas, [t], t) for t in range(1, T + 1)]
-    delta = np.cos(np.arange(subject.dim))
-
-    def curvature(source: Any) -> Any:
-        """The second difference of L for each t, where x_t is that of `source`; None if there are higher ones."""
-        L = np.zeros((T, 5))
-        for t, batch in enumerate(batches, 1):
-            unit = {"betas": betas, "x0": np.array([1.0, 0]), "t": t, "eps": np.array([0, 1.0])}
-            weights = answer("q_sample", unit, source)
-            if weights is None or not np.isfinite(weights).all() or not weights[0]:
-                return None
-            for k in range(-2, 3):
-                moved = {"x0": batch["x0"] - weights[1] / weights[0] * k * delta, "eps": batch["eps"] + k * delta}
-                L[t - 1, k + 2] = loss_of(subject, {**batch, **moved}).real
-        second, *higher = np.array([[0, 1, -2, 1, 0], [-1, 2, 0, -2, 1], [1, -4, 6, -4, 1]]) @ L.T
-        return second if (np.abs(higher).max(0) < tolerance * np.abs(L).max(1)).all() else None
-
-    def proportional(second: Any, source: Any) -> bool:
-        weights = answer("loss_weights", {"betas": betas}, source)
-        if second is None or weights is None or weights.shape != (T,):
-            return False
-        with np.errstate(all="ignore"):
-            ratio = second / weights
-            return bool(np.ptp(ratio) < 100 * tolerance * abs(ratio).max())     # false where all are 0, or some infinite
-
-    def as_it_should_be(second: Any) -> bool:
-        return proportional(second, simple) or proportional(second, reference)
-
-    simple = SimpleNamespace(loss_weights=lambda betas: np.ones(T))
-    of_x0 = SimpleNamespace(loss_weights=lambda betas: (1 - A) / A)
-    found = curvature(reference)
-    if as_it_should_be(found):
-        return {}
-    for words, slip in () if found is None else (("the residual is that of x_0 where that of eps belongs", of_x0), *slips_of("loss_weights")):
-        if proportional(found, slip):
-            raise Wrong(f"{show(found / found[0])} times that of t = 1",
-                        f"weight of |eps - eps_hat|^2 in t, betas = {show(betas)}",
-                        exact="1, or the weights of step 8", looks_like=words)
-    for words, slip in slips_of("q_sample"):
-        of_slip = curvature(slip)
-        if as_it_should_be(of_slip) or found is None and of_slip is not None:
-            raise Wrong("another prediction", "x_t within the loss: x_0 and eps move so that x_t stays",
-                        exact="the same", looks_like=words)
-    return {"note": "not a square of eps - eps_hat(x_t, t), or of another x_t: not judged" if found is None else
-            "weights in t that are neither 1 nor those of step 8: not judged"}
-
-
-# ---------------------------------------------------------------- gradient
+# ---------------------------------------------------------------- a gradient and what explains it
 
 def factors(B: int, d: int, weight: float) -> dict[str, float]:
     """What a gradient may be multiplied by, by mistake; `weight` is that of step 8, if B = 1."""

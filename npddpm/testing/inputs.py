@@ -1,14 +1,11 @@
-"""What `npddpm.testing` asks of an implementation, the exact answers of `reference`, and how both are printed.
+"""The examples that are tried, and the exact answers to them.
 
-The examples are those in use, which are always tried, and strategies with which hypothesis searches for others.
+Schedules in use are always tried; hypothesis searches for further examples with the strategies here.
 """
 
 from __future__ import annotations
 
-import copy
-import inspect
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -19,10 +16,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from . import exact as reference
-from .exact import exact
+from . import exact
+from .contract import ARGUMENTS, Args, Wrong, show
 
-Args = dict[str, Any]
 ROUND = [Fraction(1, n) for n in (2, 4, 5, 10, 50, 100, 1000)]
 NUMBERS = np.array([0, *(sign * k for k in (1, 2, 3, 4, 0.5, 1.5, 2.5, 3.5, 4.5) for sign in (1, -1))], dtype=float)
 
@@ -31,7 +27,7 @@ NUMBERS = np.array([0, *(sign * k for k in (1, 2, 3, 4, 0.5, 1.5, 2.5, 3.5, 4.5)
 
 @lru_cache(256)
 def standard_betas(kind: str, T: int) -> Any:
-    """The linear (1e-4 to 0.02) or cosine schedule of T steps, from `reference`."""
+    """The linear (1e-4 to 0.02) or cosine schedule of T steps, in doubles."""
     return answer(f"{kind}_betas", {"T": T})
 
 
@@ -79,11 +75,14 @@ class GaussianDenoiser:
 
     def __init__(self, betas: Any, m: float, v: float) -> None:
         self.m = m
-        self.text = "the exact one for " + (f"N({show(m)}, {show(v)})" if v else f"a point mass at {show(m)}")
+        self.data = f"N({show(m)}, {show(v)})" if v else f"a point mass at {show(m)}"
         log_abar = np.cumsum(np.log1p(-betas))
         abar, noise = np.exp(log_abar), -np.expm1(log_abar)     # abar_t and 1 - abar_t for t = 1 ... T; t = 0 has no noise
         self.slope = np.append(0, np.sqrt(noise) / (abar * v + noise))
         self.shift = -self.slope * np.sqrt(np.append(1, abar)) * m
+
+    def __str__(self) -> str:
+        return f"the exact one for {self.data}"
 
     def __call__(self, xt: Any, t: Any) -> Any:
         whole = np.asarray(t).ravel().astype(int)
@@ -97,12 +96,6 @@ class GaussianDenoiser:
 
 # ---------------------------------------------------------------- the arguments of a function
 
-def signature(function: str) -> list[str]:
-    training = ["parameters", "betas", "x0", "t", "eps"]
-    others = {"times": ["T", "n"], "parameters": ["rng"], "loss": training, "gradient": training}
-    return others.get(function) or list(inspect.signature(getattr(reference, function)).parameters)
-
-
 def assemble(function: str, fixed: Args, betas: Any, t: int, s: int, array: Callable[..., Any], B: int, d: int,
              m: float, v: float) -> Args:
     """The arguments of one example; those in `fixed` (and v, if it is there) are given."""
@@ -110,10 +103,10 @@ def assemble(function: str, fixed: Args, betas: Any, t: int, s: int, array: Call
     values: Args = {"betas": betas, "t": t, "s": s, "denoiser": denoiser, **fixed}
     if function == "variational_bound":
         values["x0"], values["noise"] = nodes(d, array(B, d), len(betas))
-    for name in signature(function):
+    for name in ARGUMENTS[function]:
         if name not in values:
             values[name] = array(len(betas) + 1, B, d) if name == "noise" else array(B, d)
-    return {name: values[name] for name in signature(function)}
+    return {name: values[name] for name in ARGUMENTS[function]}
 
 
 def nodes(d: int, groups: Any, T: int) -> tuple[Any, Any]:
@@ -137,7 +130,7 @@ def reduced(function: str, args: Args, value: Any) -> Any:
 @st.composite
 def examples(draw: st.DrawFn, function: str, fixed: Args, wide: bool) -> Args:
     """What hypothesis searches; it shrinks towards betas = [1/2, 1/2], t = 2 and B = d = 1."""
-    many = "noise" in signature(function)
+    many = "noise" in ARGUMENTS[function]
     most, small = (20, 2) if many else (60, 3)
     betas = draw(schedules(most * wide))
     t = draw(times(len(betas)))
@@ -151,7 +144,7 @@ def examples(draw: st.DrawFn, function: str, fixed: Args, wide: bool) -> Args:
 
 def fixed_examples(function: str, fixed: Args) -> Iterator[Args]:
     """The schedules in use, each at t = 1, 2, T/2, T-1 and T, B = d among the shapes."""
-    if "T" in signature(function):
+    if "T" in ARGUMENTS[function]:
         yield from ({"T": T} for T in (20, 21, 50, 100, 200, 500, 1000))
         return
     array, shapes, i = normal(0), [(3, 2), (2, 2), (1, 1), (3, 3), (2, 5)], 0
@@ -160,8 +153,8 @@ def fixed_examples(function: str, fixed: Args) -> Iterator[Args]:
                   np.array([0.5, 0.25]), np.full(9, 0.5), seven, seven[::-1].copy(),
                   *(arbitrary_betas(T, T) for T in (3, 200, 1000))]:
         T = len(betas)
-        for t in sorted({1, 2, T // 2 + 1, T - 1, T}) if "t" in signature(function) else [0]:
-            for s in sorted({0, t // 2, t - 1}) if "s" in signature(function) else [0]:
+        for t in sorted({1, 2, T // 2 + 1, T - 1, T}) if "t" in ARGUMENTS[function] else [0]:
+            for s in sorted({0, t // 2, t - 1}) if "s" in ARGUMENTS[function] else [0]:
                 B, d = (2, i % 2 + 1) if function == "variational_bound" else shapes[i % len(shapes)]
                 yield assemble(function, fixed, betas, t, s, array, B, d, (1.0, -0.5)[i % 2], (0.5, 2.0, 0.0)[i % 3])
                 i += 1
@@ -169,7 +162,7 @@ def fixed_examples(function: str, fixed: Args) -> Iterator[Args]:
 
 def beyond(function: str, fixed: Args) -> Iterator[tuple[str, Args]]:
     """What is reported and fails nobody."""
-    if "T" in signature(function):
+    if "T" in ARGUMENTS[function]:
         yield from ((f"T = {T}", {"T": T}) for T in (1, 2, 5))
         return
     for text, betas in {"T = 1": np.array([0.02]), "T = 5": np.linspace(1e-4, 0.02, 5),
@@ -180,85 +173,18 @@ def beyond(function: str, fixed: Args) -> Iterator[tuple[str, Args]]:
         yield text, args
 
 
-# ---------------------------------------------------------------- calling, answering, printing
+# ---------------------------------------------------------------- their answers, and how they are printed
 
-class Wrong(Exception):
-    """A check fails; the arguments are fields of its `Result`."""
-
-    def __init__(self, got: str, example: str = "a call", **fields: Any) -> None:
-        super().__init__(got)
-        self.fields = {"got": got, "example": example, **fields}
-
-
-def plain(value: Any) -> Any:
-    """As a float64 array on the host (complex, if it is complex)."""
-    for method in ("detach", "cpu", "get"):                                      # tensors, and arrays of a GPU
-        value = getattr(value, method)() if hasattr(value, method) and hasattr(value, "shape") else value
-    if np.ma.is_masked(value):
-        raise Wrong("returns masked entries")
+def answer(function: str, args: Args, source: Any = exact, part: int | None = None) -> Any:
+    """The exact result as floats; where `source` is `exact` with a slip, its result, or None if it has none."""
     try:
-        array = np.asarray(value)
-        if value is not None and array.dtype.kind not in "SUmM":        # text that reads as a number is none
-            return array if array.dtype.kind == "c" else array.astype(float)
-    except (TypeError, ValueError):
-        pass
-    raise Wrong(f"returns {'None' if value is None else type(value).__name__} where an array of numbers belongs")
-
-
-def call(f: Callable[..., Any], args: Args) -> Any:
-    """f with copies of the arguments; warnings are its own affair."""
-    copies = copy.deepcopy(list(args.values()))
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return f(*copies)
-
-
-def leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
-    """The arrays of a nested list, tuple or dict, with names; an array is its own only one."""
-    if isinstance(tree, dict):
-        return [leaf for key, value in tree.items() for leaf in leaves(value, f"{name}[{key!r}]" if name else str(key))]
-    if isinstance(tree, (list, tuple)) and any(isinstance(item, (dict, list, tuple)) or np.ndim(item) for item in tree):
-        return [leaf for i, value in enumerate(tree) for leaf in leaves(value, f"{name}[{i}]")]
-    return [(name, plain(tree))]
-
-
-def vector(tree: Any) -> Any:
-    """All numbers of a nested structure of arrays, one after another."""
-    if isinstance(tree, str):
-        return np.zeros(0)
-    return np.concatenate([np.zeros(0), *(np.ravel(leaf) for _, leaf in leaves(tree))])
-
-
-def answer(function: str, args: Args, source: Any = reference, part: int | None = None) -> Any:
-    """The exact result as floats; where `source` is `reference` with a slip, its result, or None if it has none."""
-    try:
-        with localcontext(reference.CONTEXT):
-            value = getattr(source, function)(*(a if name == "betas" else exact(a) for name, a in args.items()))
+        with localcontext(exact.CONTEXT):
+            value = getattr(source, function)(*(a if name == "betas" else exact.exact(a) for name, a in args.items()))
             return reduced(function, args, np.array(value if part is None else value[part]).astype(float))
     except Exception:       # a slip may leave an array, or take the root of an int
-        if source is reference:
+        if source is exact:
             raise
         return None
-
-
-def digits(deviation: float) -> float:
-    return max(0.0, round(-math.log10(max(deviation, 1e-16)), 1))
-
-
-def show(value: Any) -> str:
-    """A number as a fraction, or the root of one, where it is one; arrays as nested lists."""
-    if isinstance(value, np.ndarray):
-        return show(value.item()) if value.ndim == 0 else f"[{', '.join(map(show, value))}]"
-    if isinstance(value, GaussianDenoiser):
-        return value.text
-    if isinstance(value, (str, int, np.integer)):
-        return repr(value) if isinstance(value, str) else str(value)
-    value = float(value)
-    for power, form in ((1, "{}"), (2, "sqrt({})")) if math.isfinite(value) else ():
-        fraction = Fraction(abs(value) ** power).limit_denominator(1000)
-        if math.isclose(fraction, abs(value) ** power, rel_tol=2e-15) and fraction.numerator < 10_000:
-            return ("-" if value < 0 else "") + form.format(fraction)
-    return f"{value:.12g}"
 
 
 def show_args(args: Args, names: Sequence[str], most: int = 19) -> str:

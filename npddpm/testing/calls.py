@@ -1,0 +1,80 @@
+"""Conduct, where a function is held against itself: its inputs are left unchanged, nothing is kept from one call to the
+next, and float32 gives what float64 does."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .contract import ARGUMENTS, ARRAYS, Args, Check, Implementation, Wrong, call, vector
+from .inputs import arbitrary_betas, assemble, normal
+from .losses import training_example
+from .values import allowed
+
+
+def check_calls(check: Check, subject: Implementation) -> Args:
+    """A first call, another, the first again, other betas in the same array, and arrays in float32."""
+    a, b = two_examples(check.function, subject)
+    run, agree = partial(unchanged, subject.get(check.function)), partial(same, a)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first = run(copy.deepcopy(a))
+        kept = vector(first).copy()
+        run(copy.deepcopy(b))
+        if not np.array_equal(vector(first), kept, equal_nan=True):
+            raise Wrong("the result of one call is changed by the next", "two calls")
+        agree(run(copy.deepcopy(a)), kept, subject.tolerance, "the same call a second time gives another result")
+        if "betas" in a:
+            given = copy.deepcopy(a)
+            run(given)
+            given["betas"][...] = b["betas"]
+            agree(run(given), run(copy.deepcopy(given)), subject.tolerance, "new values in the same array betas are not noticed")
+        floats = [name for name in a if name in ARRAYS and "parameters" not in a]
+        single, double = ({**copy.deepcopy(a), **{name: a[name].astype(np.float32).astype(kind) for name in floats}}
+                          for kind in (np.float32, np.float64))
+        agree(run(single), run(double), max(subject.tolerance, 1e-4),
+              "arrays in float32 give another result than the same numbers in float64")
+    return {}
+
+
+def unchanged(f: Any, given: Args) -> Any:
+    """What f returns for the very arguments, if it leaves them as they were."""
+    before = copy.deepcopy(given)
+    value = f(*given.values())
+    value = list(value) if hasattr(value, "__next__") else value
+    for name in given:
+        if name not in ("denoiser", "rng") and not np.array_equal(vector(given[name]), vector(before[name])):
+            raise Wrong(f"{name} is written into", "two calls")
+    return value
+
+
+def same(args: Args, x: Any, y: Any, tolerance: float, words: str) -> None:
+    """Raise `Wrong` unless x and y agree; what is NaN or infinite in one must be so in the other."""
+    x, y = vector(x), vector(y)
+    near = allowed(tolerance, args) * np.abs(y).max(initial=0)
+    if x.shape != y.shape or not np.all((np.abs(x - y) <= near) | ~(np.isfinite(x) | np.isfinite(y))):
+        raise Wrong(words, "two calls")
+
+
+def two_examples(function: str, subject: Implementation) -> tuple[Args, Args]:
+    """Arguments of the same shapes, with betas in another order; of a variance or eta that the implementation has."""
+    if function == "parameters":
+        return {"rng": np.random.default_rng(0)}, {"rng": np.random.default_rng(1)}
+    if "T" in ARGUMENTS[function]:
+        return dict(zip(ARGUMENTS[function], (50, 7))), dict(zip(ARGUMENTS[function], (20, 20)))
+    betas = arbitrary_betas(7, 7)
+    if function in ("loss", "gradient"):
+        a, b = (training_example(subject, betas, [5, 1, 7], seed) for seed in (0, 1))
+        return a, {**b, "betas": betas[::-1].copy()}
+    array = normal(2)
+    for fixed in ({"variance": "beta", "eta": 0.0}, {"variance": "posterior", "eta": 1.0}):
+        a, b = (assemble(function, fixed, order.copy(), 5, 2, array, 2, 2, 1.0, 0.5) for order in (betas, betas[::-1]))
+        with contextlib.suppress(NotImplementedError):
+            call(subject.get(function), a)
+            break
+    return a, b

@@ -1,0 +1,148 @@
+"""The checks of a network's parameters and of its loss. Parameters are an array, or nested lists and dicts of arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from . import exact
+from .contract import Args, Check, Implementation, Wrong, call, plain, show, vector
+from .inputs import answer, arbitrary_betas
+from .slips import slips_of
+
+BETAS = np.array([0.5, 0.2, 0.1, 0.25, 0.125, 0.4])     # for x_t and the weights
+
+
+# ---------------------------------------------------------------- a network's arguments
+
+def rebuild(tree: Any, numbers: Any) -> Any:
+    """A structure like `tree` with other numbers in its arrays."""
+    used = 0
+
+    def build(node: Any) -> Any:
+        nonlocal used
+        if isinstance(node, dict):
+            return {key: build(value) for key, value in node.items()}
+        if isinstance(node, (list, tuple)):
+            items = [build(value) for value in node]
+            return type(node)(*items) if hasattr(node, "_fields") else type(node)(items)
+        start, used = used, used + math.prod(np.shape(node))
+        return numbers[start:used].reshape(np.shape(node)).copy()
+
+    return build(tree)
+
+
+def training_example(subject: Implementation, betas: Any, t: Sequence[int], seed: int) -> Args:
+    """Arguments of loss and gradient; the parameters are moved a little, so that none is at an initial zero."""
+    if subject.get("parameters") is None:
+        raise Wrong("nothing to go on: no parameters(rng)")
+    rng = np.random.default_rng(seed)
+    parameters = subject.get("parameters")(np.random.default_rng(seed))
+    numbers = vector(parameters)
+    parameters = rebuild(parameters, numbers + 0.1 * rng.standard_normal(numbers.shape))
+    x0, eps = rng.standard_normal((2, len(t), subject.dim))
+    return {"parameters": parameters, "betas": betas, "x0": x0, "t": np.array(t), "eps": eps}
+
+
+def loss_of(subject: Implementation, args: Args) -> Any:
+    """What loss returns, as one number."""
+    array = plain(call(subject.get("loss"), args))
+    if array.size != 1:
+        raise Wrong(f"returns a loss of shape {array.shape} where one number belongs")
+    return array.ravel()[0]
+
+
+def check_parameters(check: Check, subject: Implementation) -> Args:
+    """Finite numbers."""
+    found = vector(subject.get("parameters")(np.random.default_rng(0)))
+    if not found.size or not np.isfinite(found).all():
+        raise Wrong("returns no finite numbers")
+    return {"note": f"{found.size} numbers"}
+
+
+# ---------------------------------------------------------------- rows
+
+def check_rows(check: Check, subject: Implementation) -> Args:
+    """The order of the rows does not matter, also where there are as many as dimensions."""
+    differ, refused = {}, []
+    for B in sorted({2, 3, subject.dim, subject.dim + 1} - {1}):
+        batch = training_example(subject, arbitrary_betas(7, 7), [1 + 3 * i % 7 for i in range(B)], B)
+        turned = {**batch, **{name: np.roll(batch[name], 1, axis=0) for name in ("x0", "t", "eps")}}
+        try:
+            first, second = (complex(loss_of(subject, args)).real for args in (batch, turned))
+        except Exception as error:  # noqa: BLE001, an array of shape (B,) does not go with (B, d)
+            refused.append(error)
+            continue
+        if not abs(second - first) <= 10 * max(subject.tolerance, 1e-8) * abs(first):
+            differ[B] = show(first), show(second)
+    if differ:
+        B, (one, other) = next(iter(differ.items()))
+        mixed = "the time of row i used for coordinate i: abar_t of shape (B,) where (B, 1) belongs"
+        raise Wrong(other, f"the same {B} rows in another order, d = {subject.dim}", exact=f"{one}, that of the other order",
+                    looks_like=mixed if [*differ] == [subject.dim] else None)
+    if refused:
+        raise refused[0]
+    return {}
+
+
+# ---------------------------------------------------------------- x_t and the weights of t
+
+def check_line(check: Check, subject: Implementation) -> Args:
+    """Step 1 within the loss, whatever the network: where x_0 and eps change so that x_t does not, eps_hat does not
+    change, and |eps - eps_hat|^2 is a quadratic function, of a curvature that is 1 or the weight of step 8. Where the network
+    is linear it is quadratic for any x_t, and the curvature alone tells."""
+    tolerance = max(1e-7, subject.tolerance)
+    batches = [training_example(subject, BETAS, [t], t) for t in range(1, len(BETAS) + 1)]
+
+    def is_right(curvature: Any) -> bool:
+        return any(proportional(curvature, weights, tolerance) for weights in (np.ones(len(BETAS)), weights_of(exact)))
+
+    found = curvature_of(subject, batches, exact, tolerance)
+    if is_right(found):
+        return {}
+    of_x0 = "the residual is that of x_0 where that of eps belongs", 1 / np.cumprod(1 - BETAS) - 1
+    for words, weights in chain([of_x0], ((words, weights_of(slip)) for words, slip in slips_of("loss_weights"))):
+        if proportional(found, weights, tolerance):
+            raise Wrong(f"{show(found / found[0])} times that of t = 1",
+                        f"weight of |eps - eps_hat|^2 in t, betas = {show(BETAS)}",
+                        exact="1, or the weights of step 8", looks_like=words)
+    for words, slip in slips_of("q_sample"):
+        of_slip = curvature_of(subject, batches, slip, tolerance)
+        if is_right(of_slip) or found is None and of_slip is not None:
+            raise Wrong("another prediction", "x_t within the loss: x_0 and eps move so that x_t stays",
+                        exact="the same", looks_like=words)
+    return {"note": "not a square of eps - eps_hat(x_t, t), or of another x_t: not judged" if found is None else
+            "weights in t that are neither 1 nor those of step 8: not judged"}
+
+
+def curvature_of(subject: Implementation, batches: list[Args], source: Any, tolerance: float) -> Any:
+    """The second difference of the loss for each t, where x_t is that of `source`; None if there are higher ones."""
+    L, delta = np.zeros((len(batches), 5)), np.cos(np.arange(subject.dim))
+    for t, batch in enumerate(batches, 1):
+        unit = {"betas": BETAS, "x0": np.array([1.0, 0]), "t": t, "eps": np.array([0, 1.0])}
+        weights = answer("q_sample", unit, source)
+        if weights is None or not np.isfinite(weights).all() or not weights[0]:
+            return None
+        for k in range(-2, 3):
+            moved = {"x0": batch["x0"] - weights[1] / weights[0] * k * delta, "eps": batch["eps"] + k * delta}
+            L[t - 1, k + 2] = loss_of(subject, {**batch, **moved}).real
+    second, *higher = np.array([[0, 1, -2, 1, 0], [-1, 2, 0, -2, 1], [1, -4, 6, -4, 1]]) @ L.T
+    return second if (np.abs(higher).max(0) < tolerance * np.abs(L).max(1)).all() else None
+
+
+def weights_of(source: Any) -> Any:
+    """The weights of step 8 for BETAS, with the slip of `source`."""
+    return answer("loss_weights", {"betas": BETAS}, source)
+
+
+def proportional(curvature: Any, weights: Any, tolerance: float) -> bool:
+    """Whether one is a multiple of the other, and no multiple of 0."""
+    if curvature is None or weights is None or weights.shape != curvature.shape:
+        return False
+    with np.errstate(all="ignore"):
+        ratio = curvature / weights
+        return bool(np.ptp(ratio) < 100 * tolerance * abs(ratio).max())     # false where all are 0, or some infinite

@@ -1,0 +1,216 @@
+"""Values held against the exact ones: examples are judged, a failure is shrunk, and the slip that explains it is named."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import hypothesis
+import numpy as np
+
+from .contract import ARGUMENTS, ARRAYS, Args, Check, Implementation, Wrong, call, digits, plain, said, show
+from .inputs import answer, beyond, examples, fixed_examples, reduced, show_args
+from .slips import slips_of
+
+SINGLE = 1e-6       # a TOLERANCE from here on says that the implementation works in single precision
+MOST_TRIED = 150    # examples that a search may judge while it shrinks a failure,
+SECONDS = 2         # and the processor's time after which it stops; the fixed examples are always tried
+
+
+# ---------------------------------------------------------------- one example judged
+
+class Finding(NamedTuple):
+    """The deviation of one example and the one allowed, the arrays compared, and where, or what, is wrong."""
+
+    args: Args
+    deviation: float
+    near: float
+    got: Any        # None if there is no array
+    exact: Any
+    place: str | tuple[int, ...] = ""
+
+    @property
+    def wrong(self) -> bool:
+        return not self.deviation <= self.near
+
+
+def expected(check: Check, args: Args) -> Any:
+    """The exact result; None for a linear schedule of other than 1000 steps, which is a convention."""
+    if check.function == "linear_betas" and args["T"] != 1000:
+        return None
+    if check.name == "point mass":
+        return np.full(args["x_T"].shape, args["denoiser"].m)
+    return answer(check.function, args, part=check.part)
+
+
+def judge(check: Check, subject: Implementation, args: Args) -> Finding:
+    """The largest deviation relative to the largest entry of the exact result."""
+    right, near, got = expected(check, args), allowed(subject.tolerance, args), None
+    try:
+        value = call(subject.get(check.function), args)
+        if check.part is not None:
+            if not isinstance(value, (tuple, list)) or len(value) != 2:
+                raise Wrong("returns no pair (mean, variance)")
+            value = value[check.part]
+        got = reduced(check.function, args, plain(value))
+        if got.dtype.kind == "c":
+            raise Wrong("returns complex numbers where real ones belong")
+    except NotImplementedError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        return Finding(args, math.inf, near, None, right, said(error))
+    shape = (args["T"],) if right is None else right.shape or got.shape
+    if got.shape != shape or not got.size:
+        return Finding(args, math.inf, near, got, right, f"shape {got.shape} where {shape} belongs")
+    if right is None:
+        outside = got[~((got > 0) & (got < 1))]
+        wrong = f"a beta of {show(outside[0])}, outside (0, 1)" if outside.size else ""
+        return Finding(args, math.inf if wrong else 0.0, near, got, None, wrong)
+    with np.errstate(all="ignore"):
+        off = np.where(np.isfinite(got), np.abs(got - right), math.inf)
+    worst = np.unravel_index(int(off.argmax()), off.shape)
+    return Finding(args, float(off[worst]) / size(check, args, right), near, got, right, tuple(map(int, worst)))
+
+
+def size(check: Check, args: Args, value: Any) -> float:
+    """The largest entry of an exact result; where terms cancel, a tenth of the largest of what went in."""
+    given = [np.abs(args[name]).max() / 10 for name in ARRAYS if name in args and check.name != "variance"]
+    return float(max([np.abs(value[np.isfinite(value)]).max(initial=0), *given])) or 1.0
+
+
+def allowed(tolerance: float, args: Args) -> float:
+    """The tolerance; in single precision as much larger as 1 - abar_t or 1 - alpha_t has lost digits, below 1/100.
+
+    Likewise where x_0 is multiplied by 1/sqrt(abar_t) > 100. An example on which single precision knows nothing passes.
+    """
+    if tolerance < SINGLE or "betas" not in args:
+        return tolerance
+    betas, t, s = args["betas"], args.get("t"), args.get("s")
+    A = np.append(1, np.cumprod(1 - betas))
+    if not isinstance(t, int):      # all times
+        least, last = betas.min(), A[-1]
+    else:
+        least, last = min(betas[t - 1], 1 - A[t - 1] if t > 1 else 1, 1 - A[s] if s else 1), A[t]
+    loosened = tolerance * max(1, 0.01 / least, 0.01 / math.sqrt(last))
+    return loosened if loosened < 0.1 else math.inf
+
+
+# ---------------------------------------------------------------- all examples of a check
+
+def check_values(check: Check, subject: Implementation) -> Args:
+    """Fixed examples, a search, the smallest failure, and the slip that explains it."""
+    seen: list[Finding] = []
+    left: list[Args] = []
+
+    def fails(args: Args) -> bool:
+        try:
+            seen.append(judge(check, subject, args))
+        except NotImplementedError:
+            left.append(args)
+            return False
+        return seen[-1].wrong
+
+    for args in fixed_examples(check.function, check.fixed):
+        fails(args)
+    if not seen:
+        raise NotImplementedError
+    smallest = None
+    for wide in (False, True) if "betas" in ARGUMENTS[check.function] else ():
+        smallest = smallest or search(examples(check.function, check.fixed, wide), fails)
+    worst = max(seen, key=lambda finding: finding.deviation)
+    failures = sorted((x for x in seen if x.wrong), key=lambda finding: finding.args is not smallest)
+    note = [f"NotImplementedError in {len(left)} examples, which are left out"] * bool(left)
+    if failures:
+        raise Wrong(**shown(check, failures[0]), digits=digits(worst.deviation), note="; ".join(note),
+                    looks_like=name_of_slip(check, subject, failures, seen))
+    if worst.deviation and not left:
+        where = [name for name in worst.args if name in ("betas", "t", "s", "T")]
+        note.append(f"worst at {show_args(worst.args, where, 6)}")
+    for text, args in beyond(check.function, check.fixed):
+        with contextlib.suppress(NotImplementedError):
+            finding = judge(check, subject, args)
+            what = finding.place if isinstance(finding.place, str) else f"{digits(finding.deviation):.0f}"
+            note.append(f"{text}: {what or 'in (0, 1)'}")
+    return {"digits": digits(worst.deviation), "note": "; ".join(note)}
+
+
+def search(strategy: Any, fails: Callable[[Args], bool]) -> Args | None:
+    """The smallest failing example that hypothesis finds, by the same path each time."""
+    failed: list[Args] = []
+    tried, start = 0, time.process_time()
+
+    def failing(args: Args) -> bool:
+        nonlocal tried
+        tried += 1
+        wrong = tried <= MOST_TRIED and time.process_time() <= start + SECONDS and fails(args)
+        failed.extend([args] * wrong)
+        return wrong
+
+    phases = [hypothesis.Phase.generate, hypothesis.Phase.shrink]
+    options = hypothesis.settings(max_examples=25, derandomize=True, database=None, deadline=None, phases=phases,
+                                  verbosity=hypothesis.Verbosity.quiet)
+    with contextlib.suppress(hypothesis.errors.HypothesisException):        # none found, or time was up while it shrank
+        hypothesis.find(strategy, failing, settings=options)
+    return failed[-1] if failed else None
+
+
+def shown(check: Check, finding: Finding) -> Args:
+    """An example, what was got and what is exact."""
+    args, place = finding.args, finding.place
+    example = show_args(args, [name for name in args if check.name != "variance" or name in ("betas", "t")])
+    if isinstance(place, str):
+        return {"example": example, "got": place}
+    right = finding.exact[place] if finding.exact.ndim else finding.exact
+    example += f", entry {list(place)}" if finding.exact.size > 1 else ""
+    return {"example": example, "got": show(finding.got[place]), "exact": show(right)}
+
+
+def name_of_slip(check: Check, subject: Implementation, failures: list[Finding], seen: list[Finding]) -> str | None:
+    """The slip that explains all examples, one that was named before first; else where to look, if that can be told."""
+    for words, slip in sorted(slips_of(check.function), key=lambda slip: not slip[0].startswith(tuple(subject.named))):
+        if reproduces(check, slip, [*failures, *seen]):
+            subject.named.append(words)
+            return words
+    if all(x.deviation <= allowed(1e-5, x.args) for x in seen):
+        return "single precision, which TOLERANCE = 1e-4 in the file allows for"
+    parts = []
+    for name in ARRAYS if check.function != "variational_bound" else ():
+        if name in failures[0].args:
+            without = ({**x.args, name: np.zeros_like(x.args[name])} for x in failures[:9])
+            if not any(judge(check, subject, args).wrong for args in without):
+                parts.append(f"the weight of {name} alone is wrong")
+    for end in ("t = 1", "t = T", "s = 0"):
+        if all(end in ends(x.args) for x in failures) and not all(end in ends(x.args) for x in seen if not x.wrong):
+            parts.append(f"at {end} alone")
+    return ", ".join(parts) or None
+
+
+def ends(args: Args) -> list[str]:
+    """Which of its times are the first or the last."""
+    known = (("t", "1", 1), ("t", "T", len(args.get("betas", ()))), ("s", "0", 0))
+    return [f"{name} = {text}" for name, text, value in known if args.get(name) == value]
+
+
+def reproduces(check: Check, slip: Any, findings: list[Finding]) -> bool:
+    """Whether the slip gives what was got in all examples, but for t = 1 and T, where an index may leave an array."""
+    matched = inner = strayed = False
+    for args, deviation, near, got, right, _ in findings:
+        if right is None or "noise" in args and len(args["betas"]) > 60:
+            continue        # nothing to compare with, or rounding errors may have grown
+        value = answer(check.function, args, slip, check.part)
+        if got is None or value is None:
+            same = value is got
+        elif same := value.shape == got.shape or value.ndim == 0:
+            with np.errstate(all="ignore"):
+                close = np.abs(value - got) <= near * size(check, args, value)
+            same = bool((close | ~(np.isfinite(value) | np.isfinite(got))).all())
+        at_end = args.get("t") in (1, len(args.get("betas", ())))
+        if not same and not at_end:
+            return False
+        strayed |= not same
+        if same and value is not None and np.isfinite(value).any() and not deviation <= 2 * near:
+            matched, inner = True, inner or not at_end
+    return inner if strayed else matched

@@ -1,0 +1,200 @@
+"""Each slip is caught, and the diagnosis is the right one."""
+
+import math
+from decimal import localcontext
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import small_ddpm
+from subjects import defined_by, failures, in_single_precision, small_with, verdicts
+
+from npddpm import testing
+from npddpm.testing import exact, inputs, slips
+from npddpm.testing.contract import ARGUMENTS, Implementation
+from npddpm.testing.values import check_values, judge, name_of_slip
+
+# ---- the slips of the table, made in the exact answers
+
+def test_how_a_function_is_laid_out_does_not_matter():
+    tidy = "def f(a, t):\n    x = a[t - 1] * (t - 1)\n    return x + a[t - 1]\n"
+    other = "def f(a, t):\n    x = (a[t-1]\n         * (t-1))  # as before\n    return (x) + a[ t - 1 ]\n"
+    for old, new, wanted in (("a[t - 1]", "a[t] + 1", (3 + 1) * 1 + 3 + 1), ("x = a[t - 1] * (t - 1)", "x = 5; x = 2 * x", 12), ("t - 1", "t", 9)):
+        for text in (tidy, other):
+            assert defined_by(slips.replaced(text, old, new)).f([1, 2, 3], 2) == wanted
+    with pytest.raises(ValueError, match="there is no"):
+        slips.replaced(tidy, "a[t - 2]", "0")
+
+
+def test_other_ways_to_write_a_formula_agree():
+    betas, rng = np.array([0.5, 0.25, 0.2, 0.4]), np.random.default_rng(0)
+    for function, old, new in slips.FORMS:
+        form = slips.made(**{function: slips.replaced(slips.text_of(function), old, new)})
+        for t, s in ((4, 2), (1, 0)):
+            fixed = {"t": t, "s": s, "eta": 0.5, "denoiser": inputs.GaussianDenoiser(betas, 1.0, 0.5), "betas": betas}
+            fixed["noise"] = rng.standard_normal((5, 2, 2))
+            args = [exact.exact(fixed.get(name, rng.standard_normal((2, 2)))) if name != "betas" else betas
+                    for name in ARGUMENTS[function]]
+            with localcontext(exact.CONTEXT):
+                right, other = (getattr(module, function)(*args) for module in (exact, form))
+            assert np.all(np.abs(other - right) < 1e-50), (function, new)
+
+
+CALLERS = {"_tables": "alpha_bars", "posterior_variance": "q_posterior", "loss_weight": "loss_weights"}
+
+
+@pytest.mark.parametrize("slip", slips.SLIPS, ids=[f"{s[0]}-{s[3]}" for s in slips.SLIPS])
+def test_each_slip_in_the_table_is_made_caught_and_named(slip):
+    """Each is made in the text, in doubles, and the check of the function says its words."""
+    function, old, new, words = slip
+    module = slips.made(**{function: slips.replaced(slips.text_of(function), old, new)})
+    of = CALLERS.get(function, function)
+
+    def wrong(*args):
+        args = [a if name == "betas" else exact.exact(a) for name, a in zip(ARGUMENTS[of], args)]
+        with localcontext(exact.CONTEXT):
+            value = getattr(module, of)(*args)
+        return tuple(np.array(v, dtype=float) for v in value) if of == "q_posterior" else np.array(value, dtype=float)
+
+    subject, named = Implementation(SimpleNamespace(**{of: wrong})), []
+    schedules = [np.array([0.5, 0.25, 0.2, 0.4]), np.full(3, 0.5), np.array([0.1, 0.3])]
+    for check in testing.CHECKS:
+        if check.function != of or check.body is not check_values:
+            continue
+        given = [{"T": 20}, {"T": 1000}] if of.endswith("_betas") else [
+            inputs.assemble(of, check.fixed, betas, t, s, inputs.normal(t), 2, 2, 1.0, 0.5)
+            for betas in schedules for t in range(1, len(betas) + 1) for s in {0, t // 2, t - 1}]
+        found = [judge(check, subject, args) for args in given]
+        failures = [x for x in found if x.wrong]
+        if failures:
+            named.append(name_of_slip(check, subject, failures, found))
+    assert words in named
+
+
+# ---- slips, made in small_ddpm.py: function | what | mistaken for | words of the diagnosis
+
+MADE = [tuple(line.split(" | ")) for line in r"""
+linear_betas | np.linspace(1e-4, 0.02, T) | np.linspace(1e-4, 0.02, T + 1)[:-1] | the last beta is missed
+cosine_betas | ((t + 0.008) / 1.008 * | (t * | the offset 0.008
+cosine_betas | np.clip(1 - f[1:] / f[:-1], 0, 0.999) | 1 - f[1:] / f[:-1] | not cut at 0.999
+alpha_bars | np.cumprod(1 - betas) | np.append(1, np.cumprod(1 - betas))[:-1] | t-1 where t belongs
+alpha_bars | np.cumprod(1 - betas) | np.append(1, np.cumprod(1 - betas)) | abar_0 = 1 in front
+q_sample | math.sqrt(abar) * x0 | abar * x0 | abar_t where sqrt(abar_t)
+q_sample | math.sqrt(1 - abar) * eps\n\n\ndef post | (1 - abar) * eps\n\n\ndef post | 1 - abar_t where sqrt(1 - abar_t)
+q_sample | alpha_bars(betas)[t - 1]\n    return math | alpha_bars(betas)[t - 2]\n    return math | t-1 where t belongs, in abar_t
+q_posterior | return betas[t - 1] * (1 - previous(betas, t)) | return betas[t - 1] * (1 - alpha_bars(betas)[t - 1]) | t where t-1 belongs, in 1 - abar_{t-1}
+q_posterior | math.sqrt(before) * beta | math.sqrt(abar) * beta | t where t-1 belongs, in sqrt(abar_{t-1})
+q_posterior | math.sqrt(1 - beta) * (1 - before) | (1 - beta) * (1 - before) | alpha_t where sqrt(alpha_t)
+q_posterior | if t > 1 else 1.0 | if t > 0 else 1.0 | the last entry where abar_0 = 1
+q_posterior | if t > 1 else 1.0 | if t > 1 else 0.0 | 0 where abar_0 = 1 belongs
+q_posterior | mean, posterior_variance(betas, t) | mean, math.sqrt(posterior_variance(betas, t)) | a deviation where the variance
+predict_x0 | eps) / math.sqrt(abar) | eps) / math.sqrt(1 - betas[t - 1]) | alpha_t where abar_t
+predict_x0 | (xt - math.sqrt(1 - abar) | (xt + math.sqrt(1 - abar) | a sign
+predict_x0 | (xt - math.sqrt(1 - abar) * eps) / math.sqrt(abar) | xt / math.sqrt(abar) - (1 / abar - 1) * eps | 1 / abar_t - 1 where sqrt(1 / abar_t - 1)
+reverse_mean | / math.sqrt(1 - beta)\n | / math.sqrt(abar)\n | 1/sqrt(abar_t) where 1/sqrt(alpha_t)
+reverse_mean | beta / math.sqrt(1 - abar) * eps | beta / (1 - abar) * eps | 1 - abar_t where sqrt(1 - abar_t)
+reverse_mean | beta / math.sqrt(1 - abar) * eps | math.sqrt(beta) * eps | alpha_t where the product abar_t
+reverse_step | z if t > 1 else mean | z | noise added in the last step
+reverse_step | z if t > 1 else mean | z * (1 if t > 1 else 0.5) | the weight of z alone is wrong, at t = 1 alone
+reverse_step | math.sqrt(sigma2) * z | sigma2 * z | sigma^2 where sqrt(sigma^2)
+reverse_step | denoiser(xt, t))\n    sigma2 | denoiser(xt, t - 1))\n    sigma2 | the denoiser asked at t-1
+reverse_step | else posterior_variance(betas, t)\n | else betas[t - 1]\n | beta_t where rho_t
+ddim_step | sigma = eta * | sigma = np.sqrt(eta) * | eta where eta^2
+ddim_step | abars[s] - sigma**2 | abars[s] | sigma^2 not taken off
+ddim_step | abars[s] - sigma**2 | abars[t] - sigma**2 | t where s belongs, in 1 - abar_s
+ddim_step | (1 - abars[t] / abars[s])) | betas[t - 1]) | right for s = t-1 alone
+times | T - i * T // n | T - 1 - i * T // n | counted from 0
+sample | noise[t], variance) | noise[t - 1], variance) | row t-1 of noise
+sample | reversed(range(1, | reversed(range(2, | the last step
+loss_weights | (2 * (1 - betas) | ((1 - betas) | 2 left out
+loss_weights | (1 - alpha_bars(betas))) | (1 - alpha_bars(betas)) ** 2) | (1 - abar_t)^2 where 1 - abar_t
+loss_weights | (2 * (1 - betas) * (1 | (2 * alpha_bars(betas) * (1 | abar_t where alpha_t
+variational_bound | return -total | return total | an upper bound
+variational_bound | + d / 2 * math.log(2 * math.pi | + 1 / 2 * math.log(2 * math.pi | the slip of step 6
+variational_bound | - d * abar_T - d * math | - abar_T - math | d forgotten in the term of p(x_T)
+variational_bound | return -total | return -total / math.log(2) | bits where nats
+loss | alpha_bars(betas)[t - 1][:, None] | alpha_bars(betas)[t - 1] | abar_t of shape (B,) where (B, 1)
+loss | np.sqrt(abar) * x0 + np.sqrt(1 | abar * x0 + np.sqrt(1 | abar_t where sqrt(abar_t)
+loss | W2 + b2 - eps | W2 + b2 - x0 | the residual is that of x_0
+loss | return (forward( | w = betas / (2 * alpha_bars(betas) * (1 - alpha_bars(betas)))\n    return (w[t - 1][:, None] * forward( | abar_t where alpha_t
+gradient | dr = 2 * r | dr = r | the 2 of the derivative of a square left out or divided by d once too often, in entries 0 to 31
+gradient | dz.sum(axis=0) | dz.mean(axis=0) | divided by B once too often, in entries 15 to 19
+gradient | (1 - hidden**2) | (1 + hidden**2) | a wrong derivative, in entries 0 to 19
+gradient | dr.sum(axis=0)] | 0 * dr.sum(axis=0)] | left out (zero), in entries 30 to 31
+""".strip().splitlines()]
+
+
+@pytest.mark.parametrize(("function", "old", "new", "words"), MADE, ids=[f"{s[0]}-{s[3]}" for s in MADE])
+def test_a_slip_is_caught_and_named(function, old, new, words):
+    wrong = failures(small_with(old, new), function)
+    assert wrong, "not caught"
+    assert any(words in (r.looks_like or "") for r in wrong), [str(r) for r in wrong]
+
+
+def test_a_loss_with_weights_of_its_own_is_not_judged():
+    own = small_with("return (forward(", r"w = 1 / betas\n    return (w[t - 1][:, None] * forward(")
+    result, = (r for r in verdicts(own, "loss") if r.check == "x_t and weights")
+    assert result.verdict == "pass" and "not judged" in result.note
+
+
+def test_what_calls_a_wrong_function_is_said_to_share_its_slip():
+    """Where 1/abar_t - 1 lacks its root, the step to x_{t-1} could as well have abar_t for 1 - abar_t in its mean."""
+    slip = next(s for s in MADE if s[3].startswith("1 / abar_t - 1 where"))
+    wrong = small_with(*slip[1:3])
+
+    def reverse_step(betas, denoiser, xt, t, z, variance):
+        return small_ddpm.q_posterior(betas, wrong.predict_x0(betas, xt, t, denoiser(xt, t)), xt, t)[0] + (
+            (t > 1) * math.sqrt(betas[t - 1]) * z)
+    found = failures(SimpleNamespace(predict_x0=wrong.predict_x0, reverse_step=reverse_step), "predict_x0", "reverse_step")
+    assert found[1].looks_like == found[0].looks_like + ", in predict_x0"
+
+
+def test_the_smallest_example_has_round_numbers():
+    slip = next(s for s in MADE if s[0] == "q_posterior")
+    wrong, = failures(small_with(*slip[1:3]), "q_posterior")
+    assert (wrong.check, wrong.example, wrong.got, wrong.exact) == ("variance", "betas = [1/2, 1/2], t = 2", "1/2", "1/3")
+
+
+def test_single_precision_is_named_where_the_file_does_not_say_so():
+    single = in_single_precision(small_ddpm)
+    del single.TOLERANCE
+    wrong, = failures(single, "q_sample")
+    assert wrong.looks_like.startswith("single precision") and 5 < wrong.digits < 8
+
+
+LINEAR = """
+import numpy as np
+def parameters(rng):
+    return {"W": rng.standard_normal((2, 2)), "b": rng.standard_normal(2)}
+def loss(p, betas, x0, t, eps):
+    abar = np.cumprod(1 - betas)[t - 1][:, None]
+    xt = np.sqrt(abar) * x0 + np.sqrt(1 - abar) * eps
+    return ((NET - eps) ** 2).mean()
+"""
+NETS = {"linear": "xt @ p['W'] + p['b']", "tanh": "np.tanh(xt @ p['W']) @ p['W'] + p['b']"}
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ("", "", None), (".mean()", ".mean() * 3", None), ("np.sqrt(1 - abar) * eps", "(1 - abar) * eps", "1 - abar_t where sqrt(1 - abar_t) belongs"),
+    ("np.sqrt(abar) * x0", "abar * x0", "abar_t where sqrt(abar_t) belongs"), ("+ np.sqrt", "- np.sqrt", "a sign, in front of"),
+    ("np.sqrt(abar) * x0 + np.sqrt(1 - abar) * eps", "abar * x0 + (1 - abar) * eps", "where their roots belong"),
+    ("np.sqrt(abar) * x0 + np.sqrt(1 - abar) * eps", "np.sqrt(1 - abar) * x0 + np.sqrt(abar) * eps", "exchanged"),
+    ("[t - 1]", "[t - 2]", "t-1 where t belongs"), ("np.cumprod(1 - betas)", "(1 - betas)", "alpha_t where the product"),
+    ("np.cumprod(1 - betas)", "np.exp(-np.cumsum(betas))", "exp(-beta_t) where alpha_t"), ("    return ((", "    xt = x0\n    return ((", "no noise added")])
+def test_x_t_within_the_loss(net, old, new, words):
+    """Of a linear network too, for which the loss is quadratic for any x_t."""
+    scope = {}
+    exec(LINEAR.replace("NET", NETS[net]).replace(old, new, 1), scope)  # noqa: S102
+    result = next(r for r in testing.check(SimpleNamespace(**scope)) if r.check == "x_t and weights")
+    assert result.verdict == ("fail" if words else "pass") and (words or "") in (result.looks_like or "") and not result.note
+
+
+@pytest.mark.parametrize(("loss", "hint"), [
+    ("(((A[t - 1] ** 0.5 * x0 + (1 - A[t - 1]) ** 0.5 * eps) - eps) ** 2).mean()", True),
+    ("((x0 - eps)[0] ** 2).mean()", False), ("((x0 - eps)[:-1] ** 2).mean()", False)])
+def test_the_hint_on_rows_is_given_where_it_explains(loss, hint):
+    scope = {}
+    exec(f"import numpy as np\ndef parameters(rng): return np.ones(1)\ndef loss(p, betas, x0, t, eps):\n    A = np.cumprod(1 - betas)\n    return {loss}", scope)  # noqa: S102
+    result = next(r for r in testing.check(SimpleNamespace(**scope)) if r.check == "rows")
+    assert result.verdict == "fail" and (result.looks_like is not None) == hint

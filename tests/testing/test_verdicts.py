@@ -1,0 +1,81 @@
+"""Verdicts: what is right passes, in any style; what is wrong fails, whatever it returns and however it behaves."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import strict_cupy
+from npddpm_adapter import Npddpm
+from subjects import RIGHT, Loops, failures, small_with, verdicts
+
+from npddpm import testing
+from npddpm.arrays.backend import to_host
+
+# ---- what is right
+
+@testing.parametrize_with_checks(Npddpm())
+def test_npddpm(implementation, check):
+    check(implementation)
+
+
+@pytest.mark.parametrize("function", testing.FUNCTIONS)
+def test_npddpm_on_the_stand_in_for_cupy(function, monkeypatch):
+    cupy = strict_cupy.module()
+    cupy.__file__ = strict_cupy.__file__    # hypothesis looks at the files of all modules
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    device = Npddpm(cupy)
+
+    def on_host(*args):
+        value = getattr(device, function)(*args)
+        return tuple(map(to_host, value)) if isinstance(value, tuple) else to_host(value)
+
+    needed = {name: getattr(device, name) for name in ("parameters", "loss") if function in ("loss", "gradient")}
+    if "loss" in needed:
+        needed["loss"] = lambda *args: to_host(device.loss(*args))
+    assert [str(r) for r in failures(SimpleNamespace(**needed | {function: on_host}), function)] == []
+
+
+@pytest.mark.parametrize(("style", "function"), [(style, function) for style, module in RIGHT.items()
+                                                 for function in testing.FUNCTIONS if hasattr(module, function)])
+def test_right_implementations_pass(style, function):
+    results = verdicts(RIGHT[style], function)
+    assert [str(r) for r in results if r.verdict == "fail"] == []
+    assert any(r.verdict == "pass" for r in results)
+
+
+def test_what_is_not_there_is_skipped():
+    results = {(r.function, r.check): r for r in testing.check(SimpleNamespace(ddim_step=Loops().ddim_step))}
+    assert results["ddim_step", "eta = 0"].verdict == "pass"
+    half = results["ddim_step", "eta = 1/2"]
+    assert half.verdict == "skipped" and half.note == "NotImplementedError"
+    assert results["sample", "all"].verdict == "skipped" and results["sample", "all"].note == "not defined"
+
+
+# ---- conduct
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ("return math.sqrt(abar) * x0 +", "x0 *= math.sqrt(abar); return x0 +", "x0 is written into"),
+    ("return math.sqrt(abar) * x0 +", "global H; H += 1; return H * math.sqrt(abar) * x0 +", "a second time"),
+    ("return math.sqrt(abar) * x0 +", "eps = eps * (eps.itemsize / 8); return math.sqrt(abar) * x0 +", "float32"),
+    ("return math.sqrt(abar) * x0 +", """out = BUFFER[:x0.size].reshape(x0.shape)
+    if x0.dtype == float:
+        return np.add(math.sqrt(abar) * x0, math.sqrt(1 - abar) * eps, out=out)
+    return math.sqrt(abar) * x0 +""",
+     "changed by the next"),
+    ("abar = alpha_bars(betas)[t - 1]\n    return math", """KEPT.setdefault(id(betas), (betas, alpha_bars(betas)))
+    abar = KEPT[id(betas)][1][t - 1]\n    return math""", "not noticed"),
+])
+def test_conduct(old, new, words):
+    wrong = [r for r in failures(small_with(old, new, BUFFER=np.zeros(100), KEPT={}), "q_sample") if r.check == "calls"]
+    assert len(wrong) == 1 and words in wrong[0].got
+
+
+@pytest.mark.parametrize(("result", "words"), [
+    (lambda x0: x0.ravel(), "shape (1,) where (1, 1) belongs"), (lambda x0: None, "None where an array of numbers belongs"),
+    (lambda x0: 1 / 0, "ZeroDivisionError: division by zero"), (lambda x0: x0 * np.nan, "nan"), (lambda x0: sys.exit(3), "SystemExit: 3"),
+    (lambda x0: pytest.skip("not now"), "Skipped: not now"), (lambda x0: 0j * x0, "complex numbers where real ones belong"),
+    (lambda x0: np.ma.masked_less(x0, np.inf), "masked entries"), (lambda x0: x0.astype(str), "where an array of numbers belongs")])
+def test_what_cannot_be_compared_fails_with_one_line(result, words):
+    wrong = failures(SimpleNamespace(q_sample=lambda betas, x0, t, eps: result(x0)), "q_sample")
+    assert words in wrong[0].got and "\n" not in wrong[0].got
