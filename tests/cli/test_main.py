@@ -1,0 +1,49 @@
+"""Every command on small settings as a user would run it, and what they have in common."""
+
+import re
+import threading
+
+import numpy as np
+import pytest
+from commands import SMALL
+
+from npddpm import DDPM, Schedule
+from npddpm.cli.main import main
+
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+
+
+def test_the_whole_path_on_digits(capsys):
+    assert main(["train", "digits", *SMALL, "--schedule", "cosine"]) == 0
+    assert main(["sample", "digits.npz", "-n", "7", "--steps", "5", "--eta", "0.5"]) == 0
+    assert np.load("samples.npy").shape == (7, 64)
+    assert main(["evaluate", "digits.npz"]) == 0
+    printed = capsys.readouterr().out
+    for words in ("1438 rows of 64 to train on, 359 held out", "loss by t", "359 samples", "359 training rows",
+                  "nearest training row", "ratio"):
+        assert words in printed, words
+
+
+def test_a_command_in_a_thread():
+    """Where no signals can be caught."""
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(main(["train", "moons", *SMALL])))
+    thread.start()
+    thread.join()
+    assert codes == [0] and DDPM.load("moons.npz").step == 50
+
+
+@pytest.mark.parametrize("command", ["sample m.npz", "evaluate m.npz", "train moons"])
+def test_advice_names_options_that_the_command_has(command, monkeypatch, capsys):
+    DDPM(Schedule.linear(10), 4, 1).fit(np.eye(4), steps=2, rng=0).save("m.npz")
+
+    def full(*_, **__):
+        raise MemoryError("Unable to allocate 1 PiB")
+
+    monkeypatch.setattr(DDPM, "load", full)
+    monkeypatch.setattr(DDPM, "training", full)
+    assert main(command.split()) == 2
+    line = capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([command.split()[0], "--help"])
+    assert "out of memory" in line and set(re.findall(r"--\w[\w-]*", line)) <= set(re.findall(r"--\w[\w-]*", capsys.readouterr().out))

@@ -1,0 +1,190 @@
+"""What the commands write costs nobody a file: what was there is kept, and what cannot be written is said in a line."""
+
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import SMALL, python
+
+from npddpm import DDPM
+from npddpm.cli.main import main
+
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+posix = pytest.mark.skipif(os.name != "posix", reason="links, modes and devices of POSIX")
+
+
+@pytest.fixture
+def small_pictures(monkeypatch):
+    plot, figure = pytest.importorskip("npddpm.cli.plot"), pytest.importorskip("matplotlib.figure")
+    monkeypatch.setattr(plot, "overview", lambda *_: figure.Figure(figsize=(1, 1)))
+    monkeypatch.setattr(plot, "film", lambda *_: b"GIF")
+
+
+# ---- what was there is kept
+
+
+@pytest.mark.parametrize("command, name", [
+    ("sample m.npz -n 3", "samples.npy"), ("sample m.npz -n 3 --out x.npy", "x.npy"), ("plot m.npz", "m.png"),
+    ("plot m.npz --out x.svg", "x.svg"), ("plot m.npz --animate x.gif", "x.gif"), ("train moons --out x.npz", "x.npz"),
+])
+def test_every_command_keeps_what_was_there(command, name, request, capsys):
+    if command.startswith("plot"):
+        request.getfixturevalue("small_pictures")
+    assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
+    stem, suffix = name.split(".")
+    for i, content in enumerate((b"mine", b"mine too"), 1):
+        Path(name).write_bytes(content)
+        assert main([*command.split(), *(SMALL if "train" in command else [])]) == 0
+        assert Path(f"{stem}.{i}.{suffix}").read_bytes() == content
+        assert f"the {name} that was there is now {stem}.{i}.{suffix}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command, name", [
+    ("sample m.npz -n 3", "samples.npy"), ("plot m.npz", "m.png"), ("plot m.npz --out x.svg", "x.svg"), ("plot m.npz --out x.pdf", "x.pdf"),
+])
+def test_a_command_that_is_run_twice_leaves_one_file(command, name, monkeypatch, capsys):
+    """What would be put aside has the same bytes."""
+    if command.startswith("plot"):
+        plot, figure = pytest.importorskip("npddpm.cli.plot"), pytest.importorskip("matplotlib.figure")
+
+        def overview(*_):
+            page = figure.Figure(figsize=(1, 1))
+            page.subplots().plot([0, 1])
+            return page
+
+        monkeypatch.setattr(plot, "overview", overview)
+    assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
+    for year in (2001, 2002):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", str(year * 31_556_952))
+        assert main(command.split()) == 0
+    assert {path.name for path in Path().iterdir()} == {"m.npz", name} and "aside" not in capsys.readouterr().out
+    with open(name, "ab") as file:
+        file.write(b"edited")
+    assert main(command.split()) == 0 and len(list(Path().iterdir())) == 3
+
+
+def test_two_processes_with_one_name():
+    run = [sys.executable, "-m", "npddpm", "train", "moons", *SMALL, "--seed"]
+    both = [subprocess.Popen([*run, seed], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for seed in "12"]
+    assert all("wrote moons" in process.communicate(timeout=60)[0] for process in both)
+    assert {DDPM.load(path).about["settings"]["seed"] for path in Path().glob("*.npz")} == {1, 2}
+
+
+@posix
+def test_links_stay_links(capsys):
+    Path("far").mkdir()
+    Path("far/real.npy").write_bytes(b"mine")
+    Path("x.npy").symlink_to("far/real.npy")
+    assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
+    assert main(["sample", "m.npz", "-n", "3", "--out", "x.npy"]) == 0
+    assert Path("x.npy").is_symlink() and np.load("far/real.npy").shape == (3, 2)
+    assert Path("far/real.1.npy").read_bytes() == b"mine" and "far/real.1.npy" in capsys.readouterr().out
+
+
+@posix
+def test_permissions_are_kept():
+    assert main(["train", "moons", *SMALL]) == 0
+    usual = stat.S_IMODE(os.stat("moons.npz").st_mode)
+    Path("fresh").touch()
+    assert usual == stat.S_IMODE(os.stat("fresh").st_mode)
+    os.chmod("moons.npz", 0o600)
+    assert main(["train", "moons", "--resume", "--steps", "60"]) == 0
+    assert stat.S_IMODE(os.stat("moons.npz").st_mode) == 0o600
+    assert main(["train", "moons", *SMALL]) == 0
+    assert {stat.S_IMODE(os.stat(name).st_mode) for name in ("moons.npz", "moons.1.npz")} == {0o600}
+
+
+# ---- what cannot be written
+
+
+def test_the_default_output_of_sample_is_not_the_training_data(capsys):
+    np.save("samples.npy", np.random.default_rng(0).standard_normal((20, 2)))
+    before = Path("samples.npy").read_bytes()
+    assert main(["train", "samples.npy", *SMALL]) == 0
+    assert main(["sample", "samples.npz", "-n", "3"]) == 2
+    assert "writing samples.npy would overwrite the data; name another file" in capsys.readouterr().err
+    assert Path("samples.npy").read_bytes() == before
+
+
+@posix
+@pytest.mark.parametrize("command", ["sample m.npz -n 3 --out x.npy", "plot m.npz --out x.png", "train moons --out x.npz"])
+def test_what_is_no_regular_file_is_refused(command, capsys):
+    if command.startswith("plot"):
+        pytest.importorskip("matplotlib")
+    assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
+    name = command.split()[-1]
+    path = Path(name)
+    with socket.socket(socket.AF_UNIX) as server:
+        for make, remove in ((lambda: os.mkfifo(name), path.unlink), (lambda: server.bind(name), path.unlink),
+                             (lambda: path.symlink_to("/dev/null"), path.unlink), (path.mkdir, path.rmdir),
+                             (lambda: path.symlink_to(name), path.unlink)):
+            make()
+            mode = stat.S_IFMT(os.lstat(name).st_mode)
+            assert main(command.split()) == 2
+            assert re.search(f"cannot write {name}: it is (a folder|no regular file)\n", capsys.readouterr().err)
+            assert stat.S_IFMT(os.lstat(name).st_mode) == mode and not list(Path().glob("*.1.*"))
+            with pytest.raises(OSError, match=r"it is (a folder|no regular file)"):
+                DDPM.load("m.npz").save(name)
+            remove()
+
+
+@posix
+@pytest.mark.parametrize("command", ["train moons --out m.npz", "sample ../m.npz -n 3", "plot ../m.npz"])
+def test_a_folder_that_has_gone(command, tmp_path, monkeypatch, request, capsys):
+    if command.startswith("plot"):
+        request.getfixturevalue("small_pictures")
+    assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
+    Path("gone").mkdir()
+    monkeypatch.chdir("gone")
+    Path("../gone").rmdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))      # where a training puts its checkpoint then
+    with pytest.MonkeyPatch.context() as patch:     # at the first save, say
+        patch.setattr("npddpm.cli.main.check_output", lambda *_, **__: None)
+        assert main([*command.split(), *(SMALL if "train" in command else [])]) == 2
+    assert re.search(r"\nnpddpm: cannot (write|read) .*m.(npz|png|npy): No such file or directory(; step 50 is in .*)?\n$", "\n" + capsys.readouterr().err)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_write_protected_file_is_refused(capsys):
+    assert main(["train", "moons", *SMALL]) == 0
+    os.chmod("moons.npz", 0o400)
+    assert main(["train", "moons", "--resume", "--steps", "60"]) == 2
+    assert "cannot write moons.npz: it is write-protected" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_one_line(capsys):
+    Path("locked").mkdir(mode=0o500)
+    assert main(["train", "moons", *SMALL, "--out", "locked/m.npz"]) == 2
+    assert "cannot write locked/m.npz: Permission denied" in capsys.readouterr().err
+
+
+FULL = """
+import resource, sys
+from npddpm.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))    # as if the disk were full after 2000 bytes
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on file size")
+@pytest.mark.parametrize("command", ["train moons --resume --steps 80", "sample moons.npz -n 500", "plot moons.npz"])
+def test_a_full_disk_is_one_line_and_the_old_file_stays(command):
+    if command.startswith("plot"):
+        pytest.importorskip("matplotlib")
+    assert main(["train", "moons", *SMALL]) == 0
+    for name in ("samples.npy", "moons.png"):
+        Path(name).write_text("old")
+    before = {p: p.read_bytes() for p in Path().iterdir()}
+    process = python(FULL, *command.split())
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert error.splitlines()[-1].startswith("npddpm: cannot write ") and "File too large" in error
+    assert "Traceback" not in error
+    assert {p: p.read_bytes() for p in Path().iterdir()} == before

@@ -1,0 +1,214 @@
+"""train: what it takes, saves and says, also when a signal, a crash or a full disk comes in between; and how it goes on."""
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import SMALL, python
+
+from npddpm import DDPM, Schedule
+from npddpm.cli.main import main
+from npddpm.optim import learning_rate
+
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+
+def table(n=40):
+    """A file own.npy of random rows."""
+    np.save("own.npy", np.random.default_rng(0).standard_normal((n, 2)))
+
+
+def train(*options):
+    assert main(["train", "own.npy", *SMALL, "--out", "m.npz", *options]) == 0
+
+
+# ---- a run
+
+
+@pytest.mark.parametrize("rows, columns, steps", [(20, 2, 1000), (625, 128, 2000), (5000, 2, 10_000), (5000, 129, 4000)])
+def test_small_tables_are_not_learnt_by_heart(rows, columns, steps, monkeypatch):
+    taken = []
+    monkeypatch.setattr(DDPM, "training", lambda self, x, steps, *_, **__: taken.append(steps) or iter(()))
+    monkeypatch.setattr(DDPM, "save", lambda self, out: None)
+    np.save("table.npy", np.random.default_rng(0).standard_normal((rows, columns)))
+    assert main(["train", "table.npy"]) == 0 and taken == [steps]
+
+
+def test_it_says_what_it_took(capsys):
+    Path("f.csv").write_text("a;b\n1.5;2\n3;4.25\n5;6\n")
+    assert main(["train", "f.csv", *SMALL, "--holdout", "0"]) == 0
+    assert capsys.readouterr().out.startswith("f.csv: 3 rows of 2, separated by semicolons, header a, b\n")
+
+
+def test_a_loss_above_that_of_a_guess_of_0_is_said(monkeypatch, capsys):
+    table()
+    monkeypatch.setattr("npddpm.model.ddpm.DIVERGED", np.inf)
+    train("--lr", "100", "--steps", "200")
+    assert re.search(r"its loss, \d.*, is worse than 1, that of a guess of 0: lower --lr\n", capsys.readouterr().out)
+    train("--steps", "200")
+    assert "worse" not in capsys.readouterr().out
+
+
+def test_divergence_keeps_the_last_good_checkpoint(capsys):
+    assert main(["train", "moons", *SMALL]) == 0
+    model = DDPM.load("moons.npz")
+    model.about["settings"]["lr"] = 1e30
+    model.save("moons.npz")
+    before = Path("moons.npz").read_bytes()
+    with np.errstate(all="ignore"):
+        assert main(["train", "moons", "--resume", "--steps", "200"]) == 2
+    assert "the loss became inf at step 52" in capsys.readouterr().err
+    assert Path("moons.npz").read_bytes() == before
+
+
+def test_two_trainings_with_one_name(monkeypatch, capsys):
+    """The second takes the name, the first notices, goes on under another one, and says so."""
+    monkeypatch.setattr("npddpm.cli.main.SAVE_EVERY", 5)
+    whole, rival = DDPM.training, DDPM(Schedule.linear(5), 4, 1).fit(np.eye(4), steps=2, rng=7)
+
+    def with_a_rival(self, *args, **options):
+        for step in whole(self, *args, **options):
+            yield step
+            if step == 12:
+                rival.save("moons.npz")
+
+    monkeypatch.setattr(DDPM, "training", with_a_rival)
+    assert main(["train", "moons", *SMALL, "--steps", "20"]) == 0
+    out = capsys.readouterr().out
+    assert "moons.npz is no longer this run's, since another has written it: going on in moons.2.npz" in out
+    assert out.endswith("wrote moons.2.npz\n")
+    assert DDPM.load("moons.2.npz").step == 20 and DDPM.load("moons.1.npz").step == 10
+    assert (DDPM.load("moons.npz").average == rival.average).all()
+
+
+# ---- it goes on
+
+
+@pytest.mark.parametrize("option, was, new", [
+    ("--lr", "0.0005", "0.01"), ("--hidden", "8", "9"), ("--depth", "1", "2"), ("--T", "10", "20"), ("--seed", "0", "1"),
+    ("--schedule", "linear", "cosine"), ("--holdout", "0.2", "0.3"), ("--batch-size", "8", "16"),
+])
+def test_resume_refuses_other_settings(option, was, new, capsys):
+    table()
+    train()
+    before = Path("m.npz").read_bytes()
+    resume = ["train", "own.npy", "--out", "m.npz", "--resume", "--steps", "60", option]
+    assert main([*resume, new]) == 2
+    assert f"--resume goes on with the settings of m.npz: {option} is {was}, and cannot become {new}" in capsys.readouterr().err
+    assert Path("m.npz").read_bytes() == before
+    assert main([*resume, was]) == 0 and DDPM.load("m.npz").step == 60
+
+
+def test_resuming_a_finished_run_writes_nothing(capsys):
+    table()
+    train()
+    before = Path("m.npz").stat()       # but for the time of the last access
+    for steps in ([], ["--steps", "50"], ["--steps", "40"]):
+        capsys.readouterr()
+        assert main(["train", "own.npy", "--out", "m.npz", "--resume", *steps]) == 0
+        out = capsys.readouterr().out
+        assert "m.npz has had 50 steps: nothing to do" in out and "wrote" not in out
+    after = Path("m.npz").stat()
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
+
+
+def test_a_learning_rate_that_jumps_is_said(capsys):
+    table()
+    train()
+    assert main(["train", "own.npy", "--out", "m.npz", "--resume", "--steps", "100"]) == 0
+    out = capsys.readouterr().out
+    assert "--steps 100 instead of 50: the learning rate goes from 0 to 0.000128 at step 50, and falls to 0 at step 100" in out
+    assert f"{learning_rate(50, 100, 5e-4):.3g}" == "0.000128"
+
+
+# ---- signals, crashes and full disks
+
+
+@posix
+@pytest.mark.parametrize("signals, step", [([signal.SIGINT], 7), ([signal.SIGTERM], 7), ([signal.SIGTERM, signal.SIGHUP], 7), ([signal.SIGINT] * 2, None)])
+def test_a_step_is_finished_first(signals, step, monkeypatch, capsys):
+    """A second Ctrl-C alone does not wait."""
+    run = DDPM.training
+
+    def struck(self, *args, **options):
+        for taken in run(self, *args, **options):
+            if taken == 7:
+                for number in signals:
+                    os.kill(os.getpid(), number)
+            yield taken
+
+    monkeypatch.setattr(DDPM, "training", struck)
+    assert main(["train", "moons", *SMALL]) == 128 + signals[0]
+    assert (DDPM.load("moons.npz").step if Path("moons.npz").exists() else None) == step
+    assert ("interrupted: moons.npz holds step 7; --resume goes on from there" in capsys.readouterr().out) == (step == 7)
+
+
+@posix
+def test_what_is_ignored_stays_ignored():
+    """As under nohup."""
+    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run = DDPM.training
+
+        def hang_up(self, *args, **options):
+            for step in run(self, *args, **options):
+                yield step
+                os.kill(os.getpid(), signal.SIGHUP)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(DDPM, "training", hang_up)
+            assert main(["train", "moons", *SMALL]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, handler)
+    assert DDPM.load("moons.npz").step == 50
+
+
+def test_a_disk_that_is_full_for_a_while(monkeypatch, capsys):
+    """A checkpoint that cannot be written on the way ends no training; the last one does, and says so."""
+    monkeypatch.setattr("npddpm.cli.main.SAVE_EVERY", 10)
+    save = DDPM.save
+
+    def full(self, path):
+        if self.step in fails:
+            raise OSError("cannot write moons.npz: No space left on device")
+        return save(self, path)
+
+    monkeypatch.setattr(DDPM, "save", full)
+    fails = {10, 40}
+    assert main(["train", "moons", *SMALL]) == 0
+    assert "No space left on device; step 40 is not saved, the training goes on\n" in capsys.readouterr().out
+    assert DDPM.load("moons.npz").step == 50
+    fails = {50}
+    assert main(["train", "moons", *SMALL]) == 2
+    assert DDPM.load("moons.npz").step == 40
+
+
+def test_kill_9_at_any_moment():
+    """Ten kills of a run that saves every other step: the checkpoint always loads, and the run that goes on
+    from it ends in the very bits of one that was left alone.
+    """
+    code = "import sys, npddpm.cli.main as m; m.SAVE_EVERY = 2; sys.exit(m.main(sys.argv[1:]))"
+    assert main(["train", "moons", *SMALL, "--steps", "2000", "--out", "whole.npz"]) == 0
+    wait = np.random.default_rng(0)
+    command, steps = ["train", "moons", "--out", "killed.npz"], [0]
+    for k in range(10):
+        process = python(code, *command, *(["--resume"] if steps[-1] else SMALL), "--steps", "2000")
+        process.stdout.readline()                     # training begins
+        time.sleep(wait.uniform(0, 0.04 * (k + 1)))
+        process.kill()
+        process.communicate()
+        if Path("killed.npz").exists():
+            steps.append(DDPM.load("killed.npz").step)
+    assert steps == sorted(steps) and len(set(steps)) > 2
+    assert main([*command, "--resume", "--steps", "2000"]) == 0
+    with np.load("whole.npz") as whole, np.load("killed.npz") as killed:
+        for name in ("parameters", "average", "m", "v"):
+            assert (whole[name] == killed[name]).all(), name
+        a, b = (json.loads(str(content["config"])) for content in (whole, killed))
+        assert a["rng"] == b["rng"] and a["step"] == b["step"] == 2000

@@ -1,0 +1,200 @@
+"""Tables of numbers: arrays in files, images, rows held out, and what is mapped instead of read."""
+
+import numpy as np
+import pytest
+from bounded import memory
+from commands import SMALL
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest import approx
+from refused import read_or_refuse
+
+from npddpm import DDPM, Schedule, data
+from npddpm.cli.main import main
+from npddpm.cli.notes import digest
+from npddpm.data import table
+from npddpm.model.axes import PrincipalAxes, standardization
+
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+S = Schedule.linear(10)
+X = np.array([[1.5, 2.0], [3.0, 4.25]])
+TABLE = np.random.default_rng(0).standard_normal((1000, 3)) * [1, 1e-6, 1e6] + [1e3, 0, 0]
+PIXELS = np.random.default_rng(1).integers(0, 256, (200, 5, 5), dtype=np.uint8)
+
+# ---- files of arrays
+
+def load(name):
+    told = []
+    return data.load(name, tell=told.append), *told
+
+
+def test_arrays_are_read_back():
+    np.save("a.npy", X)
+    np.savez("b.npz", x=X, other=np.zeros(3))
+    np.savez("c.npz", anything=X)
+    for name in ("a.npy", "b.npz", "c.npz"):
+        assert (data.load(name) == X).all(), name
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 8), (5, 1, 8, 8), (5, 8, 8, 1)])
+def test_images(shape):
+    images = np.random.default_rng(0).random(shape)
+    np.save("f.npy", images)
+    x, line = load("f.npy")
+    assert (x == images.reshape(5, 64)).all() and line == "f.npy: 5 rows of 64, images of 8 x 8"
+    np.savez("f.npz", x=images, y=np.arange(5))
+    assert load("f.npz")[1] == "f.npz: 5 rows of 64, array x of x, y, images of 8 x 8"
+
+
+def test_what_follows_an_array_is_not_passed_over():
+    with open("f.npy", "wb") as file:
+        np.save(file, X)
+        np.save(file, X)
+    with pytest.raises(ValueError, match=r"cannot read f.npy: something follows its array"):
+        load("f.npy")
+
+
+@pytest.mark.parametrize("integer", [2**53 + 1, -2**53 - 1, 2**63 - 1, -2**63])
+def test_integers_that_float64_rounds(integer):
+    np.save("f.npy", np.array([[1], [integer]]))
+    with pytest.raises(ValueError, match=f"f.npy must hold integers of at most 2.53, which float64 does not round, got {integer}"):
+        load("f.npy")
+    np.save("f.npy", np.array([[1], [2**53]]))
+    assert load("f.npy")[0][1] == 2**53
+
+
+NPY = [
+    (np.zeros((3, 2, 2)), r"got \(3, 2, 2\)"), (np.zeros(3), r"got \(3,\)"), (np.zeros((0, 2)), r"got \(0, 2\)"),
+    (np.zeros((3, 0)), r"got \(3, 0\)"), (np.array([["a"], ["b"]]), "must hold real numbers, got dtype <U1"),
+    (np.array([[1j], [2]]), "must hold real numbers, got dtype complex128"), (np.array([[object()], [1]]), "pickle"),
+    (np.array([[np.inf], [1]]), "got inf in row 0, column 0"), (np.zeros((2, 2), [("a", "f4")]), "must hold real numbers"),
+]
+
+
+@pytest.mark.parametrize("array, message", NPY)
+def test_arrays_that_are_no_tables_are_refused(array, message):
+    np.save("bad.npy", array)
+    with pytest.raises(ValueError, match=message):
+        data.load("bad.npy")
+
+
+HEADER = b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (2, 2), }"
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", HEADER]), st.sampled_from(["npy", "npz"]))
+def test_any_arrays(tmp_path_factory, content, start, kind):
+    read_or_refuse(tmp_path_factory.getbasetemp() / f"fuzz.{kind}", start + content)
+
+
+# ---- images, and rows held out
+
+
+def test_what_is_an_image():
+    x = np.random.default_rng(0).random((5, 16))
+    assert data.image_side(x) == data.image_side(np.round(255 * x)) == 4
+    assert not data.image_side(255 * x) and not data.image_side(x - 0.5) and not data.image_side(x[:, :9])
+
+
+def test_split_is_fixed_and_loses_nothing():
+    x = np.arange(20.0).reshape(10, 2)
+    rows, held = data.split(x)
+    assert len(rows) == 8 and len(held) == 2
+    assert sorted(np.concatenate([rows, held])[:, 0]) == sorted(x[:, 0])
+    assert (data.split(x)[1] == held).all() and len(data.split(x, 0)[1]) == 0
+
+
+# ---- tables that are mapped
+
+
+@pytest.fixture
+def mapped(tmp_path, monkeypatch):
+    """A function that saves an array and maps it, to be looked at a few rows at a time; in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(table, "BLOCK", 100)
+
+    def save(x, name="x.npy"):
+        np.save(name, x)
+        return np.load(name, mmap_mode="r")
+
+    return save
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int16"])
+def test_a_training_is_the_one_on_the_array(mapped, dtype, monkeypatch):
+    x = (10 * np.random.default_rng(2).standard_normal((60, 3))).astype(dtype)
+    a = DDPM(S, 8, 1).fit(x, 120, 16, rng=0)
+    b = DDPM(S, 8, 1).fit(mapped(x), 120, 16, rng=0)
+    assert b.axes.mean == approx(a.axes.mean, rel=1e-14, abs=1e-14) and b.axes.scale == approx(a.axes.scale, rel=1e-14)
+    assert b.net.parameters == approx(a.net.parameters, abs=1e-4)
+    monkeypatch.setattr(table, "BLOCK", 1000)        # in one block the scale has the same bits, and so has the rest
+    assert (DDPM(S, 8, 1).fit(mapped(x), 120, 16, rng=0).net.parameters == a.net.parameters).all()
+
+
+@pytest.mark.parametrize("x", [TABLE, TABLE[:7], np.column_stack([TABLE, np.full(1000, 0.1)]), PIXELS.reshape(200, 25),
+                               PIXELS.reshape(200, 25) / 255])
+def test_the_scale_of_blocks_is_that_of_the_whole(mapped, x):
+    expected = standardization(x.astype(float))
+    found = standardization(table.check_rows_of(mapped(x)))
+    assert found[0] == approx(expected[0], rel=1e-13) and found[2] == approx(expected[2], rel=1e-9)
+    assert ((found[2] == 0) == (expected[2] == 0)).all()
+    few, many = PrincipalAxes.of(table.check_rows_of(mapped(x))), PrincipalAxes.of(x.astype(float))
+    assert few.variances == approx(many.variances, rel=1e-8) and few.V.shape == many.V.shape
+    assert data.image_side(table.check_rows_of(mapped(x))) == data.image_side(x) == (5 if x.shape[1] == 25 else 0)
+
+
+def test_what_is_no_image_in_its_last_block(mapped):
+    for x in (PIXELS.reshape(200, 25).astype(float), PIXELS.reshape(200, 25) / 255.0):
+        for value in (-1, 256, 0.5 if x.max() > 1 else 2):
+            x[-1, -1] = value
+            assert data.image_side(table.check_rows_of(mapped(x))) == data.image_side(x) == 0
+
+
+@pytest.mark.parametrize("x, said", [
+    (np.where(np.arange(3000).reshape(1000, 3) == 2999, np.nan, TABLE), "x must be finite, got nan in row 999, column 2"),
+    (np.where(np.arange(3000).reshape(1000, 3) == 2999, 2**60, 1), "x must hold integers of at most 2\\^53"),
+    (TABLE[:, 0], r"x must have shape \(n, d\) .* got \(1000,\)"), (TABLE[:1], r"got \(1, 3\)"),
+    (TABLE * 1j, "x must hold real numbers, got dtype complex128"), (np.ones((9, 2)), "x must vary"),
+    (1e300 * TABLE / np.abs(TABLE).max(), r"too large to be scaled in float64: it reaches 1e\+300")])
+def test_what_cannot_be_used_is_refused_as_in_an_array(mapped, x, said):
+    for table_ in (x, mapped(x)):
+        with pytest.raises(ValueError, match=said):
+            DDPM(S, 8, 1).fit(table_, 3, 4, rng=0)
+
+
+def test_rows_of_rows(mapped):
+    x = table.check_rows_of(mapped(TABLE))
+    for part in (slice(3, 9), 5, -1, np.array([7, 2, 7])):
+        assert (x[part] == TABLE[part]).all()
+        assert (x.take(np.arange(50, 0, -1))[part] == TABLE[50:0:-1][part]).all()
+    assert (x.take(np.arange(50, 0, -1)).take(np.array([4, 0]))[:] == TABLE[[46, 50]]).all()
+    assert (np.asarray(x) == TABLE).all() and len(x) == 1000 and x.shape == (1000, 3)
+    for found, expected in zip(data.split(x, 0.3), data.split(TABLE, 0.3)):
+        assert (found[:] == expected).all()
+        assert (np.concatenate([*data.blocks(found)]) == TABLE[np.isin(TABLE[:, 0], expected[:, 0])]).all()
+
+
+def test_the_commands_on_a_long_file(mapped, monkeypatch, capsys):
+    """Every command has the result of a file that is read whole; so do the digest, and images in rows and columns."""
+    mapped(PIXELS, "images.npy")
+    results = []
+    for limit in (2**28, 1000):
+        monkeypatch.setattr(table, "IN_MEMORY", limit)
+        x = data.load("images.npy")
+        assert isinstance(x, table.Mapped) == (limit == 1000) and x.shape == (200, 25)
+        assert main(["train", "images.npy", *SMALL, "--out", f"{limit}.npz"]) == 0
+        assert main(["train", "images.npy", "--steps", "30", "--resume", "--out", f"{limit}.npz"]) == 0
+        assert main(["evaluate", f"{limit}.npz"]) == 0
+        results.append((digest(x), capsys.readouterr().out.replace(f"{limit}.npz", "")))
+    assert results[0][0] == results[1][0] == digest(PIXELS.reshape(200, 25).astype(float))
+    assert "images of 5 x 5" in results[0][1] and results[0][1] == results[1][1]
+
+
+def test_a_long_file_is_never_in_memory(mapped, monkeypatch):
+    """32 MB of float32, in float64 twice as much: less than a quarter of it is held at any time."""
+    monkeypatch.setattr(table, "BLOCK", 2**16)
+    monkeypatch.setattr(table, "IN_MEMORY", 2**20)
+    rng = np.random.default_rng(0)
+    np.save("long.npy", rng.standard_normal((2**17, 64), dtype=np.float32))
+    main(["train", "moons", *SMALL])
+    with memory(8e6):
+        assert main(["train", "long.npy", *SMALL]) == 0

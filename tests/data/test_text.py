@@ -1,0 +1,158 @@
+"""Text of the world, read or refused in a line that helps."""
+
+import re
+
+import numpy as np
+import pytest
+from bounded import memory
+from hypothesis import given
+from hypothesis import strategies as st
+from refused import read_or_refuse
+
+from npddpm import data
+
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+X = np.array([[1.5, 2.0], [3.0, 4.25]])
+
+
+def load(name="f.csv"):
+    told = []
+    return data.load(name, tell=told.append), *told
+
+
+def write(text, name="f.csv"):
+    with open(name, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+
+
+READ = {
+    "1.5,2\n3,4.25\n": "separated by commas, no header",
+    "1.5;2\n3;4.25\n": "separated by semicolons, no header",
+    "1.5\t2\r\n3\t4.25\r\n": "separated by tabs, no header",
+    "1.5  2\n3 4.25\n\n": "separated by spaces, no header",
+    " 1.5 , 2\n 3 , 4.25": "separated by commas, no header",
+    "1.5,02\n03,4.25\n": "separated by commas, no header",
+    "left,right\n1.5,2\n3,4.25\n": "separated by commas, header left, right",
+    "left;right\n1.5;2\n3;4.25\n": "separated by semicolons, header left, right",
+    '"left","right"\n"1.5","2"\n"3","4.25"\n': "separated by commas, header left, right",
+    "# made by hand\nleft,right\n\n1.5,2\n# a note\n3,4.25\n": "separated by commas, header left, right",
+    "2019,2020\n1.5,2\n3,4.25\n": "separated by commas, header 2019, 2020",
+    "0,1\n1.5,2.0\n3.0,4.25\n": "separated by commas, header 0, 1",
+    "sep=;\r\nleft;right\r\n1.5;2\r\n3;4.25\r\n": "separated by semicolons, header left, right",
+    '\ufeff"sep=,"\n1.5,2\n3,4.25\n': "separated by commas, no header",
+    "left,right,\n1.5,2,\n3,4.25,\n": "separated by commas, header left, right",
+    "1.5\t2\t\n3\t4.25\t\n": "separated by tabs, no header",
+    "1.5; 2; \r\n3; 4.25; \r\n": "separated by semicolons, no header",
+    ",a,b\n0,1.5,2\n1,3,4.25\n": "header , a, b; its first column, which has no name, is an index and left out",
+    ",0,1\n0,1.5,2\n1,3,4.25\n": "header , 0, 1; its first column, which has no name, is an index and left out",
+    "\ufeffleft,right\r\n1.5, 2e0\r\n\r\n3, 425e-2\r\n": "separated by commas, header left, right",
+    "Unnamed: 0,a,b\n5,1.5,2\n7,3,4.25\n": "its first column, which has no name, is an index and left out",
+}
+
+
+@pytest.mark.parametrize("text", READ)
+def test_text_is_read_and_what_was_taken_is_told(text):
+    write(text)
+    x, line = load()
+    assert (x == X).all() and line.startswith("f.csv: 2 rows of 2") and line.endswith(READ[text])
+
+
+def test_a_first_column_that_counts_is_told():
+    write("0,1.5\n1,2.5\n2,3.5\n")
+    x, line = load()
+    assert x.shape == (3, 2) and line.endswith("its first column counts the rows: leave it out if it is an index")
+
+
+@pytest.mark.parametrize("text, ambiguous", [
+    ("1,5\n2,7\n", True), ("1,5,-2,25\n2,7,0,5\n", True), ("1,5\n2,-7\n", False), ("1, 5\n2, 7\n", False), ("1,5.0\n2,7\n", False),
+    ("a,b\n1,5\n2,7\n", False), ("1;5\n2;7\n", False), ("1,5,2\n2,7,3\n", False),
+])
+def test_whole_numbers_that_could_be_decimal_commas_are_told(text, ambiguous):
+    write(text)
+    assert (" (if 1,5 is one number here, write 1.5)" in load()[1]) == ambiguous
+
+
+def test_years_are_no_header_where_all_rows_are():
+    write("1950,1951\n1960,1961\n")
+    assert load()[0].tolist() == [[1950, 1951], [1960, 1961]]
+
+
+@pytest.mark.parametrize("name", ["f.tsv", "f.txt"])
+def test_other_names_of_text(name):
+    write("1.5\t2\n3\t4.25\n", name)
+    assert (load(name)[0] == X).all()
+
+
+REFUSED = {
+    "1,5;2,5\n3,5;4,5\n": "line 1 holds '1,5', which is no number (column 1): write decimal points",
+    "1,5\t2\n": "line 1 holds '1,5', which is no number (column 1): write decimal points",
+    "x\n1,5\n2,7\n": "its header has 1 names, line 2 has 2 values",
+    "1,5\n2,05\n": "line 2, 2,05, seems to have decimal commas: write decimal points",
+    "-0,5\n2,5\n": "line 1, -0,5, seems to have decimal commas",
+    "a,b,c\n1,2\n3,4\n": "its header has 3 names, line 2 has 2 values",
+    "NA,NA\n1,2\n3,4\n": "line 1 holds 'NA', which is no number (column 1): fill it in, or leave the row out",
+    "NA\n1\n2\n": "line 1 holds 'NA'",
+    "a,b\n1,2\n3,\n": "line 3 holds '', which is no number (column 2, b): fill it in",
+    "1_0,2\n3,4\n": "line 1 holds '1_0', which is no number",
+    "1_0,2_0\n3,4\n": "line 1 holds '1_0', which is no number",
+    "0x10,2\n3,4\n": "line 1 holds '0x10', which is no number",
+    "1,2\n3,9007199254740993\n": "line 2 holds 9007199254740993, an integer beyond 2^53, which float64 rounds (column 2)",
+    "l,w,species\n1,2,setosa\n": "line 2 holds 'setosa', which is no number (column 3, species): leave the column out",
+    "l,,r\n1,2,3\n": "line 1 holds 'l', which is no number (column 1): leave the column out, or give it numbers; in a header every "
+                     "column has a name",
+    "1|2\n3|4\n": "line 2 holds '3|4', which is no number (column 1, 1|2): put commas, semicolons, tabs or spaces between the numbers",
+    "1,2,\n3,,\n": "line 2 holds '', which is no number (column 2): fill it in",
+    "1,2\n\n3,4,5\n": "line 3 has 3 values, the first has 2",
+    "1,2\n3\n": "line 2 has 1 values, the first has 2",
+    "1;2\n3;x\n": "line 2 holds 'x', which is no number",
+    "1,\n2,3\n": "line 1 holds '', which is no number",
+    "some text\nmore text\n": "line 2 holds 'more', which is no number",
+    "# nothing\n": "it holds no rows of numbers",
+    "a,b\n": "it holds no rows of numbers",
+    "": "it holds no rows of numbers",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_text_that_would_be_misread_is_refused(text):
+    write(text)
+    with pytest.raises(ValueError, match="^cannot read f.csv: " + re.escape(REFUSED[text])):
+        load()
+
+
+@pytest.mark.parametrize("text, message", [
+    ("1,2\n3,nan\n", "f.csv must be finite, got nan in row 1, column 1"), ("1,2\n3,1e999\n", "f.csv must be finite, got inf in row 1, column 1"),
+    ("1,2\n", r"f.csv must have shape \(n, d\) with n >= 2 rows .* got \(1, 2\)")])
+def test_what_is_no_table_of_finite_numbers(text, message):
+    write(text)
+    with pytest.raises(ValueError, match=message):
+        load()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_text_in_another_encoding(encoding):
+    with open("f.csv", "w", encoding=encoding) as file:
+        file.write("température,b\n1,2\n3,4\n")
+    with pytest.raises(ValueError, match=r"cannot read f.csv: it is no text in UTF-8 \(byte \d+\): save it as such"):
+        load()
+
+
+@pytest.mark.parametrize("text", [100_000 * "1" + "x,2\n3,4\n", "a,b\n" + 100_000 * "1" + "x,2\n"])
+def test_long_cells_take_no_square_of_their_length(text):
+    """Which would be minutes."""
+    write(text)
+    with pytest.raises(ValueError, match="which is no number"):
+        load()
+
+
+def test_text_is_read_in_little_memory():
+    """At most three times the array: rows are not kept as Python's objects."""
+    x = np.random.default_rng(0).standard_normal((20_000, 5))
+    np.savetxt("f.csv", x, delimiter=",")
+    with memory(3 * x.nbytes):
+        assert (data.load("f.csv") == x).all()
+
+
+@given(st.binary(max_size=200) | st.text(alphabet="0123456789.,-+einf \n\r\"'#;x\t", max_size=200).map(str.encode))
+def test_any_text(tmp_path_factory, content):
+    read_or_refuse(tmp_path_factory.getbasetemp() / "fuzz.csv", content)

@@ -1,0 +1,194 @@
+"""Checkpoints: all of a model comes back, a run goes on to the bit, and what is no checkpoint is refused by its fault, in little memory."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bounded import memory
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npddpm import DDPM, Schedule, data
+from npddpm.arrays.checks import MOST_STEPS
+from npddpm.model.ddpm import FORMAT
+
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+MOONS = data.load("moons", 500)
+
+
+# ---- what comes back
+
+def test_all_of_a_model_comes_back():
+    model = DDPM(Schedule.cosine(7), 5, 3, fourier=1, gated=True, dtype="float64").fit(MOONS, 103, 4, rng=0)
+    model.about = {"data": "moons", "a": [1, 2.5, None, True, {"b": "\ud800 ü \0"}], "": {}}
+    model.save("m.npz")
+    again = DDPM.load("m.npz")
+    assert again.shape == model.shape == {"hidden": 5, "depth": 3, "fourier": 1, "gated": True, "dtype": "float64"}
+    assert again.net.fourier == 1 and again.schedule == model.schedule and again.optimizer.t == again.step == 103
+    assert again.losses == model.losses and again.about == model.about and again._loss_sum == model._loss_sum
+    for name in ("m", "v"):
+        assert (getattr(again.optimizer, name) == getattr(model.optimizer, name)).all()
+    assert (again.sample(7, rng=3) == model.sample(7, rng=3)).all() and (again.bound(MOONS[:3], rng=0) == model.bound(MOONS[:3], rng=0)).all()
+    with np.load("m.npz") as file:
+        config = json.loads(str(file["config"]))
+    assert config["loss_sum"] == model._loss_sum and config["format"] == 11      # which later versions must know
+    assert [path.name for path in Path().iterdir()] == ["m.npz"]
+
+
+@pytest.mark.parametrize("stop", [1, 99, 100, 137])
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(stop):
+    model, settings = DDPM(Schedule.linear(50), 16, 2), {"steps": 210, "batch_size": 32, "rng": 0}
+    whole = DDPM(Schedule.linear(50), 16, 2).fit(MOONS, **settings)
+    for step in model.training(MOONS, **settings):
+        if step == stop:
+            break
+    model.save("m.npz")
+    resumed = DDPM.load("m.npz").fit(MOONS, **settings, resume=True)
+    for name in ("average", "losses", "step"):
+        assert np.array_equal(getattr(resumed, name), getattr(whole, name)), name
+    assert all(np.array_equal(a, b) for a, b in zip(resumed.axes, whole.axes, strict=True))
+    assert (resumed.net.parameters == whole.net.parameters).all()
+    assert (resumed.optimizer.m == whole.optimizer.m).all() and (resumed.optimizer.v == whole.optimizer.v).all()
+
+
+def test_what_could_not_be_read_again_is_not_saved():
+    """The last step is followed by no loss that would show it. The checkpoint before it stays."""
+    DDPM(Schedule.linear(50), 4, 1).fit(MOONS, 60, 8, rng=0).save("m.npz")
+    model = DDPM.load("m.npz")
+    with np.errstate(all="ignore"):
+        model.fit(MOONS, 61, 8, lr=1e300, resume=True)
+    with pytest.raises(FloatingPointError, match="became NaN or infinite at step 61: the learning rate is too high"):
+        model.save("m.npz")
+    assert DDPM.load("m.npz").step == 60 and [p.name for p in Path().iterdir()] == ["m.npz"]
+
+
+# ---- notes
+
+CIRCLE = {}
+CIRCLE["self"] = CIRCLE
+
+
+@pytest.mark.parametrize("notes", [
+    {"a": np.float32(1)}, {"a": np.zeros(2)}, {"a": float("nan")}, {1: "a"}, {"a": (1, 2)}, {"a": {1, 2}}, {"a": b"b"}, [1],
+    "text", None, CIRCLE,
+], ids=repr)
+def test_notes_that_json_cannot_hold_are_refused_at_once(notes):
+    """And again before a training and before they are saved, since they may have been changed in place."""
+    refused, model = pytest.raises(TypeError, match="about must be a dict of what JSON can hold"), DDPM(Schedule.linear(10), 8, 1)
+    with refused:
+        model.about = notes
+    assert model.about == {}
+    if isinstance(notes, dict):
+        model.about.update(notes)
+        with refused:
+            model.fit(MOONS, steps=1)
+        assert model.step == 0
+        model.about.clear()
+        model.fit(MOONS, steps=1, rng=0).about.update(notes)
+        with refused:
+            model.save("m.npz")
+        assert not list(Path().iterdir())
+
+
+# ---- what is no checkpoint
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("good") / "good.npz"
+    DDPM(Schedule.linear(10), 4, 1).fit(np.eye(4), steps=2, rng=0).save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory, checkpoint):
+    path = tmp_path_factory.mktemp("good") / "good.npz"
+    path.write_bytes(checkpoint)
+    with np.load(path) as content:
+        return dict(content)
+
+
+def refused_in_little_memory(message):
+    with memory(2**22), pytest.raises(ValueError, match="cannot read bad.npz: .*" + message):
+        DDPM.load("bad.npz")
+
+
+@pytest.mark.parametrize("name, value, message", [
+    ("format", 1, f"it has format 1, .* reads format {FORMAT}"), ("format", FORMAT + 1, f"it has format {FORMAT + 1}, .* use the version that wrote it"),
+    ("format", "new", "it has format new"),
+    ("depth", 10**9, "depth must be at most 1000"), ("depth", "3", "depth must be an int"), ("hidden", 4.0, "hidden must be"),
+    ("hidden", -4, "hidden must be"), ("hidden", 10**7, "its parameters must be finite numbers"), ("hidden", 5, "its parameters must be finite numbers"),
+    ("gated", None, "its gated must be a bool"), ("fourier", None, "its fourier must be"),
+    ("fourier", 10**9, "fourier must be at most 64"),
+    ("dtype", "float16", "dtype must be"), ("dtype", "float64", "its parameters must be"),
+    ("step", 1.5, "its step must be"), ("step", "many", "its step must be"), ("step", 0, "its step must be an int of at least 1, got 0"),
+    ("step", -1, "its step must be"), ("optimizer_t", [], "its optimizer_t must be"), ("optimizer_t", 0, "its optimizer_t must be an int of at least 1, got 0"),
+    ("loss_sum", float("nan"), "its loss_sum must"), ("loss_sum", float("inf"), "its loss_sum must"), ("loss_sum", "0", "its loss_sum must"),
+    ("about", [], "about must be a dict"), ("about", {"a": float("nan")}, "about must be a dict"), ("rng", 3, ""), ("rng", {"bit_generator": "MT19937"}, ""),
+])
+def test_every_value_of_the_configuration_is_checked(name, value, message, arrays):
+    config = json.loads(str(arrays["config"])) | {name: value}
+    np.savez("bad.npz", **{**arrays, "config": np.array(json.dumps(config))})
+    refused_in_little_memory(message)
+
+
+@pytest.mark.parametrize("name, change, message", [
+    *((name, change, f"its {name} must be finite numbers of float.., of shape .*, and are") for name, change in (
+        ("average", lambda a: a[:-1]), ("parameters", lambda a: a[None]), ("m", lambda a: a.astype(int)), ("m", lambda a: a[:-1]),
+        ("v", lambda a: a + np.nan), ("mean", lambda a: a[:1]), ("mean", lambda a: a * np.inf), ("mean", lambda a: a * np.nan),
+        ("mean", lambda a: a.astype("float32")), ("scale", lambda a: a + np.inf), ("scale", lambda a: a.astype(str)), ("losses", lambda a: a[None]),
+        ("V", lambda a: np.zeros((3, 3))))),
+    ("variances", lambda a: np.ones(10**5), "its V must be finite numbers of float64, of shape"),
+    ("variances", lambda a: -a, "its variances must not be negative"), ("scale", lambda a: -np.ones(4), "its scale must not be negative"),
+    ("v", lambda a: -a - 1, "its v must not be negative"),
+    ("betas", lambda a: np.array([2.0]), "betas"), ("betas", lambda a: np.full(MOST_STEPS + 1, 0.1), f"betas must be at most {MOST_STEPS} numbers"),
+    ("m", lambda a: np.array([print], dtype=object), "pickle"), ("average", lambda a: None, "it has no 'average'"),
+    ("more", lambda a: np.zeros(3), "it holds more, which no checkpoint has"),
+    ("config", lambda a: None, "it is no npddpm checkpoint"), ("config", lambda a: np.array("{"), ""), ("config", lambda a: np.array("[1]"), ""),
+])
+def test_every_array_is_checked(name, change, message, arrays):
+    np.savez("bad.npz", **{k: v for k, v in (arrays | {name: change(arrays.get(name))}).items() if v is not None})
+    refused_in_little_memory(message)
+
+
+def test_a_table_is_no_checkpoint():
+    np.save("rows.npy", MOONS)
+    with pytest.raises(ValueError, match="cannot read rows.npy: it is no npddpm checkpoint"):
+        DDPM.load("rows.npy")
+
+
+# ---- damage
+
+def test_cut_checkpoints_are_refused(checkpoint):
+    for damaged in (b"", checkpoint[:10], checkpoint[:len(checkpoint) // 2], checkpoint[:-1], b"PK" + checkpoint[5:], b"text"):
+        Path("bad.npz").write_bytes(damaged)
+        refused_in_little_memory("")
+
+
+@pytest.mark.parametrize("mark, offset, bit", [
+    (b"PK\x01\x02", 8, 0),       # the directory says: encrypted
+    (b"PK\x05\x06", 17, 7),      # the directory begins before the file does
+    (b"'<f4', ", 6, 3),          # the header of an array: a bracket that nobody closes
+])
+def test_bits_that_matter(tmp_path, checkpoint, mark, offset, bit):
+    refused_or_harmless(tmp_path / "bad.npz", checkpoint, checkpoint.index(mark) + offset, bit)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 7))
+def test_flipped_bits_are_refused_or_harmless(checkpoint, tmp_path_factory, position, bit):
+    refused_or_harmless(tmp_path_factory.getbasetemp() / "bad.npz", checkpoint, position % len(checkpoint), bit)
+
+
+def refused_or_harmless(path, checkpoint, position, bit):
+    content = bytearray(checkpoint)
+    content[position] ^= 1 << bit
+    path.write_bytes(content)
+    try:
+        damaged = DDPM.load(path)
+    except ValueError as error:
+        assert re.match(r"cannot read .*bad.npz: ", str(error))
+    else:
+        path.write_bytes(checkpoint)
+        whole = DDPM.load(path)                         # the bit carried no meaning
+        assert (damaged.average == whole.average).all() and damaged.schedule == whole.schedule

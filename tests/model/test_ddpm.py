@@ -1,0 +1,412 @@
+"""The model: it learns, repeats itself, samples in the units of the data, and has a density in them."""
+
+import copy
+import inspect
+import math
+import pickle
+import sys
+from itertools import count, islice
+
+import numpy as np
+import pytest
+import strict_cupy
+from commands import python
+from pytest import approx
+
+from npddpm import (
+    DDPM,
+    MLP,
+    GaussianMixture,
+    Schedule,
+    data,
+    diffusion,
+    log_likelihood,
+    loss_and_gradient,
+    sample,
+    variational_bound,
+)
+from npddpm.arrays.backend import standard_normal, to_host
+from npddpm.cli.evaluate import energy_distance, loss_at
+from npddpm.model import ddpm
+from npddpm.model.axes import PrincipalAxes
+from npddpm.optim import Adam, learning_rate
+
+S = Schedule.linear(50)
+MOONS = data.load("moons", 500)
+
+
+def small(**changes):
+    return DDPM(S, hidden=16, depth=2).fit(MOONS, **{"steps": 60, "batch_size": 32, "rng": 0} | changes)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Of sixty steps; not to be changed."""
+    return small()
+
+
+# ---- training
+
+
+def test_it_learns():
+    """The samples of a short training are far nearer to the data than a Gaussian of the same moments."""
+    x, fresh = data.load("gaussians", 2000), data.load("gaussians", 1000, rng=1)
+    model = DDPM(S, hidden=64, depth=2).fit(x, steps=1500, batch_size=128, lr=3e-3, rng=0)
+    assert len(model.losses) == 15 and np.mean(model.losses[-3:]) < model.losses[0]
+    gaussian = np.random.default_rng(0).multivariate_normal(x.mean(0), np.cov(x.T), 1000)
+    assert energy_distance(model.sample(1000, rng=0), fresh) < 0.25 * energy_distance(gaussian, fresh)
+
+
+def test_seed_decides_everything():
+    first, same, other = small(), small(rng=np.random.default_rng(0)), small(rng=1)
+    assert (first.average == same.average).all() and (first.average != other.average).any()
+    assert (first.sample(5, rng=2) == same.sample(5, rng=2)).all()
+
+
+def by_hand(s, x, steps, batch_size, lr, rng, weighting):
+    """The loop of `fit`: network, average and loss of each step, and the norms of the gradients before clipping."""
+    rng = np.random.default_rng(np.random.default_rng(rng).integers(2**63))
+    axes = PrincipalAxes.of(x)
+    net = MLP(2, 16, 2, schedule=s, variances=axes.variances, fourier=4, rng=rng)
+    average, adam, losses, norms = net.parameters.copy(), Adam(net.parameters), [], []
+    z = ((x - x.mean(0)) / x.std(0) @ axes.V).astype("float32")
+    for step in range(steps):
+        x0 = z[rng.integers(0, len(z), batch_size)]
+        t = 1 + np.floor(s.T * rng.random(batch_size) ** (1 if weighting else 2)).astype(int)     # small t more often by default
+        eps = standard_normal(rng, (batch_size, 2), np.float32)
+        loss, gradient = loss_and_gradient(net, s, x0, t, eps, weighting or "simple")
+        norms.append(np.sqrt(gradient @ gradient))
+        gradient *= 1 / np.maximum(1, norms[-1])                                # clipped first,
+        adam.step(gradient, learning_rate(step, steps, lr))                     # then Adam,
+        average += max(0.001, 9 / (step + 10)) * (net.parameters - average)     # and last the average
+        losses.append(loss)
+    return net, average, losses, norms
+
+
+@pytest.mark.parametrize("weighting", ["simple", "elbo", None])
+@pytest.mark.parametrize("batch_size, steps", [(24, 110), (2048, 8)])       # whose noise is drawn in two ways
+def test_the_loop_is_the_one_by_hand(weighting, batch_size, steps):
+    s = Schedule([0.01, 0.9, 0.99])
+    settings = {"steps": steps, "batch_size": batch_size, "lr": 0.02, "rng": 5, "weighting": weighting}
+    model, (net, average, losses, norms) = DDPM(s, 16, 2).fit(MOONS, **settings), by_hand(s, MOONS, **settings)
+    assert (model.net.parameters == net.parameters).all() and (model.average == average).all()
+    assert model.losses == ([sum(losses[:100]) / 100] if steps > 100 else [])
+    assert model._loss_sum == sum(losses[100:] if steps > 100 else losses) and model.step == steps
+    assert min(norms) < 1 < max(norms) or steps == 8        # clipping matters, and not always
+
+
+def test_the_average_forgets_a_thousandth_in_a_late_step():
+    model = DDPM(S, 16, 2)
+    run = model.training(MOONS, steps=50, batch_size=16, rng=0)
+    next(run)
+    model.optimizer.t, before = 20_000, model.average.copy()
+    next(run)
+    assert model.average == approx(before + 0.001 * (model.net.parameters - before), rel=1e-6)
+    assert (model.average != model.net.parameters).any()
+
+
+def test_times_are_uniform_where_a_weighting_is_given(monkeypatch):
+    seen = []
+    monkeypatch.setattr(diffusion, "loss_and_gradient", lambda net, s, x0, t, *rest, out: (seen.append(t), out.fill(0), (0.0, out))[-1])
+    DDPM(Schedule.linear(5), 4, 1).fit(MOONS, 40, 1000, rng=0, weighting="simple")
+    assert np.bincount(np.concatenate(seen)).tolist() == approx([0, *[8000] * 5], rel=0.05)
+
+
+def test_fit_and_training_have_the_same_defaults():
+    wanted = {"steps": None, "batch_size": 256, "lr": None, "rng": None, "device": "cpu", "weighting": None,
+              "resume": False, "comm": None}
+    for method in (DDPM.fit, DDPM.training):
+        found = inspect.signature(method).parameters
+        assert {name: p.default for name, p in found.items() if p.default is not p.empty} == wanted
+    model = DDPM()
+    assert model.schedule == Schedule.linear(1000) and model.shape == {"hidden": None, "depth": None, "fourier": None, "gated": None,
+                                                                     "dtype": "float32"}
+    assert (model.step, model.losses, model.about) == (0, [], {})
+
+
+def test_a_fit_that_is_refused_leaves_the_model_as_it_was():
+    model = small()
+    before = model.sample(5, rng=0)
+    for change in ({"weighting": "l1"}, {"device": "tpu"}, {"rng": -1}, {"lr": 0}):
+        with pytest.raises(ValueError):
+            model.fit(np.zeros((9, 3)) + np.arange(9)[:, None], **change)
+        assert (model.sample(5, rng=0) == before).all()
+
+
+def test_a_model_can_be_fitted_again_to_data_of_another_width():
+    model = small()
+    assert model.net.fourier == 4 and model.fit(data.load("digits"), steps=2, rng=0).net.fourier == 0
+    assert model.sample(2, rng=0).shape == (2, 64)
+
+
+def test_a_second_fit_starts_afresh():
+    model = small(steps=120).fit(MOONS, 60, 32, rng=0)
+    fresh = small()
+    assert (model.average == fresh.average).all() and (model.step, model.losses) == (60, [])
+    assert model._loss_sum == fresh._loss_sum and model.optimizer.t == 60
+
+
+def test_training_yields_each_step_and_can_be_left():
+    model = DDPM(S, 16, 2)
+    assert list(islice(model.training(MOONS, steps=9, batch_size=4, rng=0), 3)) == [1, 2, 3] and model.step == 3
+    assert list(model.training(MOONS, steps=5, batch_size=4, resume=True)) == [4, 5]
+
+
+def test_a_training_that_never_begins_changes_nothing():
+    it = small()
+    before, losses = it.sample(3, rng=0), it.losses
+    it.training(MOONS[:, :1], steps=5, rng=1)
+    assert (it.sample(3, rng=0) == before).all() and it.step == 60 and it.losses is losses
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_an_older_training_does_not_go_on_in_a_newer_one(resume):
+    it = DDPM(S, 8, 2)
+    old = it.training(MOONS, steps=30, batch_size=8, rng=0)
+    assert [next(old) for _ in range(3)] == [1, 2, 3]
+    new = it.training(MOONS, steps=30, batch_size=8, rng=0, resume=resume)
+    next(new)
+    before = it.net.parameters.copy()
+    with pytest.raises(RuntimeError, match="another training of this model has begun"):
+        next(old)
+    assert (it.net.parameters == before).all() and it.step == (4 if resume else 1)
+    assert list(new)[-1] == 30
+
+
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize("when", [0, 7, 60])
+def test_a_copy_goes_on_as_the_original(twin, when):
+    """And by itself: what happens to one does not happen to the other."""
+    model = DDPM(S, 16, 2)
+    for _ in islice(model.training(MOONS, steps=60, batch_size=32, rng=0), when):
+        pass
+    other, before = twin(model), model.net.parameters.copy() if when else None
+    resume = {"steps": 130, "batch_size": 32, "rng": 0, "resume": when > 0}
+    other.fit(MOONS, **resume)
+    assert model.step == when and (not when or (model.net.parameters == before).all())
+    model.fit(MOONS, **resume)
+    assert (model.net.parameters == other.net.parameters).all() and (model.average == other.average).all()
+    assert model.losses == other.losses and model.step == other.step == 130 and (model.sample(3, rng=0) == other.sample(3, rng=0)).all()
+
+
+# ---- losses that are none
+
+
+def losses_of(monkeypatch, hundreds, weighting="simple"):
+    """`fit` where each hundred steps have the loss that is named, until it ends or is stopped; the entries it noted."""
+    given = iter(np.repeat(hundreds, 100).tolist())
+    monkeypatch.setattr(diffusion, "loss_and_gradient", lambda *args, out: (next(given), out))
+    model = DDPM(S, 4, 1)
+    try:
+        model.fit(MOONS, 100 * len(hundreds), 2, rng=0, weighting=weighting)
+    except FloatingPointError as error:
+        assert "the learning rate is too high" in str(error)
+        return model.losses, "stopped"
+    return model.losses, "ended"
+
+
+@pytest.mark.parametrize("hundreds, entries", [
+    ([10.0] * 5, None), ([10.125] * 5, 3), ([1000.0, 0.5, 1, 1], None), ([1000.125, 0.5], 1), ([1000.125, 1000.125], 1),
+    ([0.5, 1000.0, 1000.0], None), ([500.0, 5, 20, 20, 20, 1], 5), ([500.0, 5, 20, 20, 1, 20, 20, 1], None)])
+def test_a_run_that_diverges_is_stopped(monkeypatch, hundreds, entries):
+    """At ten times the loss of a guess of 0 in three hundreds on end; in the first two at a thousand times."""
+    expected = (hundreds, "ended") if entries is None else (hundreds[:entries], "stopped")
+    assert losses_of(monkeypatch, hundreds) == expected
+
+
+def test_divergence_is_measured_by_the_weights_of_the_loss(monkeypatch):
+    guess = S.loss_weights[1:].mean()
+    assert losses_of(monkeypatch, [9.9 * guess] * 4, "elbo")[1] == "ended"
+    assert losses_of(monkeypatch, [10.1 * guess] * 4, "elbo")[1] == "stopped"
+
+
+def test_a_loss_that_stays_on_the_device_is_looked_at_every_hundred_steps(monkeypatch):
+    """A 0-d array, as on the GPU, which is not waited for at each step."""
+    monkeypatch.setattr(diffusion, "loss_and_gradient", lambda *args, out: (np.asarray(np.nan), out))
+    model = DDPM(S, 4, 1)
+    model.fit(MOONS, 99, 2, rng=0)
+    with pytest.raises(FloatingPointError, match="the loss became nan"):
+        model.fit(MOONS, 200, 2, resume=True)
+    assert model.step == 100
+
+
+@pytest.mark.parametrize("weighting", ["simple", "elbo"])
+def test_a_loss_far_above_a_guess_of_0_is_a_divergence(weighting):
+    model = DDPM(Schedule.linear(10), 16, 2)
+    with pytest.raises(FloatingPointError, match=r"the loss became .* where a guess of 0 has .* \(lower lr\)"):
+        model.fit(MOONS[:200], steps=400, batch_size=16, lr=100.0, rng=0, weighting=weighting)
+    assert model.fit(MOONS[:200], steps=400, batch_size=16, lr=1e-2, rng=0, weighting=weighting).step == 400
+
+
+def test_an_extreme_batch_now_and_then_is_no_divergence(monkeypatch):
+    plain, calls = diffusion.loss_and_gradient, count()
+
+    def loss_and_gradient(*args, **options):
+        loss, gradient = plain(*args, **options)
+        return loss + 5000 * (next(calls) % 300 in (7, 107)), gradient
+
+    monkeypatch.setattr(diffusion, "loss_and_gradient", loss_and_gradient)
+    losses = DDPM(Schedule.linear(10), 8, 1).fit(MOONS[:200], steps=900, batch_size=8, rng=0).losses
+    assert sum(loss > 50 for loss in losses) == 6
+
+
+# ---- samples
+
+
+def test_samples_are_those_of_the_average():
+    model = small()
+    net = model.denoiser()
+    assert (net.parameters == model.average).all() and (model.average != model.net.parameters).any()
+    assert net.parameters is not model.average and net.dtype == np.float32
+    expected = MOONS.mean(0) + MOONS.std(0) * (sample(net, S, 5, 2, rng=0, variance="gaussian") @ model.axes.V.T)
+    assert model.sample(5, rng=0) == approx(expected, rel=1e-12)
+
+
+def test_chunks_are_new_draws_each_from_a_stream_of_its_own():
+    """Two thousand and five hundred rows at a time, each with noise of its own: no two rows are alike."""
+    model, rng = small(), np.random.default_rng(5)
+    net = model.denoiser()
+    options = {"steps": 2, "eta": 0.5}
+    jumped = [np.random.Generator(np.random.default_rng(5).bit_generator.jumped(i)) for i in range(4)]
+    expected = [model.axes.restore(sample(net, S, n, 2, jumped[i], **options)) for i, n in enumerate((2500, 2500, 3))]
+    chunks = list(model.sample_chunks(5003, rng, **options))
+    assert all((a == b).all() for a, b in zip(chunks, expected, strict=True))
+    assert rng.random() == jumped[3].random()       # so that the next call has new draws in every chunk
+    rows = np.concatenate(chunks)
+    assert len(np.unique(rows, axis=0)) == 5003
+    for lag in (1, 2, 2500):
+        assert abs(np.corrcoef(rows[lag:, 0], rows[:-lag, 0])[0, 1]) < 5 / np.sqrt(len(rows) - lag)
+
+
+def test_the_sampler_gets_its_options():
+    model = small()
+    options = [{}, {"variance": "beta"}, {"variance": "posterior"}, {"steps": 5}, {"steps": 5, "eta": 0.0}, {"clip": (-0.2, 0.3)}]
+    assert len({model.sample(2, rng=0, **o).tobytes() for o in options}) == len(options)
+
+
+def test_clip_is_in_the_units_of_the_data():
+    x = small().sample(200, rng=0, clip=(-0.5, 0.75))
+    assert x.min() == approx(-0.5, abs=1e-6) and x.max() == approx(0.75, abs=1e-6)
+
+
+def test_a_clip_that_reuses_its_array_leaves_every_chunk_its_own(monkeypatch):
+    model, room = small(), np.empty((4, 2))
+    monkeypatch.setitem(ddpm.CHUNK, "cpu", 4)
+    x = model.sample(8, rng=0, steps=3, clip=lambda x: np.clip(x, -0.5, 0.75, out=room))
+    assert (x == model.sample(8, rng=0, steps=3, clip=(-0.5, 0.75))).all()
+
+
+def test_steps_from_a_generator_serve_all_chunks(monkeypatch, trained):
+    it, times = trained, [9, 5, 3, 1]
+    monkeypatch.setitem(ddpm.CHUNK, "cpu", 10)
+    expected = it.sample(25, rng=0, steps=times)
+    assert (it.sample(25, rng=0, steps=iter(times)) == expected).all()
+    assert (it.sample(25, rng=0, steps=(t for t in times)) == expected).all()
+    assert (it.sample(25, rng=0, steps=np.array(times)) == expected).all()
+
+
+def test_a_model_encodes_and_continues():
+    x = data.load("moons", 600)
+    model = DDPM(Schedule.linear(100), 64, 2).fit(x, steps=800, rng=0)
+    z = model.encode(x, steps=50)
+    assert z.shape == (600, 2) and model.sample(600, x_T=z, steps=50) == approx(x, abs=0.1)
+    many = np.tile(z, (5, 1))                   # in chunks of 2500
+    assert model.sample(3000, x_T=many, steps=50)[2500:2600] == approx(x[100:200], abs=0.1)
+    noisy = model.schedule.q_sample(model.axes.standardize(x), 20, np.random.default_rng(0).standard_normal((600, 2)))
+    cleaned = model.sample(600, rng=0, x_T=noisy, start=20)
+    assert energy_distance(cleaned, x) < 0.3 * energy_distance(model.axes.restore(noisy), x)
+    with pytest.raises(ValueError, match=r"x_T must have shape \(5, 2\), got \(600, 2\)"):
+        model.sample(5, x_T=z)
+
+
+# ---- the bound and the density
+
+
+def test_the_bound_is_that_of_the_scaled_rows(trained):
+    """Of one row too, and by default of the variance "gaussian" and one draw."""
+    z = ((MOONS[:4] - MOONS.mean(0)) / MOONS.std(0) @ trained.axes.V).astype("float32")
+    for rows, given, usual in ((slice(4), (7, "posterior", 2), (7, "posterior", 2)), (slice(1), (7,), (7, "gaussian", 1))):
+        expected = variational_bound(trained.denoiser(), S, z[rows], *usual).nats - np.log(MOONS.std(0)).sum()
+        assert trained.bound(MOONS[rows], *given) == approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("probes", [None, 8])
+def test_the_models_density_is_that_of_its_axes_in_the_units_of_the_data(probes):
+    """Columns of other scales, a third that is their sum: rows off the plane have -inf."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((300, 2)) * [3, 0.1] + [5, 0]
+    x = np.column_stack([x, x.sum(1)])
+    model = DDPM(Schedule.linear(40), 8, 1).fit(x, steps=30, rng=0)
+    rows = np.concatenate([x[:4], x[:1] + [[0, 0, 1]]])
+    found = model.log_likelihood(rows, 20, probes=probes, rng=3)
+    of_z = log_likelihood(model.denoiser(), model.schedule, model.axes.standardize(rows), 20, probes=probes, rng=3)
+    if probes is not None:
+        assert isinstance(found, tuple) and (found[1] == of_z[1]).all()
+        found, of_z = found[0], of_z[0]
+    assert found.shape == (5,) and found[4] == -np.inf and found[:4] == approx(of_z[:4] - model.axes.log_volume(), rel=1e-12)
+    assert model.axes.variances.size == 2 and math.isfinite(model.axes.log_volume()) and abs(model.axes.log_volume()) > 0.1
+    if probes is None:
+        assert (model.log_likelihood(rows) == model.log_likelihood(rows, 40)).all()
+
+
+def test_a_models_density_against_the_datas_own():
+    """F = 0: of a Gaussian table that of the Gaussian, but for what is left of the data in x_T."""
+    x = np.random.default_rng(0).standard_normal((400, 2)) @ [[1, 0.9], [0, 0.2]] + [3, -1]
+    model = DDPM(Schedule.linear(200), 4, 1).fit(x, steps=1, rng=0)
+    model.average[:] = 0
+    assert model.log_likelihood(x[:20]) == approx(GaussianMixture([1], [x.mean(0)], [np.cov(x.T, bias=True)]).log_density(x[:20]), abs=1e-3)
+
+
+# ---- on a device
+
+
+def test_a_model_on_a_device(cupy, tmp_path):
+    model = DDPM(S, hidden=8, depth=2).fit(MOONS, steps=120, batch_size=16, rng=0, device="gpu")
+    assert len(model.losses) == 1 and isinstance(model.average, cupy.ndarray)
+    samples = model.sample(7, rng=0, clip=(-2, 3))
+    assert isinstance(samples, np.ndarray) and samples.shape == (7, 2)
+    assert [len(chunk) for chunk in model.sample_chunks(10_001, rng=0, steps=1)] == [10_000, 1]
+    assert np.isfinite(model.bound(MOONS[:3], rng=0)).all()
+    assert loss_at(model.denoiser(), S, model.to_network(MOONS), 3, rng=0) > 0
+    model.save(tmp_path / "m.npz")
+    moved = DDPM.load(tmp_path / "m.npz")
+    assert (moved.average == to_host(model.average)).all()
+    again = DDPM.load(tmp_path / "m.npz", device="gpu").fit(MOONS, steps=130, batch_size=16, resume=True)
+    assert again.step == 130 and isinstance(again.average, cupy.ndarray)
+
+
+@pytest.mark.parametrize("batch", [16, 512])
+def test_a_training_step_makes_no_transfer(cupy, batch):
+    """Ninety-eight steps that do not report their loss: nothing crosses, and the launches are counted."""
+    run = DDPM(S, hidden=8, depth=2).training(MOONS, steps=300, batch_size=batch, rng=0, device="gpu")
+    next(run)
+    crossed = strict_cupy.counts(cupy, lambda: [next(run) for _ in range(98)])
+    if crossed is not None:
+        assert (crossed["to_device"], crossed["to_host"]) == (0, 0)
+        assert crossed["launches"] <= 98 * 47
+        assert strict_cupy.counts(cupy, lambda: next(run))["to_host"] <= 1   # step 100: the loss
+
+
+MEMORY = """
+import resource, numpy as np
+from npddpm import DDPM, Schedule
+x = np.random.default_rng(0).standard_normal((100, 2))
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+model = DDPM(Schedule.linear(10), 8, 1)
+def work(steps, samplings):
+    model.fit(x, steps=steps, batch_size=8, rng=0)
+    for seed in range(samplings):
+        model.sample(50, rng=seed)
+work(1000, 10)
+first = peak()
+work(20_000, 200)
+print(peak() - first)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
+def test_memory_does_not_grow():
+    """20,000 steps and 200 samplings keep the peak of the first thousand and ten, to 2 MiB."""
+    out, error = python(MEMORY).communicate(timeout=120)
+    assert float(out) < 2, error

@@ -1,0 +1,371 @@
+"""Ranks: what they add up to, that they stay alike, and what ends them. Most of it on a communicator between threads."""
+
+import copy
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import strict_cupy
+from pytest import approx
+
+import npddpm
+from npddpm import DDPM, MLP, Schedule, data, loss_and_gradient
+from npddpm.arrays.backend import standard_normal
+from npddpm.cli.main import main
+from npddpm.model.axes import PrincipalAxes
+from npddpm.model.ddpm import CHUNK
+from npddpm.model.ranks import by_first, in_turns, streams
+from npddpm.optim import Adam, clip_norm, learning_rate
+
+S = Schedule([0.01, 0.9, 0.99])
+MOONS = data.load("moons", 500)
+SETTINGS = {"steps": 110, "batch_size": 24, "lr": 0.02, "rng": 3}
+
+
+class Threads:
+    """The communicator of one of several threads, as mpi4py has it."""
+
+    def __init__(self, rank, size, barrier, slots):
+        self.rank, self.size, self.barrier, self.slots = rank, size, barrier, slots
+
+    def allgather(self, value):
+        self.slots[self.rank] = copy.deepcopy(value)
+        self.barrier.wait()
+        values = copy.deepcopy(self.slots)
+        self.barrier.wait()
+        return values
+
+    def bcast(self, value):
+        return self.allgather(value)[0]
+
+    def Allreduce(self, own, total):
+        total[...] = sum(self.allgather(own))
+
+
+def on_ranks(size, work, timeout=120):
+    """work(comm) in `size` threads: what each returned, or raised. If one raises alone the others do not wait for ever."""
+    barrier, slots, results = threading.Barrier(size, timeout=timeout), [None] * size, [None] * size
+
+    def run(rank):
+        try:
+            results[rank] = work(Threads(rank, size, barrier, slots))
+        except Exception as error:  # noqa: BLE001
+            results[rank] = error
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def trained(size, **changes):
+    return on_ranks(size, lambda comm: DDPM(S, 16, 2, dtype="float64").fit(MOONS, **SETTINGS | changes, comm=comm))
+
+
+def by_hand(shares, steps, batch_size, lr, rng, weighting):
+    """The loop of one process that draws what the ranks draw, each its share of a batch from its own stream."""
+    rng = np.random.default_rng(np.random.default_rng(rng).integers(2**63))
+    axes = PrincipalAxes.of(MOONS)
+    net = MLP(2, 16, 2, schedule=S, variances=axes.variances, fourier=4, rng=rng, dtype="float64")
+    adam, losses = Adam(net.parameters), []
+    z = axes.standardize(MOONS)
+    for step in range(steps):
+        draws = []
+        for rank, n in enumerate(shares):
+            own = np.random.Generator(rng.bit_generator.jumped(1 + rank + step * 2**20))
+            draws.append((z[own.integers(0, len(z), n)], 1 + (S.T * own.random(n)).astype(int), standard_normal(own, (n, 2), np.float64)))
+        loss, gradient = loss_and_gradient(net, S, *map(np.concatenate, zip(*draws)), weighting)
+        clip_norm(gradient, 1.0)
+        adam.step(gradient, learning_rate(step, steps, lr))
+        losses.append(loss)
+    return net.parameters, np.mean(losses[:100])
+
+
+@pytest.mark.parametrize("weighting", ["simple", "elbo"])
+@pytest.mark.parametrize("shares", [[24], [12, 12], [7, 7, 6]])
+def test_ranks_give_the_run_of_one_process_with_the_same_draws(shares, weighting):
+    settings = SETTINGS | {"batch_size": sum(shares), "weighting": weighting}
+    parameters, loss = by_hand(shares, **settings)
+    for model in trained(len(shares), **settings):
+        assert model.net.parameters == approx(parameters, rel=1e-7, abs=1e-9) and model.losses == approx([loss])
+
+
+def test_all_ranks_have_the_same_model_to_the_bit():
+    first, *others = trained(3, rng=None)       # which of them draws the seed does not matter
+    for model in others:
+        assert (model.average == first.average).all()
+        assert all((a == b).all() for a, b in zip(model.axes, first.axes, strict=True))
+        assert (model.net.parameters == first.net.parameters).all() and model.losses == first.losses
+        assert model._rng.bit_generator.state == first._rng.bit_generator.state
+
+
+def test_ranks_that_are_no_longer_alike_are_stopped():
+    def work(comm):
+        model = DDPM(S, 8, 1)
+        for step in model.training(MOONS, 300, 8, rng=0, comm=comm):
+            if step == 107 and comm.rank == 1:
+                model.net.parameters[-1] += 1e-3
+
+    for error in on_ranks(2, work):
+        assert isinstance(error, RuntimeError) and "after step 200 rank 1 has other parameters than rank 0" in str(error)
+
+
+@pytest.mark.parametrize("stop", [1, 37, 100])
+def test_a_resumed_run_of_as_many_ranks_is_the_uninterrupted_one_to_the_bit(tmp_path, stop):
+    """Rank 0 alone saves: the checkpoint needs to know nothing of the others."""
+    def interrupted(comm):
+        model = DDPM(S, 16, 2, dtype="float64")
+        for step in model.training(MOONS, **SETTINGS, comm=comm):
+            if step == stop:
+                break
+        if comm.rank == 0:
+            model.save(tmp_path / "m.npz")
+
+    def resumed(comm):
+        return DDPM.load(tmp_path / "m.npz").fit(MOONS, **SETTINGS, resume=True, comm=comm)
+
+    assert on_ranks(2, interrupted) == [None, None]
+    whole = trained(2)[0]
+    for model in on_ranks(2, resumed):
+        assert (model.net.parameters == whole.net.parameters).all() and (model.average == whole.average).all()
+        assert model.losses == whole.losses and model._loss_sum == whole._loss_sum
+    for model in on_ranks(3, resumed):          # other draws, but it goes on
+        assert model.step == 110 and (stop == 110 or (model.net.parameters != whole.net.parameters).any())
+
+
+@pytest.mark.parametrize("n", [9, 10, 45])
+def test_samples_do_not_depend_on_the_number_of_ranks(monkeypatch, n):
+    monkeypatch.setitem(CHUNK, "cpu", 10)
+    model = DDPM(S, 8, 1).fit(MOONS, 20, 8, rng=0)
+    expected = model.sample(n, rng=5)
+    for size in (1, 2, 3):
+        assert all((x == expected).all() for x in on_ranks(size, lambda comm: model.sample(n, rng=5, comm=comm)))
+    drawn = on_ranks(2, lambda comm: model.sample(n, comm=comm))
+    assert (drawn[0] == drawn[1]).all() and (drawn[0] != expected).any()
+
+
+def test_each_chunk_is_drawn_by_one_rank():
+    done = []
+    results = on_ranks(3, lambda comm: list(in_turns(comm, 7, lambda i: done.append((i, comm.rank)) or i * i)))
+    assert results == [[i * i for i in range(7)]] * 3 and sorted(done) == [(i, i % 3) for i in range(7)]
+
+
+@pytest.mark.parametrize("bits", [np.random.PCG64, np.random.Philox, np.random.MT19937, np.random.SFC64])
+def test_streams_of_every_kind_of_generator(bits):
+    rng, other = np.random.Generator(bits(1)), np.random.Generator(bits(1))
+    for twin in (rng, other):
+        twin.random(3)
+    stream, again = streams(rng, 3), streams(other, 3)
+    drawn = [stream(i).random(4).tolist() for i in (0, 1, 2, 1)]
+    assert drawn == [again(i).random(4).tolist() for i in (0, 1, 2, 1)] and drawn[1] == drawn[3]
+    assert len({*map(tuple, drawn), tuple(rng.random(4))}) == 4
+    if bits is not np.random.SFC64:
+        twin = np.random.Generator(bits(1))
+        twin.random(3)
+        assert twin.random(4).tolist() == drawn[0]
+
+
+@pytest.mark.parametrize("change, name", [
+    ({"steps": 9}, "steps"), ({"lr": 0.5}, "lr"), ({"batch_size": 9}, "batch_size"), ({"weighting": "elbo"}, "weighting"),
+    ({"x": MOONS[1:]}, "x"), ({"resume": True}, "resume")])
+def test_arguments_that_differ_between_ranks_are_named(change, name):
+    model = DDPM(S, 8, 1).fit(MOONS, 2, 8, rng=0)
+
+    def work(comm):
+        return copy.deepcopy(model).fit(**{"x": MOONS, "steps": 5, "batch_size": 8} | (change if comm.rank else {}), comm=comm)
+
+    for error in on_ranks(2, work):
+        assert isinstance(error, ValueError) and f"{name} must be the same on all ranks, got " in str(error), error
+
+
+def test_a_rank_needs_a_row():
+    for error in trained(3, batch_size=2):
+        assert isinstance(error, ValueError) and "batch_size must be at least the number of ranks, 3, got 2" in str(error)
+
+
+def test_what_is_no_communicator():
+    with pytest.raises(TypeError, match="comm must be a communicator of mpi4py, such as MPI.COMM_WORLD, got 4"):
+        DDPM(S, 8, 1).fit(MOONS, 2, comm=4)
+
+
+def test_an_error_of_the_first_rank_is_an_error_of_all():
+    for error in on_ranks(3, lambda comm: DDPM(S, 8, 1).fit(np.ones((4, 2)), 5, 8, comm=comm)):
+        assert isinstance(error, ValueError) and "x must vary" in str(error)
+    done = []
+    assert on_ranks(3, lambda comm: by_first(comm, lambda: done.append(comm.rank) or "it")) == ["it"] * 3 and done == [0]
+
+
+def test_a_loss_that_is_no_number_ends_all_ranks_in_the_same_step():
+    def work(comm):
+        model = DDPM(S, 8, 1)
+        for step in model.training(MOONS, 50, 8, rng=0, comm=comm):
+            if step == 7 and comm.rank == 1:
+                model.net.parameters[-1] = np.nan
+
+    for error in on_ranks(3, work):
+        assert isinstance(error, FloatingPointError) and "the loss became nan at step 8" in str(error)
+
+
+class Info:
+    def __init__(self, kinds):
+        self.kinds = kinds
+
+    def get(self, key):
+        assert key == "mpi_memory_alloc_kinds"
+        return self.kinds
+
+
+@pytest.mark.parametrize("kinds, transfers", [(None, 1), ("mpi,system", 1), ("mpi,system,cuda:device", 0)])
+def test_on_the_gpu_the_sum_goes_through_the_host_or_not(monkeypatch, kinds, transfers):
+    """Nothing else crosses. And each rank takes its own GPU, here one of two."""
+    monkeypatch.setitem(sys.modules, "cupy", strict_cupy.module())
+    monkeypatch.setattr(Threads, "Get_info", lambda comm: Info(kinds), raising=False)
+    kinds_of_sums, crossed = set(), []
+    reduce = Threads.Allreduce
+
+    def noted(comm, own, total):
+        kinds_of_sums.add(type(own))
+        reduce(comm, own, total)
+
+    monkeypatch.setattr(Threads, "Allreduce", noted)
+    strict_cupy.USED.clear()
+
+    def work(comm):
+        model = DDPM(S, 8, 1)
+        run = model.training(MOONS, 50, 8, rng=0, device="gpu", comm=comm)
+        next(run)
+        comm.barrier.wait()
+        before = dict(strict_cupy.COUNTS)
+        comm.barrier.wait()
+        for _ in range(9):
+            next(run)
+        comm.barrier.wait()
+        crossed.append({name: strict_cupy.COUNTS[name] - before[name] for name in ("to_host", "to_device")})
+        return model.net.parameters._values
+
+    first, *others = on_ranks(3, work)
+    assert all((values == first).all() for values in others) and sorted(strict_cupy.USED) == [0, 0, 1]
+    assert all(bool(n) == bool(transfers) and n <= 27 for counts in crossed for n in counts.values())
+    assert kinds_of_sums == ({np.ndarray} if transfers else {strict_cupy.ndarray})
+
+
+# ---- the command line, on MPI itself
+
+SMALL = ["--hidden", "8", "--depth", "1", "--T", "10", "--batch-size", "9"]
+MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+IF_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}      # Open MPI wants to be asked twice,
+OVERSUBSCRIBE = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}           # and wants a core for each rank
+
+# Rank 1 meets its end in step 150.
+STRUCK = """
+import os, sys, npddpm.cli.main as command
+from npddpm import DDPM
+command.SAVE_EVERY, training = 100, DDPM.training
+
+def struck(self, *args, comm, **options):
+    for step in training(self, *args, comm=comm, **options):
+        if step == 150 and comm.rank == 1:
+            if sys.argv[1] == "error":
+                raise OSError("no such disk")
+            os.kill(os.getpid(), int(sys.argv[1]))
+        yield step
+
+DDPM.training = struck
+sys.exit(command.main(sys.argv[2:]))
+"""
+
+
+def mpiexec(*command, timeout=300, one_thread=True):
+    env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    env |= IF_ROOT | OVERSUBSCRIBE | ({"OPENBLAS_NUM_THREADS": "1"} if one_thread else {})
+    return subprocess.run([MPIEXEC, "-n", "2", sys.executable, *command], env=env, capture_output=True, text=True,
+                          check=False, timeout=timeout)
+
+
+@functools.cache
+def two_ranks_start():
+    try:
+        return mpiexec("-c", "from mpi4py import MPI; assert MPI.COMM_WORLD.size == 2", timeout=60).returncode == 0
+    except (OSError, TypeError, subprocess.TimeoutExpired):
+        return False
+
+
+@pytest.fixture
+def mpi(tmp_path, monkeypatch):
+    if not two_ranks_start():
+        pytest.skip("no mpi4py, or no mpiexec that goes with it")
+    monkeypatch.chdir(tmp_path)
+    return mpiexec
+
+
+def test_two_processes(mpi):
+    """They have the bits of two threads, one voice, and samples of one process."""
+    done = mpi("-m", "npddpm", "train", "moons", *SMALL, "--steps", "120", "--seed", "3")
+    assert (done.returncode, done.stdout.count("\n"), done.stderr.count("\n")) == (0, 2, 10), done
+    assert "moons.npz; 2 ranks" in done.stdout and os.listdir() == ["moons.npz"]
+    rows = data.split(data.load("moons"))[0]
+    twin = on_ranks(2, lambda comm: DDPM(Schedule.linear(10), 8, 1).fit(rows, 120, 9, rng=3, comm=comm))[0]
+    model = DDPM.load("moons.npz")
+    assert (model.net.parameters == twin.net.parameters).all() and model.losses == twin.losses
+    done = mpi("-m", "npddpm", "sample", "moons.npz", "-n", "5003", "--seed", "4")
+    assert done.returncode == 0 and done.stdout == "wrote samples.npy: 5003 samples of 2 numbers\n"
+    assert (np.load("samples.npy") == model.sample(5003, 4)).all()
+    done = mpi("-m", "npddpm", "train", "moons", "--resume", "--steps", "121", one_thread=False)
+    assert done.returncode == 0 and "set OPENBLAS_NUM_THREADS=1" in done.stdout
+    done = mpi("-m", "npddpm", "train", "moons.csv")        # Open MPI adds lines of its own
+    assert done.returncode == 2 and done.stderr.startswith("npddpm: cannot read moons.csv: No such file or directory\n")
+    assert done.stderr.count("npddpm:") == 1
+
+
+def test_a_signal_to_one_rank_ends_all_and_they_go_on_to_the_bits_of_a_whole_run(mpi, capsys):
+    done = mpi("-c", STRUCK, "15", "train", "moons", *SMALL, "--steps", "220")
+    assert done.returncode != 0 and "interrupted: moons.npz holds step 150; --resume goes on from there" in done.stdout
+    shutil.copy("moons.npz", "part.npz")
+    assert mpi("-m", "npddpm", "train", "moons", "--resume").returncode == 0
+    assert mpi("-m", "npddpm", "train", "moons", *SMALL, "--steps", "220", "--out", "whole.npz").returncode == 0
+    part, whole = DDPM.load("moons.npz"), DDPM.load("whole.npz")
+    assert (part.average == whole.average).all() and part.losses == whole.losses
+    assert main(["train", "moons", "--resume", "--out", "part.npz"]) == 0
+    assert "1 rank instead of 2: from here on the draws are others" in capsys.readouterr().out
+    assert (DDPM.load("part.npz").average != whole.average).any()
+
+
+@pytest.mark.parametrize("end", ["error", "9"])
+def test_a_rank_that_dies_ends_the_run_and_leaves_the_last_checkpoint(mpi, end):
+    done = mpi("-c", STRUCK, end, "train", "moons", *SMALL, "--steps", "1000")
+    assert done.returncode != 0 and os.listdir() == ["moons.npz"] and DDPM.load("moons.npz").step == 100
+    assert done.stderr.count("npddpm: rank 1: no such disk\n") == done.stderr.count("npddpm:") == (end == "error")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_section_of_the_readme(mpi):
+    readme = (Path(npddpm.__file__).parent / "model/README.md").read_text(encoding="utf-8")
+    code, = re.findall(r"^```py\n(# ranks.py\n.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    Path("ranks.py").write_text(code.replace("10_000", "20").replace("512", "16").replace("DDPM(", "DDPM(Schedule.linear(9), ")
+                                .replace("import DDPM", "import DDPM, Schedule"))
+    np.save("big.npy", MOONS)
+    done = mpi("-m", "mpi4py", "ranks.py")
+    assert done.returncode == 0, done.stderr
+    assert (DDPM.load("big.npz").sample(20_000, 1) == np.load("y.npy")).all()
+
+
+@pytest.mark.parametrize("name", ["PMI_SIZE", "OMPI_COMM_WORLD_SIZE"])
+def test_processes_that_cannot_find_each_other(monkeypatch, capsys, name):
+    monkeypatch.setenv(name, "2")
+    for module, said in ((None, "several processes need mpi4py: pip install 'npddpm[mpi]'"),
+                         (types.ModuleType("mpi4py"), "mpiexec started 2 processes, of which mpi4py sees 1")):
+        if module:
+            module.MPI = types.SimpleNamespace(COMM_WORLD=types.SimpleNamespace(size=1))
+        monkeypatch.setitem(sys.modules, "mpi4py", module)
+        assert main(["train", "moons"]) == 2
+        assert said in capsys.readouterr().err
