@@ -6,14 +6,25 @@ S_k = abar C_k + (1 - abar) I, and given its component everything is linear:
     E[eps | x_t, k]   = sqrt(1 - abar) S_k^-1 (x_t - sqrt(abar) m_k)
     Var[eps | x_t, k] = I - (1 - abar) S_k^-1 = abar C_k S_k^-1
 
-The components are mixed with their posterior weights r_k(x_t), proportional to w_k N(x_t; ...).
+The components are mixed with their posterior weights r_k(x_t), proportional to w_k N_k(x_t).
+
+Not knowing k costs E_p[ sum_k r_k |eps_k - eps|^2 ], with eps_k = E[eps | x_t, k] and eps = sum_k r_k eps_k. The cost arises
+where two components are likely, and draws of x_t may never fall there: components far apart meet where both are rare. There
+lies the bridge of the pair, the Gaussian b_jk = (w_j N_j)^a (w_k N_k)^(1-a) / Z_jk, with the a for which Z_jk is least. Since
+Z_jk b_jk = p r_j^a r_k^(1-a), the cost is, with q = sum_jk c_jk Z_jk b_jk / B, B = sum_jk c_jk Z_jk and any c_jk > 0,
+
+    B E_q[ sum_k r_k |eps_k - eps|^2 / sum_jk c_jk r_j^a r_k^(1-a) ].
+
+A pair costs at most Z_jk E |eps_j - eps_k|^2 over b_jk, because r_j r_k <= r_j^a r_k^(1-a). With that mean as c_jk no draw
+counts for much more than B, and most pairs can be left out (Chernoff 1952, doi:10.1214/aoms/1177729330; for draws from a
+mixture of proposals see Veach and Guibas 1995, doi:10.1145/218380.218498).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +34,7 @@ from .arrays.declared import checked, count, instance, real
 from .schedule import Schedule
 
 BATCH = 500_000   # numbers in the largest array of `least_loss`
+FEWEST, MOST = 10_000, 10_000_000   # draws of `least_loss`
 
 
 class GaussianMixture:
@@ -39,6 +51,7 @@ class GaussianMixture:
     Attributes
     ----------
     weights, means, covariances : (K,), (K, d) and (K, d, d) float64
+        Copies; these arrays cannot be written to.
     variances, axes : (K, d) and (K, d, d) float64
         C_k = axes_k diag(variances_k) axes_k^T.
 
@@ -52,7 +65,7 @@ class GaussianMixture:
 
     def __init__(self, weights: Any, means: Any, covariances: Any) -> None:
         given = {"weights": weights, "means": means, "covariances": covariances}
-        w, m, c = (check_array(name, a, np, np.float64) for name, a in given.items())
+        w, m, c = (check_array(name, a, np, np.float64).copy() for name, a in given.items())
         if w.ndim != 1 or w.size == 0 or not (w > 0).all() or not np.isfinite(w).all():
             raise ValueError(f"weights must be (K,) positive numbers, got {weights!r:.80}")
         w = w / w.max()
@@ -71,6 +84,8 @@ class GaussianMixture:
         self.variances, self.axes = np.linalg.eigh(c)
         if self.variances.min() <= 0:
             raise ValueError(f"covariances must be positive definite, got eigenvalue {self.variances.min():.3g}")
+        for array in (self.weights, self.means, self.covariances, self.variances, self.axes):
+            array.flags.writeable = False
 
     @checked(n=count())
     def sample(self, n: int, rng: Any = None) -> np.ndarray:
@@ -95,7 +110,9 @@ class GaussianMixture:
         """log p_t(x), (B,) nats, for x of shape (B, d): of x_t, or, without a schedule, of the data."""
         if s is None and not (isinstance(t, int) and t == 0):
             raise ValueError(f"log_density at t = {t!r:.80} needs a schedule s")
-        return _log_sum_exp(self._components(x, Schedule([0.5]) if s is None else s, t)[0])
+        log_joint, *_, far = self._components(x, Schedule([0.5]) if s is None else s, t)
+        with np.errstate(over="ignore"):        # to -inf
+            return _log_sum_exp(log_joint) * far**2
 
     @checked(s=instance(Schedule))
     def denoiser(self, s: Schedule) -> Callable[[Any, Any], Any]:
@@ -104,21 +121,21 @@ class GaussianMixture:
         It is analytic, and takes complex x_t as well.
         """
         def best(xt: Any, t: Any) -> Any:
-            return self._mix(*self._components(xt, s, t))[0]
+            log_joint, whitened, noise, _ = self._components(xt, s, t)
+            return (_softmax(log_joint)[..., None] * noise * whitened).sum(-2)
         return best
 
     def score(self, xt: Any, s: Schedule, t: Any) -> Any:
         """grad log p_t(x_t) = sum_k r_k S_k^-1 (sqrt(abar) m_k - x_t), (B, d); t >= 0."""
-        log_joint, whitened, _ = self._components(xt, s, t)
+        log_joint, whitened, *_ = self._components(xt, s, t)
         return -(_softmax(log_joint)[..., None] * whitened).sum(-2)
 
     @checked(s=instance(Schedule), tolerance=real(0), t=count(0))
     def least_loss(self, s: Schedule, t: int, rng: Any = 0, tolerance: float = 1e-3) -> float:
         """The least possible "simple" loss at time t: E |eps - E[eps | x_t]|^2 / d = E tr Var[eps | x_t] / d.
 
-        By the law of total variance it is the mean of tr Var[eps | x_t, k], which has a closed form, and what is lost
-        by not knowing k. The latter is a mean over draws of x_t, as many from each component as from any other, weighted
-        with p / q, the density of x_t over that of the draws (Veach and Guibas 1995, doi:10.1145/218380.218498).
+        By the law of total variance it is the mean of tr Var[eps | x_t, k], which has a closed form, and what not knowing k
+        costs, which is a mean over draws from the bridges between components.
 
         Parameters
         ----------
@@ -126,33 +143,74 @@ class GaussianMixture:
         t : int in 0..T
         rng : None, int or Generator
         tolerance : float
-            Draws go on until the standard error is at most this share of the result. For 1e-3 this takes seconds
-            for a few components in the plane, and minutes for dozens in dozens of dimensions.
+            Draws go on until the standard error is at most this share of the result, and B / n too, what one draw in n of a
+            kind that was not met would add. For 1e-3 this takes about a second for a few
+            components, and a minute for a hundred in dozens of dimensions.
+
+        Raises
+        ------
+        ValueError
+            If the tolerance would take more than ten million draws.
 
         Returns
         -------
         float
         """
-        d, K, rng = self.means.shape[1], len(self.weights), generator(rng)
-        signal, noise = s.signal(t, self.means), s.noise(t, self.means)
-        known = self.weights @ (signal**2 * self.variances / (signal**2 * self.variances + noise**2)).mean(1)
-        if K == 1:
-            return float(known)
-        n = max(1, BATCH // (K * K * d))                                # draws of each component at a time
-        k, sums, draws, error, found = np.repeat(np.arange(K), n), np.zeros((2, K)), 0, math.inf, 0.0
-        while draws < 100 or draws * K < 10_000 or error > tolerance * found:
-            x0 = self._points(k, rng)
-            components = self._components(signal * x0 + noise * rng.standard_normal(x0.shape), s, t)
-            log_p, log_q = (_log_sum_exp(components[0] - log_w) for log_w in (0, np.log(self.weights) + math.log(K)))
-            lost = (np.exp(log_p - log_q) * self._mix(*components)[1] / d).reshape(K, n)
-            sums, draws = sums + [lost.sum(1), (lost**2).sum(1)], draws + n
-            mean, square = sums / draws
-            error = math.sqrt(np.maximum(square - mean**2, 0).sum() / draws) / K
-            found = float(known + mean.mean())
+        (K, d), rng = self.means.shape, generator(rng)
+        signal, noise = (float(f(t, self.means)) for f in (s.signal, s.noise))
+        found = known = float(self.weights @ (signal**2 * self.variances / (signal**2 * self.variances + noise**2)).mean(1))
+        bridges = self._bridges(signal, noise, negligible=1e-3 * tolerance * known * d / K**2)
+        B, n = float(bridges.share.sum()) / d, max(1, BATCH // max(K * d, d * d, len(bridges.c)))
+        draws, sums, needed = 0, np.zeros(2), FEWEST if B else 0
+        while draws < needed:
+            log_joint, whitened, *_ = self._components(bridges.sample(n, rng), s, t)
+            part = bridges.cost(log_joint, noise * whitened)
+            sums, draws = sums + [part.sum(), (part**2).sum()], draws + n
+            mean, square = (sums / draws).tolist()
+            found = known + B * mean
+            if draws >= FEWEST:
+                deviation, unseen = B / found * math.sqrt(max(square - mean**2, 0)), B / found
+                needed = max(FEWEST, (deviation / tolerance) ** 2, unseen / tolerance)
+                if needed > MOST:
+                    reached, possible = (max(deviation / math.sqrt(m), unseen / m) for m in (draws, MOST))
+                    raise ValueError(f"tolerance must be at least {1.1 * possible:.1e} here, for {MOST:,} draws, got {tolerance}; "
+                                     f"{draws:,} draws reached {reached:.1e}, with {found:.4g}")
         return found
 
-    def _components(self, x: Any, s: Schedule, t: Any) -> tuple[Any, Any, Any]:
-        """log w_k N(x; sqrt(abar) m_k, S_k), (B, K); S_k^-1 (x - sqrt(abar) m_k), (B, K, d); sqrt(1 - abar)."""
+    def _bridges(self, signal: float, noise: float, negligible: float) -> Bridges:
+        """The bridges of all pairs with c Z above `negligible`; of pairs that overlap the component that is rarer will do."""
+        (K, d), w, means = self.means.shape, self.weights, signal * self.means
+        deviations = np.sqrt(signal**2 * self.variances + noise**2)
+        roots, inverses = self.axes * deviations[:, None], self.axes.swapaxes(1, 2) / deviations[:, :, None]    # of S_k
+        alone, found = np.zeros(K), []
+        for j, k in np.array_split(np.stack(np.triu_indices(K, 1)), -(-(K * d) ** 2 // BATCH), axis=1):
+            if (self.axes == self.axes[0]).all():               # where x = m_j + root_j U y, S_j is I and S_k diag(g)
+                U, g = np.tile(np.eye(d), (len(j), 1, 1)), (deviations[k] / deviations[j]) ** 2
+            else:
+                U, g, _ = np.linalg.svd(inverses[j] @ roots[k])
+                g = g**2
+            apart = _times(U.swapaxes(1, 2) @ inverses[j], means[k] - means[j])
+            with np.errstate(over="ignore", invalid="ignore"):  # where components are so far apart that Z = 0
+                a = _least_a(w[j], w[k], g, apart)
+                close = _bridge(a, w[j], w[k], g, apart)[0] > np.minimum(w[j], w[k]) / 4
+                a = np.where(close, w[j] < w[k], a)
+                Z, y, v = _bridge(a, w[j], w[k], g, apart)
+                spread = inverses[j].swapaxes(1, 2) @ U         # eps_j - eps_k = noise spread (y - (y - apart) / g)
+                c = noise**2 * ((_times(spread, y - (y - apart) / g)) ** 2 + _times(spread**2, (1 - 1 / g) ** 2 * v)).sum(1)
+                matters = c * Z > negligible
+            for i in (j, k):                                    # as many draws from the one as from the other
+                np.maximum.at(alone, i[matters & close], (c * np.minimum(w[j], w[k]) / w[i])[matters & close])
+            j, k, a, c, Z, y, v, root = (b[matters & ~close] for b in (j, k, a, c, Z, y, v, roots[j] @ U))
+            found.append(Bridges(j, k, a, c, c * Z, means[j] + _times(root, y), root * np.sqrt(v)[:, None]))
+        one = np.flatnonzero(alone)
+        found.append(Bridges(one, one, np.ones(len(one)), alone[one], alone[one] * w[one], means[one], roots[one]))
+        return Bridges(*map(np.concatenate, zip(*found)))
+
+    def _components(self, x: Any, s: Schedule, t: Any) -> tuple[Any, Any, Any, Any]:
+        """log w_k N(x; sqrt(abar) m_k, S_k), (B, K); S_k^-1 (x - sqrt(abar) m_k), (B, K, d); sqrt(1 - abar); and `far`, (B,).
+
+        That is 1, or by how much x is beyond 1e150 deviations of all components; then the logarithms are divided by its square.
+        """
         check_type("s", s, Schedule)
         xp = get_array_module(x)
         w, m, lam, axes = (xp.asarray(a) for a in (self.weights, self.means, self.variances, self.axes))
@@ -160,15 +218,63 @@ class GaussianMixture:
         signal, noise = s.signal(t, x), s.noise(t, x)
         total = signal**2 * lam + noise**2                              # eigenvalues of S_k
         y = xp.einsum("bki,kij->bkj", x - signal * m, axes)             # in the eigenbasis of C_k
-        log_joint = xp.log(w) - 0.5 * (y**2 / total + xp.log(2 * math.pi * total)).sum(-1)
-        return log_joint, xp.einsum("bkj,kij->bki", y / total, axes), noise
+        far = xp.maximum(1, (xp.abs(y) / xp.sqrt(total)).max(-1).min(-1) / 1e150)
+        with np.errstate(over="ignore"):                                # of the components that are farther than the nearest
+            log_joint = xp.log(w) - 0.5 * ((y / far[:, None, None]) ** 2 / total + xp.log(2 * math.pi * total)).sum(-1)
+        return log_joint, xp.einsum("bkj,kij->bki", y / total, axes), noise, far
 
-    def _mix(self, log_joint: Any, whitened: Any, noise: Any) -> tuple[Any, Any]:
-        """E[eps | x_t = x], (B, d), and the trace of the variance of E[eps | x_t = x, k] over k, (B,)."""
-        r = _softmax(log_joint)
-        eps_k = noise * whitened                                        # E[eps | x_t, k]
-        eps = (r[..., None] * eps_k).sum(-2)
-        return eps, (r * ((eps_k - eps[:, None]) ** 2).sum(-1)).sum(-1)
+
+class Bridges(NamedTuple):
+    """Gaussians N(mean, root root^T) that are p r_j^a r_k^(1-a) / Z, with c and the shares c Z of B."""
+
+    j: np.ndarray
+    k: np.ndarray
+    a: np.ndarray
+    c: np.ndarray
+    share: np.ndarray
+    mean: np.ndarray
+    root: np.ndarray
+
+    def sample(self, n: int, rng: Any) -> np.ndarray:
+        i = rng.choice(len(self.share), n, p=self.share / self.share.sum())
+        x: np.ndarray = self.mean[i] + _times(self.root[i], rng.standard_normal((n, self.mean.shape[1])))
+        return x
+
+    def cost(self, log_joint: np.ndarray, eps_k: np.ndarray) -> np.ndarray:
+        """sum_k r_k |eps_k - eps|^2 / sum_jk c_jk r_j^a r_k^(1-a), where all r_k but one may be too small for floats."""
+        log_r = np.maximum(log_joint - _log_sum_exp(log_joint)[:, None], -1e300)
+        log_r_j, log_r_k = (np.ascontiguousarray(log_r.T)[i] for i in (self.j, self.k))
+        log_q = _log_sum_exp((np.log(self.c)[:, None] + log_r_k + self.a[:, None] * (log_r_j - log_r_k)).T)
+        top = np.arange(len(log_r)), log_r.argmax(1)
+        away = np.clip(eps_k - eps_k[top][:, None], -1e150, 1e150)      # beyond, r = 0
+        log_r[top] = -math.inf
+        second = log_r.max(1)
+        r = np.exp(log_r - second[:, None])                             # relative to the second largest
+        cost = (r * (away**2).sum(2)).sum(1) - np.exp(second) * ((r[:, :, None] * away).sum(1) ** 2).sum(1)
+        return np.asarray(np.exp(second - log_q) * cost)
+
+
+def _least_a(w_j: Any, w_k: Any, g: Any, apart: Any) -> Any:
+    """The a with the least Z, which is convex: d log Z / da = E log( w_j N_j / (w_k N_k) ) over the bridge."""
+    low, high = np.zeros(len(g)), np.ones(len(g))
+    for _ in range(50):
+        a = (low + high) / 2
+        _, y, v = _bridge(a, w_j, w_k, g, apart)
+        slope = np.log(w_j) - np.log(w_k) + 0.5 * (np.log(g) - y**2 - v + ((y - apart) ** 2 + v) / g).sum(1)
+        low, high = np.where(slope > 0, (low, a), (a, high))
+    return a
+
+
+def _bridge(a: Any, w_j: Any, w_k: Any, g: Any, apart: Any) -> tuple[Any, Any, Any]:
+    """Z, mean and variances of the bridge between w_j N(0, I) and w_k N(apart, diag(g))."""
+    a = a[:, None]
+    h = a * g + 1 - a
+    log_Z = a[:, 0] * np.log(w_j) + (1 - a[:, 0]) * np.log(w_k) + 0.5 * (a * np.log(g) - np.log(h) - a * (1 - a) * apart**2 / h).sum(1)
+    return np.exp(log_Z), (1 - a) * apart / h, g / h
+
+
+def _times(matrices: Any, vectors: Any) -> Any:
+    return np.einsum("nij,nj->ni", matrices, vectors)
 
 
 def _log_sum_exp(logits: Any) -> Any:
