@@ -210,6 +210,8 @@ def test_what_is_given_may_change_later():
     nets = [MLP(2, 4, 1, schedule=S, variances=lam, rng=0, dtype="float64"),
             GatedMLP(2, 4, 1, schedule=S, variances=lam, directions=U, rng=0, dtype="float64")]
     it.about = notes
+    for net in nets:
+        net.parameters[...] = np.random.default_rng(0).standard_normal(len(net.parameters))
     before = [net(x, t).copy() for net in nets], law.log_density(x)
     for array in (lam, betas, U, means, full):
         array *= 9
@@ -217,7 +219,7 @@ def test_what_is_given_may_change_later():
     notes["a"]["b"].append(2)
     for net, expected in zip(nets, before[0]):
         for other in (net, *(twin(net) for twin in COPIES), net.astype("float64")):
-            assert (other(x, t) == expected).all() and (other.variances == [4, 1]).all()
+            assert (other(x, t) == expected).all() and (other.variances == [4, 1]).all() and not other.variances.flags.writeable
     assert schedule == Schedule(np.full(10, 0.1)) and (law.log_density(x) == before[1]).all() and (law.sample(9, 0) == GaussianMixture(
         [1], [[0, 0]], [1]).sample(9, 0)).all()
     assert it.about == {"a": {"b": [1]}}

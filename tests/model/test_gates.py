@@ -46,7 +46,7 @@ def test_the_gated_network_by_hand(p, t):
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**32), st.booleans())
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_the_gated_gradient_is_the_complex_step_derivative(p, batch, seed, one_t):
     """Every parameter, the drift in place."""
     net, rng = network("complex128", seed, p, fourier=seed % 2), np.random.default_rng(seed)

@@ -178,9 +178,9 @@ ZERO = np.zeros((1, 8))
 def test_the_deviations_that_variational_bound_tells(law, left, without):
     """Of one draw in nats, with the control variate and without it: the numbers of its docstring."""
     s = Schedule.linear(1000)
-    rows = np.repeat(law.sample(10, rng=0), 200, axis=0)
+    rows = np.repeat(law.sample(10, rng=0), 50, axis=0)
     both = variational_bound(law.denoiser(s), s, rows, 0).nats, plain_bound(law.denoiser(s), s, rows, np.random.default_rng(0))
-    deviation, plain = (nats.reshape(10, 200).std(1).mean() for nats in both)
+    deviation, plain = (nats.reshape(10, 50).std(1).mean() for nats in both)
     assert deviation == approx(left, abs=0.05 if left else 1e-12) and plain == approx(without, abs=0.3)
 
 

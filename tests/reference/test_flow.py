@@ -157,7 +157,7 @@ def test_probes_estimate_the_density(gated, dtype):
     exact = log_likelihood(net, s, x, 20)
     nats, error = log_likelihood(net, s, x, 20, probes=64, rng=0)
     assert nats.shape == error.shape == (5,) and (error > 1e-3).all() and (np.abs(nats - exact) < 5 * error).all()
-    others = np.array([log_likelihood(net, s, x, 20, probes=16, rng=seed)[0] for seed in range(1, 30)])
+    others = np.array([log_likelihood(net, s, x, 20, probes=16, rng=seed)[0] for seed in range(1, 20)])
     assert others.std(0) == approx(2 * error, rel=0.5)
     again = log_likelihood(net, s, x, 20, probes=64, rng=0)
     assert (again[0] == nats).all() and (again[1] == error).all() and net.dtype == dtype

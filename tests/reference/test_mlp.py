@@ -40,7 +40,7 @@ def problem(shape, batch, seed, dtype, one_t=False):
 
 @given(shapes, st.integers(1, 5), st.integers(0, 2**32), st.booleans(),
        st.sampled_from(["simple", "elbo", np.linspace(0, 2, 21)]))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_gradient_is_the_complex_step_derivative(shape, batch, seed, one_t, weighting):
     """Every parameter, relative error 1e-12 of the gradient's size."""
     net, x0, t, eps = problem(shape, batch, seed, "complex128", one_t)
