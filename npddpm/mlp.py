@@ -109,6 +109,7 @@ class MLP:
         self.dtype = check_dtype(dtype, "float32", "float64", "complex128")
         self.xp, self.schedule, self.device = device_module(device), schedule, device
         self.variances = np.ones(dim) if variances is None else check_variances(variances, dim).copy()
+        self.variances.flags.writeable = False      # the tables would not follow
         sin, cos, sd = schedule.rotation(self.variances)
         table = partial(self.xp.asarray, dtype=self.dtype)
         self.rotation, self._of_m = Rotation(table(sin), table(cos), table(sd)), table(np.sqrt(self.variances) * cos)
