@@ -1,5 +1,6 @@
 """What the commands write costs nobody a file: what was there is kept, and what cannot be written is said in a line."""
 
+import errno
 import os
 import re
 import socket
@@ -14,6 +15,7 @@ from commands import SMALL, python
 
 from npddpm import DDPM
 from npddpm.cli.main import main
+from npddpm.data import files
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 posix = pytest.mark.skipif(os.name != "posix", reason="links, modes and devices of POSIX")
@@ -168,6 +170,7 @@ def test_a_read_only_folder_is_one_line(capsys):
 FULL = """
 import resource, sys
 from npddpm.cli.main import main
+from npddpm.data import files
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))    # as if the disk were full after 2000 bytes
 sys.exit(main(sys.argv[1:]))
 """
@@ -188,3 +191,93 @@ def test_a_full_disk_is_one_line_and_the_old_file_stays(command):
     assert error.splitlines()[-1].startswith("npddpm: cannot write ") and "File too large" in error
     assert "Traceback" not in error
     assert {p: p.read_bytes() for p in Path().iterdir()} == before
+
+
+# ---- where a checkpoint cannot be written there is another place
+
+def blocked(number, *folders):
+    """Nothing can be written in these folders any more."""
+    def place(target, real=files.temporary_beside):
+        if target.parent in folders:
+            raise OSError(number, os.strerror(number))
+        return real(target)
+    return lambda patch: patch.setattr(files, "temporary_beside", place)
+
+
+def moved(_):
+    os.rename("d", "e")
+
+
+@pytest.fixture
+def train(monkeypatch, tmp_path, capsys):
+    """A function that trains for 20 steps with a save every 5, where something happens after 7, and gives output and errors."""
+    whole = DDPM.training
+    monkeypatch.setattr("npddpm.cli.main.SAVE_EVERY", 5)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    Path("temporary").mkdir()
+    Path("d").mkdir()
+
+    def run(happens, code=2):
+        def training(self, *args, **options):
+            for step in whole(self, *args, **options):
+                if step == 7:
+                    happens(monkeypatch)
+                yield step
+
+        monkeypatch.setattr(DDPM, "training", training)
+        assert main(["train", "moons", *SMALL, "--steps", "20", "--out", "d/m.npz"]) == code
+        out, err = capsys.readouterr()
+        return out, err.splitlines()[-1]
+
+    return run
+
+
+@pytest.mark.parametrize("happens, why", [
+    (moved, "No such file"), *((number, os.strerror(number)) for number in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT))])
+def test_a_training_is_kept_in_this_folder(happens, why, train, tmp_path):
+    out, line = train(blocked(happens, tmp_path / "d") if isinstance(happens, int) else happens)
+    assert line.startswith("npddpm: cannot write d/m.npz: " + why) and line.endswith(f"; step 20 is in {tmp_path}/m.npz")
+    assert DDPM.load("m.npz").step == 20
+    assert "step 15 is not saved, the training goes on" in out and "step 20" not in out
+
+
+def test_a_folder_takes_the_name(train):
+    def taken(_):
+        Path("d/m.npz").unlink()
+        Path("d/m.npz").mkdir()
+
+    assert train(taken, code=0)[0].endswith("wrote d/m.1.npz\n") and DDPM.load("d/m.1.npz").step == 20
+
+
+def test_what_is_in_this_folder_stays(train):
+    Path("m.npz").write_text("mine")
+    _, line = train(moved)
+    assert line.endswith("/m.1.npz") and DDPM.load("m.1.npz").step == 20 and Path("m.npz").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_a_training_is_kept_in_a_temporary_folder(train, tmp_path):
+    _, line = train(blocked(errno.ENOSPC, tmp_path, tmp_path / "d"))
+    kept = Path(line.split("step 20 is in ")[1])
+    assert kept.parent.parent == tmp_path / "temporary" and kept.parent.stat().st_mode & 0o777 == 0o700
+    assert DDPM.load(kept).step == 20 and not Path("m.npz").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a folder that is in use cannot be removed")
+def test_not_even_this_folder_is_there_any_more(train, tmp_path, monkeypatch):
+    def vanish(_):
+        for path in (Path("d/m.npz"), Path("d")):
+            path.unlink() if path.is_file() else path.rmdir()
+        monkeypatch.chdir(tmp_path / "temporary")
+        monkeypatch.setattr(os, "getcwd", lambda: str(tmp_path / "gone"))
+
+    assert "/temporary/npddpm-" in train(vanish)[1]
+
+
+def test_no_place_at_all(train, tmp_path):
+    def full(_):
+        raise OSError(errno.ENOSPC, "full")
+
+    _, line = train(lambda patch: patch.setattr(files, "temporary_beside", full))
+    assert line.startswith("npddpm: cannot write d/m.npz: full; nor can this folder or the temporary one take step 20")
+    assert DDPM.load("d/m.npz").step == 5 and not list(Path("temporary").iterdir())

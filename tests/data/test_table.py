@@ -1,5 +1,7 @@
 """Tables of numbers: arrays in files, images, rows held out, and what is mapped instead of read."""
 
+import os
+
 import numpy as np
 import pytest
 from bounded import memory
@@ -198,3 +200,15 @@ def test_a_long_file_is_never_in_memory(mapped, monkeypatch):
     main(["train", "moons", *SMALL])
     with memory(8e6):
         assert main(["train", "long.npy", *SMALL]) == 0
+
+
+@pytest.mark.parametrize("how", ["cut", "filled"])
+def test_a_mapped_file_that_changes_is_named(how):
+    np.save("x.npy", np.random.default_rng(0).standard_normal((5000, 2)))
+    with pytest.raises(ValueError, match=r"x\.npy has changed while it was in use") as found:
+        for step in DDPM(S, 4, 1).training(np.load("x.npy", mmap_mode="r"), 50, 8, rng=0):
+            if step == 5 and how == "cut":
+                os.truncate("x.npy", 1000)
+            elif step == 5:
+                np.load("x.npy", mmap_mode="r+")[:] = np.nan
+    assert step == 5 and "learning rate" not in str(found.value)

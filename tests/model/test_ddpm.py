@@ -29,6 +29,7 @@ from npddpm.arrays.backend import standard_normal, to_host
 from npddpm.cli.evaluate import energy_distance, loss_at
 from npddpm.model import ddpm
 from npddpm.model.axes import PrincipalAxes
+from npddpm.model.gates import GatedMLP
 from npddpm.optim import Adam, learning_rate
 
 S = Schedule.linear(50)
@@ -173,7 +174,10 @@ def test_an_older_training_does_not_go_on_in_a_newer_one(resume):
     assert list(new)[-1] == 30
 
 
-@pytest.mark.parametrize("twin", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+TWINS = [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))]
+
+
+@pytest.mark.parametrize("twin", TWINS)
 @pytest.mark.parametrize("when", [0, 7, 60])
 def test_a_copy_goes_on_as_the_original(twin, when):
     """And by itself: what happens to one does not happen to the other."""
@@ -183,10 +187,32 @@ def test_a_copy_goes_on_as_the_original(twin, when):
     other, before = twin(model), model.net.parameters.copy() if when else None
     resume = {"steps": 130, "batch_size": 32, "rng": 0, "resume": when > 0}
     other.fit(MOONS, **resume)
-    assert model.step == when and (not when or (model.net.parameters == before).all())
+    assert model.step == when and model.losses == [] and (not when or (model.net.parameters == before).all())
     model.fit(MOONS, **resume)
     assert (model.net.parameters == other.net.parameters).all() and (model.average == other.average).all()
     assert model.losses == other.losses and model.step == other.step == 130 and (model.sample(3, rng=0) == other.sample(3, rng=0)).all()
+
+
+def test_what_is_given_may_change_later():
+    lam, betas, U, means, full = np.array([4.0, 1.0]), np.full(10, 0.1), np.eye(2), np.zeros((1, 2)), np.eye(2)[None]
+    x, t, notes = np.ones((3, 2)), np.array([1, 5, 9]), {"a": {"b": [1]}}
+    schedule, law, it = Schedule(betas), GaussianMixture([1], means, full), DDPM(S, 4, 1)
+    nets = [MLP(2, 4, 1, schedule=S, variances=lam, rng=0, dtype="float64"),
+            GatedMLP(2, 4, 1, schedule=S, variances=lam, directions=U, rng=0, dtype="float64")]
+    it.about = notes
+    for net in nets:
+        net.parameters[...] = np.random.default_rng(0).standard_normal(len(net.parameters))
+    before = [net(x, t).copy() for net in nets], law.log_density(x)
+    for array in (lam, betas, U, means, full):
+        array *= 9
+        array += 1
+    notes["a"]["b"].append(2)
+    for net, expected in zip(nets, before[0]):
+        for other in (net, *(twin(net) for twin in TWINS), net.astype("float64")):
+            assert (other(x, t) == expected).all() and (other.variances == [4, 1]).all() and not other.variances.flags.writeable
+    assert schedule == Schedule(np.full(10, 0.1)) and (law.log_density(x) == before[1]).all() and (law.sample(9, 0) == GaussianMixture(
+        [1], [[0, 0]], [1]).sample(9, 0)).all()
+    assert it.about == {"a": {"b": [1]}}
 
 
 # ---- losses that are none

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pytest import approx
 
 from npddpm import DDPM, MLP, Schedule, loss_and_gradient
+from npddpm.arrays import checks
 from npddpm.gaussian import condition
 
 H = 1e-30
@@ -342,3 +343,15 @@ def test_long_schedules_of_many_columns_are_refused():
     """Both are small in a checkpoint, and what is computed from them is not."""
     with memory(2**26), pytest.raises(ValueError, match=r"dim \(T \+ 1\) must be at most 134217728, got 1000010000"):
         MLP(10_000, 1, 1, schedule=Schedule.linear(100_000), rng=0)
+
+
+def test_tables_are_bounded_together(monkeypatch):
+    """Each is below the limit, and six of them are not."""
+    with memory(2**24), pytest.raises(ValueError, match="the numbers in the network's tables .* must be at most 134217728, got 156673400"):
+        MLP(1300, 1, 1, schedule=Schedule.linear(20_000), rng=0)
+    monkeypatch.setattr(checks, "MOST_ENTRIES", 2**23)
+    T = (2**23 - 512 * 1000) // 6000 - 1
+    with memory(8 * 2**23):
+        MLP(1000, 1, 1, schedule=Schedule.linear(T), rng=0)
+    with pytest.raises(ValueError, match="must be at most 8388608"):
+        MLP(1000, 1, 1, schedule=Schedule.linear(T + 1), rng=0)
