@@ -106,12 +106,12 @@ model/ranks.py | self._share = self.rows / batch_size | self._share = 1 / size |
 model/ranks.py | advance((1 + self._rank + MOST_RANKS * step) | advance((1 + MOST_RANKS * step) | ranks that all draw the same
 mixture.py | total = signal**2 * lam + noise**2 | total = lam + noise**2 | C_k without abar
 mixture.py | x - signal * m, axes) | x - signal**2 * m, axes) | abar for sqrt(abar) in a mean
-mixture.py | xp.log(w) - 0.5 * (y**2 / total + | xp.log(w) - 0.5 * (y**2 / total - | the sign of the normaliser
+mixture.py | ** 2 / total + xp.log( | ** 2 / total - xp.log( | the sign of the normaliser
 mixture.py | return -(_softmax(log_joint) | return (_softmax(log_joint) | the sign of the score
 mixture.py | * np.sqrt(self.variances[k])\n | * self.variances[k]\n | a variance for a deviation in sampling
 mixture.py | self.weights @ (signal**2 * self.variances / (signal | self.weights @ (noise**2 / (signal | the other share in the least loss
-mixture.py | found = float(known + mean.mean()) | found = float(known) | what is lost by not knowing k, forgotten
-mixture.py | or error > tolerance * found: | or False: | a tolerance that is not kept
+mixture.py | found = known + B * mean | found = known | what is lost by not knowing k, forgotten
+mixture.py | needed = max(FEWEST, (deviation / tolerance) ** 2, unseen / tolerance) | needed = FEWEST | a tolerance that is not kept
 """.strip().splitlines()]
 
 
