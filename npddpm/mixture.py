@@ -80,7 +80,7 @@ class GaussianMixture:
             c = np.eye(d) * c.reshape(K, -1, 1)
         if not np.isfinite(c).all() or not np.allclose(c, c.swapaxes(1, 2), rtol=1e-10, atol=0):
             raise ValueError("covariances must be finite and symmetric")
-        self.weights, self.means, self.covariances = w / w.sum(), m.copy(), c.copy()
+        self.weights, self.means, self.covariances = w / w.sum(), m, c
         self.variances, self.axes = np.linalg.eigh(c)
         if self.variances.min() <= 0:
             raise ValueError(f"covariances must be positive definite, got eigenvalue {self.variances.min():.3g}")
