@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,23 +13,85 @@ from ..mixture import GaussianMixture
 from ..schedule import Schedule
 
 BLOCK = 1000    # rows whose distances to as many others are held at a time
-ROUNDING = 1e-14    # of a squared distance, relative to the squares it is the difference of
+PAIRS = 2**20   # numbers in the differences of pairs of rows that are held at a time
 DRAWS = 4000    # of the noise for a loss by time, and twice as many at most
 
 
-def distances(x: Array, y: Array) -> Any:
-    """Euclidean distances of all rows of x to all rows of y, (n, m): |x - y|^2 = |x|^2 + |y|^2 - 2 x.y."""
+def squares(x: Array, y: Array) -> tuple[Array, Array]:
+    """|x - y|^2 of all rows as |x|^2 + |y|^2 - 2 x.y, (n, m), and for each row of x the e, (n, 1), with an error < e + |x - y|^2 / 2^20.
+
+    With u = 2^-53 rounding makes (d + 8) u (|x|^2 + |y|^2) of it at most, and |y|^2 <= 2 |x|^2 + 2 |x - y|^2.
+    """
     center = y.mean(0)
     x, y = x - center, y - center
     squared = -2 * x @ y.T
-    squared += (x**2).sum(1)[:, None]
+    own = (x**2).sum(1)[:, None]
+    squared += own
     squared += (y**2).sum(1)
-    return np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
+    return squared, 4 * (x.shape[1] + 8) * 2.0**-53 * own + 1e-305
 
 
-def slack(x: Array) -> Any:
-    """What rounding may make of the squared distances of each row of x, (n,): those that differ by less count as equal."""
-    return ROUNDING * ((x - x.mean(0)) ** 2).sum(1)
+def apart(x: Array, y: Array, i: Any, j: Any) -> Array:
+    """|x_i - y_j| from the differences, for pairs of row numbers, (n,). Of whole numbers the squares are exact."""
+    out, step = np.empty(len(i)), max(1, PAIRS // x.shape[1])
+    for part in (slice(s, s + step) for s in range(0, len(i), step)):
+        away = x[i[part]] - y[j[part]]
+        size = np.ldexp(1.0, np.frexp(np.abs(away).max(1))[1])     # a power of two: nothing is rounded, nothing vanishes
+        out[part] = np.sqrt(((away / size[:, None]) ** 2).sum(1)) * size
+    return out
+
+
+def distances(x: Array, y: Array) -> Array:
+    """Euclidean distances of all rows of x to all rows of y, (n, m), to nine digits or more: those of near rows from the differences."""
+    squared, error = squares(x, y)
+    i, j = np.divmod(np.flatnonzero(squared < 1e10 * error), len(y))
+    np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
+    squared[i, j] = apart(x, y, i, j)
+    return squared
+
+
+def neighbours(x: Array, y: Array, k: int) -> Any:
+    """The number of the k-th nearest row of y for each row of x, (n,); a row of y itself is its own first."""
+    return np.concatenate([_neighbours(a, y, k) for a in blocks(x)])
+
+
+def _neighbours(a: Array, y: Array, k: int) -> Any:
+    near, number = np.empty((len(a), 0)), np.empty((len(a), 0), dtype=int)
+    for first, b in zip(range(0, len(y), BLOCK), blocks(y)):
+        squared, error = squares(a, b)
+        m = min(k, len(b))
+        most = (squared.min(1) if m == 1 else np.partition(squared, m - 1, axis=1)[:, m - 1])[:, None]
+        i, j = np.divmod(np.flatnonzero(squared <= most + 2 * error + np.abs(most) / 2**18), len(b))
+        order = np.lexsort((distance := apart(a, b, i, j), i))
+        chosen = order[np.searchsorted(i, np.arange(len(a)))[:, None] + np.arange(m)]       # i is sorted
+        near, number = np.hstack([near, distance[chosen]]), np.hstack([number, first + j[chosen]])
+    best = np.argsort(near, axis=1, kind="stable")[:, k - 1, None]
+    return np.take_along_axis(number, best, 1)[:, 0]
+
+
+def unit(x: Array) -> Array:
+    """The largest power of two of which all numbers of a row are multiples, (n,)."""
+    fraction, exponent = np.frexp(x)
+    whole = np.abs(fraction * 2.0**53).astype(np.int64)
+    lowest = np.ldexp((whole & -whole).astype(float), exponent - 53)
+    return np.asarray(np.where(whole > 0, lowest, np.inf).min(1))
+
+
+def nearer(x: Array, y: Array, z: Array) -> Array:
+    """Row by row 1 where y is nearer to x than z is, 0 where z is, and 1/2 where they are equally near, (n,).
+
+    Of multiples of one power of two, such as whole numbers, squared distances are exact up to its square times 2^53. Others
+    are equally near where what was rounded when the numbers were stored, and in the sums, may decide.
+    """
+    ulp = np.spacing(np.maximum(np.maximum(np.abs(x), np.abs(y)), np.abs(z)))
+    step = unit(np.hstack([x, y, z]))
+    y, z = y - x, z - x
+    size = np.ldexp(1.0, np.frexp(np.maximum(np.abs(y), np.abs(z)).max(1))[1])
+    y, z, ulp = (np.abs(a) / size[:, None] for a in (y, z, ulp))
+    to_y, to_z = (y**2).sum(1), (z**2).sum(1)
+    rounded = (8 * (y + z) * ulp).sum(1) + x.shape[1] * 2.0**-52 * (to_y + to_z)
+    tie = np.abs(to_y - to_z) <= np.where(np.maximum(to_y, to_z) <= 2.0**53 * (step / size) ** 2, 0, rounded)
+    return np.where(tie, 0.5, to_y < to_z)
 
 
 def blocks(x: Array) -> Iterator[Array]:
@@ -83,22 +144,10 @@ def energy_distance(x: Any, y: Any, unbiased: bool = True) -> float:
 def nearest(x: Any, y: Any) -> float:
     """The median over the rows of x of the distance to the nearest row of y; 0 where that is the row itself.
 
-    x and y are (n, d) and (m, d) array_like, else ValueError. The distance is taken from the two rows, since
-    |x|^2 + |y|^2 - 2 x.y, by which the nearest row is found, loses the digits of a small distance, which tells copies. Of rows
-    whose distances differ by less than 1e-7 of the extent of y either may be taken.
+    x and y are (n, d) and (m, d) array_like, else ValueError. It keeps its digits where it is small, which tells copies.
     """
     x, y = check_tables(x=x, y=y)
-
-    def from_block(a: Array) -> Any:
-        found = (b[distances(a, b).argmin(1)] for b in blocks(y))
-        return functools.reduce(np.minimum, (np.linalg.norm(a - nearest_of_b, axis=1) for nearest_of_b in found))
-
-    return float(np.median(np.concatenate([from_block(a) for a in blocks(x)])))
-
-
-def neighbour_distances(x: Array, y: Array, k: int) -> Array:
-    """The distance of each row of x to the k-th nearest row of y, (n,); a row of y itself is its own first."""
-    return np.concatenate([np.partition(distances(a, y), k - 1, axis=1)[:, k - 1] for a in blocks(x)])
+    return float(np.median(apart(x, y, np.arange(len(x)), neighbours(x, y, 1))))
 
 
 def one_nearest_neighbour(x: Any, y: Any) -> float:
@@ -114,10 +163,24 @@ def one_nearest_neighbour(x: Any, y: Any) -> float:
         raise ValueError(f"y must have as many rows as x, {len(x)}, got {len(y)}")
 
     def right(a: Array, b: Array) -> Any:
-        own, other = neighbour_distances(a, a, 2) ** 2, neighbour_distances(a, b, 1) ** 2
-        return np.where(np.abs(own - other) <= slack(a), 0.5, own < other)
+        return nearer(a, a[neighbours(a, a, 2)], b[neighbours(a, b, 1)])
 
     return float(np.concatenate([right(x, y), right(y, x)]).mean())
+
+
+def _inside(x: Array, centers: Array, edges: Array) -> Array:
+    """Whether each row of x lies in a ball, (n,); where rounding may decide, as `nearer` says."""
+    found = np.zeros(len(x), dtype=bool)
+    for b, edge in zip(blocks(centers), blocks(edges)):
+        radius = ((edge - b) ** 2).sum(1)
+        squared, error = squares(x, b)
+        error = 2 * error + radius / 2**18
+        found |= (squared < radius - error).any(1)
+        i, j = np.nonzero((squared <= radius + error) & ~found[:, None])
+        step = max(1, PAIRS // x.shape[1])
+        for p, q in ((i[s:s + step], j[s:s + step]) for s in range(0, len(i), step)):
+            found[p[nearer(b[q], x[p], edge[q]) >= 0.5]] = True
+    return found
 
 
 def precision_recall(drawn: Any, real: Any, k: int = 3) -> tuple[float, float]:
@@ -130,8 +193,8 @@ def precision_recall(drawn: Any, real: Any, k: int = 3) -> tuple[float, float]:
     drawn, real = check_tables(1 + check_count("k", k), drawn=drawn, real=real)
 
     def inside(a: Array, b: Array) -> float:
-        radius = np.sqrt(neighbour_distances(b, b, k + 1) ** 2 + slack(b))
-        return float(np.concatenate([(distances(c, b) <= radius).any(1) for c in blocks(a)]).mean())
+        edge = b[neighbours(b, b, k + 1)]
+        return float(np.concatenate([_inside(c, b, edge) for c in blocks(a)]).mean())
 
     return inside(drawn, real), inside(real, drawn)
 
