@@ -145,7 +145,12 @@ def train(args: argparse.Namespace) -> int:
     if len(rows) < 2:
         raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, "
                          "and 2 are needed")
-    settings = {"steps": rules.steps(*rows.shape), "lr": rules.lr(len(rows))} | settings
+    if "steps" not in settings:
+        settings["steps"] = by_first(comm, lambda: model.usual_steps(rows))
+        if settings["steps"] < rules.steps(*rows.shape):
+            say(f"from step {settings['steps']} on rows held back are predicted worse than by one Gaussian: training ends there, before "
+                "it knows its rows by heart; --steps trains longer")
+    settings = {"lr": rules.lr(len(rows))} | settings
     run = model.training(rows, settings["steps"], settings["batch_size"], settings["lr"], rng=settings.get("seed"),
                          device=args.device, resume=args.resume, comm=comm)
     if ranks > 1 or "ranks" in settings:

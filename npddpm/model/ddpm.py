@@ -33,7 +33,7 @@ from ..mlp import MLP
 from ..optim import Adam, clip_norm, learning_rate, update_average
 from ..samplers import SamplerOptions
 from ..schedule import Schedule
-from . import checkpoint, rules
+from . import checkpoint, rules, stopping
 from .axes import PrincipalAxes
 from .checkpoint import FORMAT
 from .gates import GatedMLP, measure_drift
@@ -58,7 +58,7 @@ class DDPM:
     schedule : Schedule, optional
         By default `Schedule.linear()`, 1000 steps.
     hidden, depth, fourier, gated : int, int, int, bool, optional
-        Of the network, an `MLP`, or with gates or more than 32 axes a `npddpm.gates.GatedMLP`. By default `fit` chooses them by the rules of `npddpm.rules`.
+        Of the network, an `MLP`, or with gates or more than 32 axes a `npddpm.model.gates.GatedMLP`. By default `fit` chooses them by the rules of `npddpm.model.rules`.
     dtype : {"float32", "float64"}
 
     Attributes
@@ -148,7 +148,7 @@ class DDPM:
         """Train on the rows of x, and return the model.
 
         The data are scaled. A step draws rows of them, times t and noise, and follows the gradient of `loss_and_gradient`.
-        `npddpm.rules` say how t is drawn and the loss weighted. The loop adds three things: a gradient longer than 1 is
+        `npddpm.model.rules` say how t is drawn and the loss weighted. The loop adds three things: a gradient longer than 1 is
         shortened to length 1; the learning rate follows half a cosine from `lr` down to 0, times a warm-up over 100 steps; and
         `average` follows the parameters after each of Adam's steps: in step k it forgets 9/(k+9) of itself, but at least a
         thousandth.
@@ -161,17 +161,17 @@ class DDPM:
             like square images (see `npddpm.data.image_side`: 16, 25, ... columns, values in 0..1 or whole numbers in 0..255),
             all share one scale.
         steps : int, optional
-            Training steps, from the first one on, also with `resume`; by default `npddpm.rules.steps`, at most 10,000.
+            Training steps, from the first one on, also with `resume`; by default `usual_steps`.
         batch_size : int
             Rows in a batch, drawn with replacement.
         lr : float, optional
-            The learning rate, before warm-up and decay; by default `npddpm.rules.lr`.
+            The learning rate, before warm-up and decay; by default `npddpm.model.rules.lr`.
         rng : None, int or Generator
             For the initial weights, the batches, the times and the noise. With `comm` that of rank 0 counts.
         device : {"cpu", "gpu"}
         weighting : {"simple", "elbo"}, optional
-            See `loss_and_gradient`, with t uniform on 1..T. By default `npddpm.rules` choose: for up to eight axes "simple", with
-            more of the small t; for up to 128 "simple"; and for more `npddpm.rules.weighting`.
+            See `loss_and_gradient`, with t uniform on 1..T. By default `npddpm.model.rules` choose: for up to eight axes "simple", with
+            more of the small t; for up to 128 "simple"; and for more `npddpm.model.rules.weighting`.
         resume : bool
             Go on from `step` to `steps`, with the generator as it was left; rng and device are not used. On the CPU,
             and with the other arguments as before, the result is bit-identical to a run that was never interrupted.
@@ -213,7 +213,7 @@ class DDPM:
         it was before the call. Ranks must all take the same number of steps, and one of them is enough to save.
         """
         x = check_rows_of(x)
-        steps = rules.steps(*x.shape) if steps is None else check_count("steps", steps)
+        steps = by_first(comm, lambda: self.usual_steps(x)) if steps is None else check_count("steps", steps)
         batch_size = check_count("batch_size", batch_size)
         if weighting is not None:
             check_choice("weighting", weighting, "simple", "elbo")
@@ -227,6 +227,18 @@ class DDPM:
             raise ValueError("resume needs a model that was trained or loaded")
         self._check_width(x)
         return self._steps(x, steps, batch_size, lr, weighting, comm, {})
+
+    def usual_steps(self, x: Any) -> int:
+        """`npddpm.model.rules.steps`, at most 10,000; for fewer than 1,000 rows at most `npddpm.model.stopping.last_good_step`."""
+        x = check_rows_of(x)
+        most = rules.steps(*x.shape)
+        if not 2 * stopping.FOLDS < len(x) < rules.FEW:
+            return most
+        models = [DDPM(self.schedule, **self.shape) for _ in range(stopping.FOLDS)]
+
+        def times(u: Any) -> Any:
+            return draw_times(u, self.schedule.T, rules.time_power(models[0].net.dim))
+        return stopping.last_good_step(models, x[:], times, most, lr=rules.lr(len(x)))
 
     def _fresh(self, x: Any, rng: Any, device: str, comm: Any) -> dict[str, Any]:
         """What a new training begins with."""
@@ -308,7 +320,7 @@ class DDPM:
         """A network with the averaged parameters, for x_t in the units of `axes`.
 
         For more than 32 axes the first call with new parameters, after a training step or `load`, draws 2000 samples in 20 steps, twice, so that
-        samples vary as much as the data, see `npddpm.gates.measure_drift`. Later calls use what it found. Neither the training nor
+        samples vary as much as the data, see `npddpm.model.gates.measure_drift`. Later calls use what it found. Neither the training nor
         its draws are changed.
 
         Raises

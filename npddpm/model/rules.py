@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+FEW = 1000      # rows: of fewer it is measured how long to train
 MANY = 128      # more axes (in `steps`, columns) than this count as an image, and the network gets gates
 
 

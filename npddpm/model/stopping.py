@@ -1,0 +1,54 @@
+"""How long to train on few rows: as long as rows held back are predicted better than by the Gaussian that training starts from.
+
+With F = 0 a model is that Gaussian. What it learns beyond it shows in rows that it was not trained on; once these are predicted
+worse than by F = 0, it knows its own rows by heart and little else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+FOLDS = 3           # models, each trained without another fifth of the rows
+DRAWS = 4000        # of rows held back, times and noise
+EVERY = 50          # steps between two looks
+
+
+def held_out_loss(model: Any, x: Any, t: Any, seed: int) -> Callable[[], float]:
+    """The mean of |eps - eps_hat|^2 over rows x, tiled to the length of t, as a function of what the model has learned meanwhile."""
+    z = model.to_network(np.resize(x, (len(t), x.shape[1])))
+    eps = model.net.xp.asarray(np.random.default_rng(seed).standard_normal(z.shape), dtype=z.dtype)
+    xt = model.schedule.q_sample(z, t, eps)
+    return lambda: float(((model.denoiser()(xt, t) - eps) ** 2).mean())
+
+
+def last_good_step(models: list[Any], x: Any, times: Callable[[Any], Any], most: int, **options: Any) -> int:
+    """The last step, of at most `most`, after which the rows held back are not predicted worse than after the first.
+
+    Parameters
+    ----------
+    models : list of DDPM
+        One for each fold; they are trained.
+    x : (n, d) array
+    times : callable
+        Times of training from uniform numbers.
+    **options
+        Of `DDPM.training`.
+    """
+    order, losses, runs = np.random.default_rng(0).permutation(len(x)), [], []
+    for fold, model in enumerate(models):
+        held = order[fold::5]
+        runs.append(model.training(np.delete(x, held, axis=0), most, rng=fold, **options))
+        next(runs[-1])                                  # one step, whose F is nearly 0
+        t = times(np.random.default_rng(fold).random(DRAWS))
+        losses.append(held_out_loss(model, x[held], t, fold))
+    first = sum(loss() for loss in losses)
+    for k in range(EVERY, most + 1, EVERY):
+        for run in runs:
+            while next(run) < k:
+                pass
+        if sum(loss() for loss in losses) > first:
+            return max(1, k - EVERY)
+    return most
