@@ -56,7 +56,7 @@ def unchanged(f: Any, given: Args) -> Any:
 def same(args: Args, x: Any, y: Any, tolerance: float, words: str) -> None:
     """Raise `Wrong` unless x and y agree; what is NaN or infinite in one must be so in the other."""
     x, y = vector(x), vector(y)
-    near = allowed(tolerance, args) * np.abs(y).max(initial=0)
+    near = allowed(tolerance, args) * np.abs(y[np.isfinite(y)]).max(initial=0)
     if x.shape != y.shape or not np.all((np.abs(x - y) <= near) | ~(np.isfinite(x) | np.isfinite(y))):
         raise Wrong(words, "two calls")
 

@@ -19,6 +19,12 @@ def verdicts(implementation, *functions):
     return [c.run(subject) for c in testing.CHECKS if c.function in functions]
 
 
+def result_of(implementation, function, name):
+    """The result of one check."""
+    check, = (c for c in testing.CHECKS if (c.function, c.name) == (function, name))
+    return check.run(Implementation(implementation))
+
+
 def failures(implementation, *functions):
     return [r for r in verdicts(implementation, *functions) if r.verdict == "fail"]
 

@@ -1,5 +1,6 @@
 """Each slip is caught, and the diagnosis is the right one."""
 
+import inspect
 import math
 from decimal import localcontext
 from types import SimpleNamespace
@@ -7,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import small_ddpm
-from subjects import defined_by, failures, in_single_precision, small_with, verdicts
+from subjects import defined_by, failures, in_single_precision, result_of, small_with
 
 from npddpm import testing
 from npddpm.testing import exact, inputs, slips
@@ -34,7 +35,7 @@ def test_other_ways_to_write_a_formula_agree():
             fixed = {"t": t, "s": s, "eta": 0.5, "denoiser": inputs.GaussianDenoiser(betas, 1.0, 0.5), "betas": betas}
             fixed["noise"] = rng.standard_normal((5, 2, 2))
             args = [exact.exact(fixed.get(name, rng.standard_normal((2, 2)))) if name != "betas" else betas
-                    for name in ARGUMENTS[function]]
+                    for name in inspect.signature(getattr(exact, function)).parameters]
             with localcontext(exact.CONTEXT):
                 right, other = (getattr(module, function)(*args) for module in (exact, form))
             assert np.all(np.abs(other - right) < 1e-50), (function, new)
@@ -133,7 +134,7 @@ def test_a_slip_is_caught_and_named(function, old, new, words):
 
 def test_a_loss_with_weights_of_its_own_is_not_judged():
     own = small_with("return (forward(", r"w = 1 / betas\n    return (w[t - 1][:, None] * forward(")
-    result, = (r for r in verdicts(own, "loss") if r.check == "x_t and weights")
+    result = result_of(own, "loss", "x_t and weights")
     assert result.verdict == "pass" and "not judged" in result.note
 
 
@@ -184,9 +185,7 @@ NETS = {"linear": "xt @ p['W'] + p['b']", "tanh": "np.tanh(xt @ p['W']) @ p['W']
     ("np.cumprod(1 - betas)", "np.exp(-np.cumsum(betas))", "exp(-beta_t) where alpha_t"), ("    return ((", "    xt = x0\n    return ((", "no noise added")])
 def test_x_t_within_the_loss(net, old, new, words):
     """Of a linear network too, for which the loss is quadratic for any x_t."""
-    scope = {}
-    exec(LINEAR.replace("NET", NETS[net]).replace(old, new, 1), scope)  # noqa: S102
-    result = next(r for r in testing.check(SimpleNamespace(**scope)) if r.check == "x_t and weights")
+    result = result_of(defined_by(LINEAR.replace("NET", NETS[net]).replace(old, new, 1)), "loss", "x_t and weights")
     assert result.verdict == ("fail" if words else "pass") and (words or "") in (result.looks_like or "") and not result.note
 
 
@@ -194,7 +193,6 @@ def test_x_t_within_the_loss(net, old, new, words):
     ("(((A[t - 1] ** 0.5 * x0 + (1 - A[t - 1]) ** 0.5 * eps) - eps) ** 2).mean()", True),
     ("((x0 - eps)[0] ** 2).mean()", False), ("((x0 - eps)[:-1] ** 2).mean()", False)])
 def test_the_hint_on_rows_is_given_where_it_explains(loss, hint):
-    scope = {}
-    exec(f"import numpy as np\ndef parameters(rng): return np.ones(1)\ndef loss(p, betas, x0, t, eps):\n    A = np.cumprod(1 - betas)\n    return {loss}", scope)  # noqa: S102
-    result = next(r for r in testing.check(SimpleNamespace(**scope)) if r.check == "rows")
+    text = f"import numpy as np\ndef parameters(rng): return np.ones(1)\ndef loss(p, betas, x0, t, eps):\n    A = np.cumprod(1 - betas)\n    return {loss}"
+    result = result_of(defined_by(text), "loss", "rows")
     assert result.verdict == "fail" and (result.looks_like is not None) == hint

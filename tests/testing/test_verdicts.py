@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import strict_cupy
 from npddpm_adapter import Npddpm
-from subjects import RIGHT, Loops, failures, small_with, verdicts
+from subjects import RIGHT, Loops, failures, result_of, small_with, verdicts
 
 from npddpm import testing
 from npddpm.arrays.backend import to_host
@@ -67,8 +67,8 @@ def test_what_is_not_there_is_skipped():
     abar = KEPT[id(betas)][1][t - 1]\n    return math""", "not noticed"),
 ])
 def test_conduct(old, new, words):
-    wrong = [r for r in failures(small_with(old, new, BUFFER=np.zeros(100), KEPT={}), "q_sample") if r.check == "calls"]
-    assert len(wrong) == 1 and words in wrong[0].got
+    wrong = result_of(small_with(old, new, BUFFER=np.zeros(100), KEPT={}), "q_sample", "calls")
+    assert wrong.verdict == "fail" and words in wrong.got
 
 
 @pytest.mark.parametrize(("result", "words"), [
