@@ -41,7 +41,8 @@ def test_command(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(("text", "words"), [
     ("def broken(:", "SyntaxError"), ("1 / 0", "ZeroDivisionError"), ("raise SystemExit", "SystemExit"),
     ("x = 1", "nothing to check"), ("q_sample = 1\n", "must be a function"),
-    ("TOLERANCE = 'small'\n" + RIGHT_FILE, "TOLERANCE must lie strictly between 0 and 1"), ("DIM = 0\n" + RIGHT_FILE, "DIM must be")])
+    ("TOLERANCE = 'small'\n" + RIGHT_FILE, "TOLERANCE must lie strictly between 0 and 1"), *((f"TOLERANCE = {bad}\n" + RIGHT_FILE, "TOLERANCE must lie") for bad in ("0", "1", "-1e-4", "True", "float('nan')", "10**400")),
+    *((f"DIM = {bad}\n" + RIGHT_FILE, "DIM must be an int of at least 1") for bad in ("0", "2.0", "True", "'2'"))])
 def test_a_file_that_cannot_be_used(tmp_path, capsys, text, words):
     code, out, err = run(tmp_path, capsys, text)
     assert code == 2 and out == "" and words in err and err.splitlines()[-1].startswith("npddpm: ")

@@ -91,7 +91,7 @@ def test_a_posterior_is_a_pair(returns):
 def test_a_step_that_is_wrong_in_some_places_alone_is_found(where):
     def ddim_step(betas, denoiser, xt, t, s, eta, z):
         B, d = xt.shape
-        here = eval(where, {"np": np, "betas": betas, "T": len(betas), "t": t, "s": s, "B": B, "d": d})  # noqa: S307
+        here = eval(where, {"np": np, "betas": betas, "T": len(betas), "t": t, "s": s, "B": B, "d": d})
         return small_ddpm.ddim_step(betas, denoiser, xt, t, s, eta, z) * (1.01 if here else 1)
     assert {r.check for r in failures(SimpleNamespace(ddim_step=ddim_step), "ddim_step")} >= {"eta = 0", "eta = 1/2", "eta = 1"}
 
