@@ -41,17 +41,7 @@ def check_gradient(check: Check, subject: Implementation) -> Args:
     failure: Args = {}
     for seed, (betas, t, most) in enumerate(cases):
         args = training_example(subject, betas, t, seed)
-        named, found = leaves(args["parameters"]), call(subject.get("gradient"), args)
-        got, numbers = vector(found), vector(args["parameters"])
-        shapes, of_found = ([leaf.shape for _, leaf in tree] for tree in (named, leaves(found)))
-        if got.shape != numbers.shape or of_found != shapes and len(of_found) == len(shapes):
-            raise Wrong(f"returns a gradient of shape {str(of_found)[1:-1]} where {str(shapes)[1:-1]} belongs")
-
-        def value(v: Any, args: Args = args) -> Any:
-            return loss_of(subject, {**args, "parameters": rebuild(args["parameters"], v)})
-
-        right, error, directions, how = derivatives(value, numbers, most)
-        got = directions @ got
+        got, right, error, directions, how = both_slopes(subject, args, most)
         scale = np.abs(right).max() or 1.0
         off = np.where(np.isfinite(got), np.abs(got - right), np.inf)
         wrong = ~(off <= max(GRADIENT_TOLERANCE, subject.tolerance) * scale + 3 * error)
@@ -63,13 +53,29 @@ def check_gradient(check: Check, subject: Implementation) -> Args:
                if (np.abs(got - k * right)[wrong] <= 1e-4 * scale * max(1, abs(k))).all()]
         names = [words for words in names if words in fit or words not in possible] if failure else fit
         if not failure:
-            i, where = int(np.where(wrong, off, 0).argmax()), blocks(named, (directions[wrong] != 0).any(0))
+            named, i = leaves(args["parameters"]), int(np.where(wrong, off, 0).argmax())
+            where = blocks(named, (directions[wrong] != 0).any(0))
             failure = {"got": show(got[i]), "exact": f"{right[i]:.9g}",
                        "example": f"{show_args(args, ['betas'])}, t = {t}, {entry(named, directions[i])}"}
     if failure:
         name = " or ".join(names) or "a wrong derivative"
         raise Wrong(**failure, digits=digits(worst), looks_like=f"{name}, in {where}")
     return {"digits": digits(worst), "note": how}
+
+
+def both_slopes(subject: Implementation, args: Args, most: int) -> tuple[Any, Any, Any, Any, str]:
+    """The slopes of the loss that the gradient gives and those of `derivatives`, with what else that returns."""
+    parameters, found = args["parameters"], call(subject.get("gradient"), args)
+    got, numbers = vector(found), vector(parameters)
+    shapes, of_found = ([leaf.shape for _, leaf in leaves(tree)] for tree in (parameters, found))
+    if got.shape != numbers.shape or of_found != shapes and len(of_found) == len(shapes):
+        raise Wrong(f"returns a gradient of shape {str(of_found)[1:-1]} where {str(shapes)[1:-1]} belongs")
+
+    def value(v: Any) -> Any:
+        return loss_of(subject, {**args, "parameters": rebuild(parameters, v)})
+
+    right, error, directions, how = derivatives(value, numbers, most)
+    return directions @ got, right, error, directions, how
 
 
 def entry(named: list[tuple[str, Any]], direction: Any) -> str:
