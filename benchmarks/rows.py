@@ -42,7 +42,7 @@ def split(x: np.ndarray, fold: int) -> tuple[np.ndarray, np.ndarray]:
 def units(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of the columns; images have one deviation."""
     deviation = rows.std(0)
-    if data.image_side(rows):
+    if rows.ndim > 2:
         deviation = np.full_like(deviation, np.sqrt(np.mean(deviation**2)))
     return rows.mean(0), np.where(deviation > 0, deviation, 1)
 

@@ -79,6 +79,7 @@ def parser() -> Parser:
     train.add_argument("--lr", type=float, help="peak learning rate (0.001; for fewer than 250 rows 0.0005)")
     train.add_argument("--seed", type=int)
     train.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    train.add_argument("--image", metavar="HxW[xC]", help="rows are images of this shape; none: a table (images are arrays (n, h, w) or (n, h, w, c))")
     train.add_argument("--holdout", type=float, help="share of the rows kept for evaluate (0.2)")
     train.add_argument("--out", type=Path, help="checkpoint (DATA.npz in this folder)")
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint, with its settings; --steps may be new")
@@ -111,10 +112,10 @@ def parser() -> Parser:
 
 def train(args: argparse.Namespace) -> int:
     out = args.out or Path(Path(args.data).stem + ".npz")
-    x = data.load(args.data, tell=say)
+    x, image = data.as_rows(data.load(args.data, tell=say))
     comm, ranks = args.comm, 1 if args.comm is None else args.comm.size
     by_first(comm, lambda: check_output(out, data=args.data))
-    given = {name: value for name in ("hidden", "depth", "steps", "lr", *DEFAULTS) if (value := getattr(args, name)) is not None}
+    given = {name: value for name in ("hidden", "depth", "steps", "lr", "image", *DEFAULTS) if (value := getattr(args, name)) is not None}
     if args.resume:
         model = DDPM.load(out, args.device)
         noted = Notes.of(model, out)
@@ -124,6 +125,7 @@ def train(args: argparse.Namespace) -> int:
         if not by_first(comm, lambda: noted.is_of(args.data, x)):
             raise ValueError(f"--resume: {args.data} is not the data that {out} was trained on")
         check_settings(out, model, settings, given)
+        image = model.image
         if model.step >= check_count("steps", given.get("steps", settings["steps"])):
             say(f"{out} has had {model.step} steps: nothing to do; --steps with a larger number goes on")
             return 0
@@ -137,17 +139,18 @@ def train(args: argparse.Namespace) -> int:
                 "not interrupted")
     else:
         settings = DEFAULTS | given
+        image = image if args.image is None else image_of(args.image, x.shape[1])
         schedule = {"linear": Schedule.linear, "cosine": Schedule.cosine}[settings["schedule"]](settings["T"])
         model = DDPM(schedule, settings.get("hidden"), settings.get("depth"))
     if not 0 <= settings["holdout"] < 1:
         raise ValueError(f"--holdout must lie in [0, 1), got {settings['holdout']}")
-    rows, held = data.split(x, settings["holdout"])
+    rows, held = data.split(data.as_images(x, image), settings["holdout"])
     if len(rows) < 2:
         raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, "
                          "and 2 are needed")
     if "steps" not in settings:
         settings["steps"] = by_first(comm, lambda: model.usual_steps(rows))
-        if settings["steps"] < rules.steps(*rows.shape):
+        if settings["steps"] < rules.steps(len(rows), x.shape[1]):
             say(f"from step {settings['steps']} on rows held back are predicted worse than by one Gaussian: training ends there, before "
                 "it knows its rows by heart; --steps trains longer")
     settings = {"lr": rules.lr(len(rows))} | settings
@@ -156,7 +159,8 @@ def train(args: argparse.Namespace) -> int:
     if ranks > 1 or "ranks" in settings:
         settings["ranks"] = ranks
     model.about = {**model.about, "data": args.data, "sha256": by_first(comm, lambda: digest(x)), "settings": settings}
-    say(f"{args.data}: {len(rows)} rows of {x.shape[1]} to train on, {len(held)} held out; "
+    what = f"images of {data.sizes(image)}, with one scale for all numbers," if image else f"rows of {x.shape[1]}"
+    say(f"{args.data}: {len(rows)} {what} to train on, {len(held)} held out; "
         f"{model.schedule}; checkpoint {out}" + (f"; {ranks} ranks" if ranks > 1 else ""))
     if ranks > 1 and not os.environ.keys() & {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"}:
         say("each rank takes all cores of its machine, and waits for the others to leave them: set OPENBLAS_NUM_THREADS=1")
@@ -189,6 +193,16 @@ def train(args: argparse.Namespace) -> int:
     return 128 + number if number else 0
 
 
+def image_of(text: str, d: int) -> tuple[int, ...]:
+    """The shape that --image tells, of d numbers; () for none."""
+    if text == "none":
+        return ()
+    image = tuple(map(int, text.split("x"))) if re.fullmatch(r"\d+x\d+(x\d+)?", text) else ()
+    if not image or math.prod(image) != d:
+        raise ValueError(f"--image must be HxW or HxWxC, whose product is {d}, the numbers in a row, or none; got {text}")
+    return image
+
+
 def sample(args: argparse.Namespace) -> None:
     if args.variance and (args.steps is not None or args.eta not in (None, 1)):
         raise ValueError("--variance has no effect with --steps, or --eta below 1: leave it out")
@@ -198,9 +212,9 @@ def sample(args: argparse.Namespace) -> None:
                                              data=Notes.of(model, args.model).data))
     chunks = model.sample_chunks(args.n, args.seed, variance=args.variance or "gaussian", steps=args.steps, eta=args.eta, comm=args.comm)
     with written(args.out) if is_first(args.comm) else open(os.devnull, "wb") as file:
-        for _ in progress(write_rows(file, args.n, columns, chunks), args.n, "sample"):
+        for _ in progress(write_rows(file, (args.n, *(model.image or (columns,))), chunks), args.n, "sample"):
             pass
-    say(f"wrote {args.out}: {args.n} samples of {columns} numbers")
+    say(f"wrote {args.out}: {args.n} samples of {data.sizes(model.image or (columns,))} numbers")
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -213,7 +227,7 @@ def evaluate(args: argparse.Namespace) -> None:
         say(f"{t:7.0f}{loss:9.3g}{known}")
 
     n = min(len(real.held), len(real.others), MOST_COMPARED)
-    drawn, held, others = (model.axes.standardize(a) for a in (model.sample(n, args.seed), real.held[:n], real.others[:n]))
+    drawn, held, others = (model.axes.standardize(a) for a in (model.sample(n, args.seed).reshape(n, -1), real.held[:n], real.others[:n]))
     compared = {f"{n} samples": drawn, f"{n} {real.name_of_others}": others}
     say(f"energy distance to {n} {real.name}, data at unit scale (V- and U-statistic; sees the large shapes, no fine ones)")
     scores = [[energy_distance(a, held, u) for u in (False, True)] for a in compared.values()]
@@ -268,7 +282,7 @@ def say_nats(model: DDPM, real: Reference, seed: int) -> None:
         nats = of(inside)
         say(f"  {name:22s}{nats.mean():10.3f} +- {nats.std() / math.sqrt(len(nats)):.3f}, median {np.median(nats):.3f}")
     varies = axes.scale > 0
-    if data.image_side(real.held) and (inside == np.round(inside)).all() and axes.variances.size == varies.sum():
+    if model.image and (inside == np.round(inside)).all() and axes.variances.size == varies.sum():
         x = inside + np.where(varies, np.random.default_rng(seed).random(inside.shape) - 0.5, 0)
         say("bits for each pixel that varies, dequantised with uniform numbers in -1/2..1/2 (lower is better; an upper bound, loose "
             "where pixels hardly vary)")
@@ -393,9 +407,9 @@ def losses(model: DDPM, real: Reference, seed: int) -> np.ndarray:
     return loss_by_time(model.denoiser(), model.schedule, model.to_network(real.held), seed, known_law(model, real))
 
 
-def write_rows(file: BinaryIO, n: int, d: int, chunks: Iterable[np.ndarray]) -> Iterator[int]:
-    """Write a .npy file of n rows chunk by chunk, yielding the number of rows written."""
-    header = {"descr": "<f8", "fortran_order": False, "shape": (n, d)}
+def write_rows(file: BinaryIO, shape: tuple[int, ...], chunks: Iterable[np.ndarray]) -> Iterator[int]:
+    """Write a .npy file of this shape chunk by chunk, yielding the number of rows written."""
+    header = {"descr": "<f8", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
     done = 0
     for chunk in chunks:

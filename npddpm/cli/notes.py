@@ -40,7 +40,7 @@ class Notes(NamedTuple):
         return cls(source if isinstance(source, str) else None, sha256 if isinstance(sha256, str) else None,
                    settings if isinstance(settings, dict) else {})
 
-    def is_of(self, source: str, x: np.ndarray) -> bool:
+    def is_of(self, source: str, x: Any) -> bool:
         """Whether x are the data; one's own sets may differ in the last bit from one processor to another."""
         own = source in data.PLANAR or source == "digits"
         return own and source == self.data or self.sha256 == digest(x)
@@ -48,7 +48,8 @@ class Notes(NamedTuple):
 
 def check_settings(out: Path, model: DDPM, settings: dict[str, Any], given: dict[str, Any]) -> None:
     """Raise ValueError if a run that goes on is given other settings than it began with."""
-    known = {"hidden": model.shape["hidden"], "depth": model.shape["depth"], "T": model.schedule.T} | settings
+    known = {"hidden": model.shape["hidden"], "depth": model.shape["depth"], "T": model.schedule.T,
+             "image": "x".join(map(str, model.image)) or "none"} | settings
     for name, value in given.items():
         if name != "steps" and known.get(name) != value:
             option = "--" + name.replace("_", "-")
@@ -85,7 +86,7 @@ class Reference(NamedTuple):
         source = args.data or noted.data
         if source is None:
             raise ValueError(f"{args.model} does not say what it was trained on: name DATA")
-        x = data.load(source, tell=say)
+        x: Any = data.as_rows(data.load(source, tell=say))[0]
         if x.shape[1] != len(model.axes.mean):
             raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {len(model.axes.mean)}")
         if len(x) < 4:
@@ -120,7 +121,7 @@ def training_rows(noted: Notes) -> np.ndarray | None:
     if noted.data is None:
         return None
     with contextlib.suppress(ValueError, OSError):
-        x = data.load(noted.data)
+        x, _ = data.as_rows(data.load(noted.data))
         if noted.is_of(noted.data, x):
             rows: np.ndarray = data.split(x, noted.settings.get("holdout", 0.0))[0]
             return rows

@@ -13,7 +13,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..arrays.backend import generator
-from ..data.table import image_side
 from ..model.ddpm import DDPM, LOSS_EVERY
 from ..samplers import trajectory
 
@@ -36,18 +35,18 @@ def overview(model: DDPM, x: np.ndarray, by_time: np.ndarray, rng: Any = 0) -> F
     by_time : (k, 3) array
         Columns t, loss at t, and the least possible loss at t, NaN where nobody knows it.
     """
-    images, planar = image_side(x), x.shape[1] == 2
+    image, planar = model.image, x.shape[1] == 2
     net, s = model.denoiser(), model.schedule
     rng = generator(rng, net.xp)
-    n = how_many(x)
+    n = how_many(image)
     moments = [round(share * s.T) for share in MOMENTS]
     reverse = {t: model.axes.restore(xt) for t, xt in trajectory(net, s, n, net.dim, rng) if t in moments}
     x0 = model.to_network(x[:n])
     eps = rng.standard_normal(x0.shape, dtype=net.dtype)
     forward = {t: model.axes.restore(s.q_sample(x0, t, eps)) for t in moments}
 
-    shape = panel_shape(x)
-    small = WIDTH / len(moments) * (1 if images else shape) + 0.6
+    shape = panel_shape(x, image)
+    small = WIDTH / len(moments) * (1 if image else shape) + 0.6
     heights = [WIDTH / 2 * shape + 0.4, small, small, WIDTH / len(FIELDS) * shape + 0.6, 3.4]
     if not planar:
         heights.pop(3)
@@ -57,13 +56,13 @@ def overview(model: DDPM, x: np.ndarray, by_time: np.ndarray, rng: Any = 0) -> F
 
     for axes, rows, title in zip(top.subplots(1, 2), (reverse[0], x[:n]), ("Samples", "Data")):
         axes.set_title(title)
-        draw(axes, rows, x)
+        draw(axes, rows, x, image)
     for page, films, title in ((noising, forward, "The forward process $q(x_t | x_0)$: data become noise"),
                                (denoising, reverse, "The reverse process: noise becomes samples")):
         page.suptitle(title)
         for axes, t in zip(page.subplots(1, len(moments)), sorted(moments, reverse=page is denoising)):
             axes.set_title(f"$t = {t}$", fontsize="medium")
-            draw(axes, films[t][:16] if images else films[t], x, (4, 4))
+            draw(axes, films[t][:16] if image else films[t], x, image, (4, 4))
             axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
     for page in field:
         page.suptitle(r"Where the network sends a point: $-\hat\epsilon(x_t, t)$ over points of $x_t$")
@@ -78,14 +77,14 @@ def film(model: DDPM, x: np.ndarray, rng: Any = 0) -> bytes:
     """The reverse process as an animated GIF; it lingers on small t, where the shapes appear."""
     net, s = model.denoiser(), model.schedule
     moments = {round(s.T * (1 - i / FRAMES) ** 2) for i in range(FRAMES + 1)}
-    n = how_many(x)
-    figure = Figure(figsize=(5, 5 * panel_shape(x) + 0.8), layout="constrained")
+    n = how_many(model.image)
+    figure = Figure(figsize=(5, 5 * panel_shape(x, model.image) + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes, frames = figure.subplots(), []
     for t, xt in trajectory(net, s, n, net.dim, rng):
         if t in moments:
             label = axes.text(0.5, 1.02, f"$t = {t}$", transform=axes.transAxes, ha="center")
-            frames.append([label, *draw(axes, model.axes.restore(xt), x)])
+            frames.append([label, *draw(axes, model.axes.restore(xt), x, model.image)])
     frames += frames[-1:] * (FRAMES // 3)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.gif"
@@ -93,26 +92,38 @@ def film(model: DDPM, x: np.ndarray, rng: Any = 0) -> bytes:
         return path.read_bytes()
 
 
-def how_many(x: np.ndarray) -> int:
+def how_many(image: tuple[int, ...]) -> int:
     """Rows in a panel of `draw`."""
-    return math.prod(GRID) if image_side(x) else POINTS
+    return math.prod(GRID) if image else POINTS
 
 
-def panel_shape(x: np.ndarray) -> float:
+def panel_shape(x: np.ndarray, image: tuple[int, ...]) -> float:
     """Height over width of a panel of `draw`."""
-    if image_side(x):
-        return GRID[0] / GRID[1]
+    if image:
+        h, w, _ = pixels(x[:1], image).shape[1:]
+        return float(GRID[0] * (h + 1) / (GRID[1] * (w + 1)))
     return float(np.clip(np.divide(*np.ptp(x, axis=0)[::-1]), 0.4, 1.5)) if x.shape[1] == 2 else 0.7
 
 
-def draw(axes: Any, rows: np.ndarray, x: np.ndarray, grid: tuple[int, int] = GRID) -> Any:
+def pixels(rows: np.ndarray, image: tuple[int, ...]) -> np.ndarray:
+    """Rows as images (n, h, w, 1 or 3): grey, or red, green and blue, first or last; of other channels the first one."""
+    tiles = rows.reshape(len(rows), *image, *[1] * (3 - len(image)))
+    if image[-1] not in (1, 3, 4) and len(image) == 3 and image[0] in (1, 3, 4):
+        tiles = np.moveaxis(tiles, 1, -1)
+    return tiles[..., :3] if tiles.shape[-1] in (3, 4) else tiles[..., :1]
+
+
+def draw(axes: Any, rows: np.ndarray, x: np.ndarray, image: tuple[int, ...] = (), grid: tuple[int, int] = GRID) -> Any:
     """Draw rows as images in a grid, as points of the plane, or as a histogram, on the scale of x."""
-    if side := image_side(x):
-        tiles = np.full((grid[0] * grid[1], side + 1, side + 1), np.nan)
-        tiles[:len(rows), 1:, 1:] = rows.reshape(-1, side, side)[:len(tiles)]
-        mosaic = tiles.reshape(*grid, side + 1, side + 1).swapaxes(1, 2).reshape(grid[0] * (side + 1), -1)
+    if image:
+        low, high = x.min(), x.max()
+        shown = pixels(rows[:math.prod(grid)], image)
+        h, w, c = shown.shape[1:]
+        tiles = np.full((math.prod(grid), h + 1, w + 1, c), np.nan if c == 1 else 1.0)
+        tiles[:len(shown), 1:, 1:] = ((shown - low) / (high - low or 1)).clip(0, 1)
+        mosaic = tiles.reshape(*grid, h + 1, w + 1, c).swapaxes(1, 2).reshape(grid[0] * (h + 1), grid[1] * (w + 1), c)
         axes.axis("off")
-        return [axes.imshow(mosaic, cmap="gray_r", vmin=x.min(), vmax=x.max(), interpolation="nearest")]
+        return [axes.imshow(mosaic.squeeze(2) if c == 1 else mosaic, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")]
     low, high = x.min(0), x.max(0)
     margin = np.where(high > low, 0.15 * (high - low), 1)
     axes.set_xlim(low[0] - margin[0], high[0] + margin[0])

@@ -14,10 +14,10 @@ from ..arrays.backend import generator
 from ..arrays.checks import Array, check_count, check_data, did_you_mean
 from ..mixture import GaussianMixture
 from .files import open_to_read
-from .table import blocks, check_rows_of, image_side, moments, read_npy, split
+from .table import as_images, as_rows, blocks, moments, read_npy, split
 from .text import read_text
 
-__all__ = ["GAUSSIANS", "PLANAR", "blocks", "image_side", "load", "moments", "split"]
+__all__ = ["GAUSSIANS", "PLANAR", "as_images", "as_rows", "blocks", "load", "moments", "sizes", "split"]
 SUFFIXES = (".npy", ".npz", ".csv", ".tsv", ".txt")
 
 
@@ -76,25 +76,25 @@ def load(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None]
         "digits": 1797 grey images of 8 x 8 pixels, values 0 to 16, row-major (E. Alpaydin and C. Kaynak,
         1998, UCI machine learning repository, CC BY 4.0). "moons", "circles", "swiss_roll",
         "checkerboard", "spirals", "gaussians": `n` points drawn with `rng`. Else a file: .npy; .npz with
-        one array, or one called x, where (n, h, h) is taken for n images; or text (.csv, .tsv, .txt), see `read_text`.
+        one array, or one called x; or text (.csv, .tsv, .txt), which is a table, see `read_text`.
     tell : callable
         Is given a line that says what was taken from a file.
 
     Returns
     -------
-    (n, d) float64
-        Of a .npy file beyond 256 MiB `Mapped`.
+    array of float64
+        A table, (n, d), or images, (n, h, w) or (n, h, w, c). Of a .npy file beyond 256 MiB `Mapped`, (n, d).
 
     Raises
     ------
     ValueError
-        If the name is unknown, or the content is not (n, d) finite numbers with n >= 2, d >= 1.
+        If the name is unknown, or the content is not finite numbers of such a shape, with n >= 2, d >= 1.
     OSError
         If the file cannot be read.
     """
     if source == "digits":
         with resources.files(__name__).joinpath("digits.npz").open("rb") as file:
-            return check_data(np.load(file)["x"])
+            return check_data(np.load(file)["x"]).reshape(-1, 8, 8)
     if source in PLANAR:
         return PLANAR[source](check_count("n", n, least=2), generator(rng))
     path = Path(source)
@@ -107,8 +107,13 @@ def load(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None]
             raw, how = read_npy(file, path) if path.suffix.lower() in (".npy", ".npz") else read_text(file)
         except UnicodeDecodeError as error:
             raise ValueError(f"it is no text in UTF-8 (byte {error.start}): save it as such") from None
-    x = check_rows_of(raw, source)
-    tell(f"{source}: {len(x)} rows of {x.shape[1]}{how}")
-    return x
+    x, image = as_rows(raw, source)
+    tell(f"{source}: {len(x)} {f'images of {sizes(image)}' if image else f'rows of {x.shape[1]}'}{how}")
+    return as_images(x, image)
+
+
+def sizes(image: tuple[int, ...]) -> str:
+    """The shape of an image in words."""
+    return " x ".join(map(str, image))
 
 

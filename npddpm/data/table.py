@@ -1,4 +1,4 @@
-"""Rows of a table: in memory or in a file larger than that, their moments, and whether they look like images."""
+"""Rows of a table or of images: in memory or in a file larger than that, and their moments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from .files import load_numpy
 
 IN_MEMORY = 2**28   # bytes of a .npy file that is read whole; a longer one is mapped
 BLOCK = 2**20       # numbers of a mapped file that are looked at together
-LEAST_SIDE = 4      # of what may be an image
 
 
 class Mapped:
@@ -26,6 +25,8 @@ class Mapped:
     ----------
     x : (n, d) memory map
         As from ``np.load(path, mmap_mode="r")``.
+    image : tuple of ints
+        The shape of one image, see `as_rows`.
     order : (m,) ints, optional
         Which rows, and in which order; all by default.
 
@@ -38,8 +39,8 @@ class Mapped:
     ``x[rows]`` takes a slice, an int or an array of ints. ``np.asarray(x)`` reads all of it.
     """
 
-    def __init__(self, x: np.memmap, order: np.ndarray | None = None) -> None:
-        self._file, self._x, self._order = x, x.view(np.ndarray), order
+    def __init__(self, x: np.memmap, image: tuple[int, ...] = (), order: np.ndarray | None = None) -> None:
+        self._file, self._x, self._order, self.image = x, x.view(np.ndarray), order, image
         self.shape = (len(x) if order is None else len(order), x.shape[1])
 
     def __len__(self) -> int:
@@ -56,7 +57,7 @@ class Mapped:
 
     def take(self, order: np.ndarray) -> Mapped:
         """x[order], not yet read."""
-        return Mapped(self._file, order if self._order is None else self._order[order])
+        return Mapped(self._file, self.image, order if self._order is None else self._order[order])
 
     def as_filed(self) -> Iterator[np.ndarray]:
         """All rows once, block by block, in the order and the dtype that they have in the file."""
@@ -78,18 +79,36 @@ class Mapped:
                           "must stay as they are")
 
 
-def check_rows_of(x: Any, name: str = "x") -> Array | Mapped:
-    """`check_data`, but a memory map stays one, and is looked through block by block; ValueError if it cannot be used."""
+def as_rows(x: Any, name: str = "x", least: int = 2) -> tuple[Array | Mapped, tuple[int, ...]]:
+    """Rows (n, d), checked, and the shape of an image, () for a table. A memory map stays one, and is looked through in blocks.
+
+    The shape of x decides, nothing else: (n, d) is a table, (n, h, w) and (n, h, w, c) are images, each a row of its numbers.
+
+    Raises
+    ------
+    ValueError
+        If x cannot be used.
+    """
     if isinstance(x, Mapped):
-        return x
+        return x, x.image
+    image: tuple[int, ...] = x.shape[1:] if isinstance(x, np.ndarray) and x.ndim in (3, 4) else ()
+    if image:
+        x = x.reshape(len(x), math.prod(image))
     if not isinstance(x, np.memmap):
-        return check_data(x, name)
-    check_table(x, name)
-    mapped, row = Mapped(x), 0
+        return check_data(x, name, least), image
+    check_table(x, name, least)
+    mapped, row = Mapped(x, image), 0
     for block in mapped.as_filed():
         check_values(block, name, row)
         row += len(block)
-    return mapped
+    return mapped, image
+
+
+def as_images(x: Array | Mapped, image: tuple[int, ...]) -> Any:
+    """Rows (n, d) as images of this shape, or, for (), as a table: what `as_rows` takes apart."""
+    if isinstance(x, Mapped):
+        return Mapped(x._file, image, x._order)
+    return x.reshape(len(x), *image) if image else x
 
 
 def blocks(x: Array | Mapped) -> Iterator[Array]:
@@ -132,25 +151,6 @@ def split(x: Any, holdout: float = 0.2) -> tuple[Any, Any]:
     return take(order[count:]), take(order[:count])
 
 
-def image_side(x: Array | Mapped) -> int:
-    """Pixels along a side if rows look like square grey images, else 0.
-
-    They do with a side of 4 or more, and values that lie in 0..1, or are whole numbers in 0..255.
-    """
-    side = math.isqrt(x.shape[1])
-    if side < LEAST_SIDE or side**2 != x.shape[1]:
-        return 0
-    return side if any(all(map(fits, blocks(x))) for fits in (_is_grey, _is_bytes)) else 0
-
-
-def _is_grey(x: Array) -> bool:
-    return bool(x.min() >= 0 and x.max() <= 1)
-
-
-def _is_bytes(x: Array) -> bool:
-    return bool(x.min() >= 0 and x.max() <= 255 and (x == np.round(x)).all())
-
-
 def read_npy(file: BinaryIO, path: Path) -> tuple[Any, str]:
     long = path.suffix.lower() == ".npy" and os.fstat(file.fileno()).st_size > IN_MEMORY
     content, how = load_numpy(file, path if long else None), ""
@@ -167,9 +167,4 @@ def read_npy(file: BinaryIO, path: Path) -> tuple[Any, str]:
             if not hasattr(content, "ndim"):        # np.load gives what is no .npy file as bytes
                 raise ValueError(f"its {name} is no array; np.savez('new.npz', x=...) writes one")
             how = f", array {name} of {', '.join(names):.80}"
-    if content.ndim == 4 and 1 in (content.shape[1], content.shape[3]):
-        content = content.squeeze(1 if content.shape[1] == 1 else 3)
-    if content.ndim == 3 and content.shape[1] == content.shape[2] >= LEAST_SIDE:
-        how += f", images of {content.shape[1]} x {content.shape[2]}"
-        content = content.reshape(len(content), -1)
     return content, how

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..arrays.backend import to_host
 from ..arrays.checks import Array
-from ..data.table import blocks, image_side, moments
+from ..data.table import blocks, moments
 
 ROUNDING = 256 * np.finfo(float).eps    # of a number relative to its size, after some arithmetic
 MOST_TURNED = 3072      # columns, 32 x 32 pixels of three colours: their decomposition takes half a minute and 0.3 GB
@@ -45,8 +45,8 @@ class PrincipalAxes(NamedTuple):
     variances: Array
 
     @classmethod
-    def of(cls, x: Any) -> PrincipalAxes:
-        """Find the axes of the rows of x, (n, d) float64 or `npddpm.data.Mapped`.
+    def of(cls, x: Any, images: bool = False) -> PrincipalAxes:
+        """Find the axes of the rows of x, (n, d) float64 or `npddpm.data.table.Mapped`, which have one scale if they are images.
 
         In each axis the first number that is at least half as large as the largest is positive. Axes of equal variances
         are not unique: there, machines with different linear algebra find different ones, and a training is another one.
@@ -56,7 +56,7 @@ class PrincipalAxes(NamedTuple):
         ValueError
             If all rows are equal, or too large to be scaled.
         """
-        return cls(*principal_axes(x))
+        return cls(*principal_axes(x, images))
 
     def standardize(self, x: Any) -> Any:
         """z of x, (n, d) to (n, r)."""
@@ -90,9 +90,9 @@ class PrincipalAxes(NamedTuple):
         return (np.abs(self.restore(self.standardize(x)) - x) <= tolerance).all(1)
 
 
-def principal_axes(x: Any) -> tuple[Array, Array, Array | None, Array]:
+def principal_axes(x: Any, images: bool = False) -> tuple[Array, Array, Array | None, Array]:
     """Mean, scale, V and variances of `PrincipalAxes`."""
-    mean, variance, scale = standardization(x)
+    mean, variance, scale = standardization(x, images)
     n, d = x.shape
     columns = np.flatnonzero(scale)
     if d > MOST_TURNED:
@@ -149,7 +149,7 @@ def shrink(variances: Array, n: int, fourth: float) -> Array:
     return np.asarray(variances + np.clip(delta, 0, 1) * (m - variances))
 
 
-def standardization(x: Any) -> tuple[Array, Array, Array]:
+def standardization(x: Any, images: bool = False) -> tuple[Array, Array, Array]:
     """Mean, variance and scale of the columns; the scale of one that is constant up to rounding is 0."""
     with np.errstate(over="ignore", invalid="ignore"):
         _, mean, variance, low, high = moments(x)
@@ -161,5 +161,5 @@ def standardization(x: Any) -> tuple[Array, Array, Array]:
         raise ValueError(f"column {lost.argmax()} of x varies too little for float64: scale it, or leave it out")
     if not (variance > 0).any():
         raise ValueError("x must vary: all its rows are equal, or too near to each other for float64")
-    scale = np.where(variance > 0, math.sqrt(variance.mean()), 0.0) if image_side(x) else np.sqrt(variance)
+    scale = np.where(variance > 0, math.sqrt(variance.mean()), 0.0) if images else np.sqrt(variance)
     return mean, variance, scale

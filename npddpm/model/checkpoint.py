@@ -67,6 +67,8 @@ def check_config(config: dict[str, Any]) -> None:
     check_count("its optimizer_t", config["optimizer_t"])
     check_real("its loss_sum", config["loss_sum"], -math.inf, math.inf)
     check_json("about", config["about"])
+    for size in config.setdefault("image", []):
+        check_count("its image", size)
 
 
 def check_arrays(config: dict[str, Any], arrays: dict[str, Any]) -> None:
@@ -83,6 +85,8 @@ def check_arrays(config: dict[str, Any], arrays: dict[str, Any]) -> None:
                 raise ValueError(f"its {name} must be finite numbers of {dtype}, of shape {shape}, "
                                  f"and are {array.dtype} of shape {array.shape}")
 
+    if config["image"] and (len(config["image"]) not in (2, 3) or math.prod(config["image"]) != d):
+        raise ValueError(f"its image must be the shape of {d} numbers, and is {config['image']}")
     check((d,), "float64", "mean", "scale")
     check((r,), "float64", "variances")
     check((arrays["losses"].size,), "float64", "losses")

@@ -20,7 +20,6 @@ from ..arrays.checks import (
     check_choice,
     check_clip,
     check_count,
-    check_data,
     check_dtype,
     check_json,
     check_real,
@@ -28,7 +27,7 @@ from ..arrays.checks import (
     check_type,
 )
 from ..data.files import Outputs, open_to_read
-from ..data.table import Mapped, check_rows_of
+from ..data.table import Mapped, as_images, as_rows
 from ..mlp import MLP
 from ..optim import Adam, clip_norm, learning_rate, update_average
 from ..samplers import SamplerOptions
@@ -67,6 +66,8 @@ class DDPM:
         The network that is trained.
     average : (P,) array
         The exponential moving average of its parameters, with which `denoiser` samples.
+    image : tuple of ints
+        The shape of an image, if the rows are images; else ().
     axes : PrincipalAxes
         The units of the network: the principal axes of the scaled training rows, and the variances it starts from.
     step : int
@@ -97,6 +98,7 @@ class DDPM:
     optimizer: Adam
     average: Any
     axes: PrincipalAxes
+    image: tuple[int, ...]
     _rng: Any
 
     def __init__(self, schedule: Schedule | None = None, hidden: int | None = None, depth: int | None = None, *,
@@ -111,7 +113,7 @@ class DDPM:
             "dtype": check_dtype(dtype, "float32", "float64").name}
         if gated is not None:
             check_type("gated", gated, bool)
-        self.step = 0
+        self.step, self.image = 0, ()
         self.losses: list[float] = []
         self.about = {}
         self.outputs = Outputs()
@@ -157,9 +159,8 @@ class DDPM:
         ----------
         x : (n, d) array_like
             Finite numbers; a memory map (``np.load(path, mmap_mode="r")``) is read row by row and may be larger than
-            the memory. Columns are brought to zero mean and unit variance, and turned into principal axes. If x looks
-            like square images (see `npddpm.data.image_side`: 16, 25, ... columns, values in 0..1 or whole numbers in 0..255),
-            all share one scale.
+            the memory. Columns are brought to zero mean and unit variance, and turned into principal axes. An array (n, h, w)
+            or (n, h, w, c) is images, whose numbers share one scale; samples have its shape, and rows that other methods take may.
         steps : int, optional
             Training steps, from the first one on, also with `resume`; by default `usual_steps`.
         batch_size : int
@@ -212,8 +213,8 @@ class DDPM:
         Between two steps the model is whole: it can be sampled, saved, or left as it is. Until the first it is what
         it was before the call. Ranks must all take the same number of steps, and one of them is enough to save.
         """
-        x = check_rows_of(x)
-        steps = by_first(comm, lambda: self.usual_steps(x)) if steps is None else check_count("steps", steps)
+        x, image = as_rows(x)
+        steps = by_first(comm, lambda: self._usual_steps(x, image)) if steps is None else check_count("steps", steps)
         batch_size = check_count("batch_size", batch_size)
         if weighting is not None:
             check_choice("weighting", weighting, "simple", "elbo")
@@ -222,7 +223,7 @@ class DDPM:
         check_comm(comm, x=x.shape, steps=steps, batch_size=batch_size, lr=lr, weighting=weighting, resume=resume,
                    schedule=self.schedule, step=self.step if resume else 0, **self.shape)
         if not resume:
-            return self._steps(x, steps, batch_size, lr, weighting, comm, self._fresh(x, rng, device, comm))
+            return self._steps(x, steps, batch_size, lr, weighting, comm, self._fresh(x, image, rng, device, comm))
         if self.step == 0:
             raise ValueError("resume needs a model that was trained or loaded")
         self._check_width(x)
@@ -230,7 +231,9 @@ class DDPM:
 
     def usual_steps(self, x: Any) -> int:
         """`npddpm.model.rules.steps`, at most 10,000; for fewer than 1,000 rows at most `npddpm.model.stopping.last_good_step`."""
-        x = check_rows_of(x)
+        return self._usual_steps(*as_rows(x))
+
+    def _usual_steps(self, x: Any, image: tuple[int, ...]) -> int:
         most = rules.steps(*x.shape)
         if not 2 * stopping.FOLDS < len(x) < rules.FEW:
             return most
@@ -238,11 +241,11 @@ class DDPM:
 
         def times(u: Any) -> Any:
             return draw_times(u, self.schedule.T, rules.time_power(models[0].net.dim))
-        return stopping.last_good_step(models, x[:], times, most, lr=rules.lr(len(x)))
+        return stopping.last_good_step(models, as_images(x[:], image), times, most, lr=rules.lr(len(x)))
 
-    def _fresh(self, x: Any, rng: Any, device: str, comm: Any) -> dict[str, Any]:
+    def _fresh(self, x: Any, image: tuple[int, ...], rng: Any, device: str, comm: Any) -> dict[str, Any]:
         """What a new training begins with."""
-        axes, seed = by_first(comm, lambda: (PrincipalAxes.of(x), generator(rng).integers(2**63)))
+        axes, seed = by_first(comm, lambda: (PrincipalAxes.of(x, bool(image)), generator(rng).integers(2**63)))
         rng = np.random.default_rng(seed)   # a generator of our own, whose state is known to fit into a checkpoint
         if comm is not None and device == "gpu":
             use_gpu(comm.rank)
@@ -251,7 +254,8 @@ class DDPM:
         shape = {name: chosen[name] if value is None else value for name, value in self.shape.items()}
         net = self._network(axes, shape, rng, device)
         return {"net": net, "axes": axes, "_rng": rng, "average": net.parameters.copy(),
-                "optimizer": Adam(net.parameters), "step": 0, "losses": [], "_loss_sum": 0.0, "outputs": Outputs()}
+                "optimizer": Adam(net.parameters), "step": 0, "losses": [], "_loss_sum": 0.0, "outputs": Outputs(),
+                "image": image}
 
     def _network(self, axes: PrincipalAxes, shape: dict[str, Any], rng: Any, device: str) -> MLP:
         shape, r = dict(shape), len(axes.variances)
@@ -396,7 +400,7 @@ class DDPM:
                 options["noise"] = noise[:, rows]
             z = samplers.sample(net, self.schedule, rows.stop - rows.start, net.dim, stream(i), **options)
             x = self.axes.restore(z)
-            return x if clip is None else cut(x)
+            return as_images(x if clip is None else cut(x), self.image)
 
         return in_turns(comm, math.ceil(n / size), chunk)
 
@@ -479,7 +483,7 @@ class DDPM:
     def _in_axes(self, x: Any) -> tuple[np.ndarray, Any]:
         """Rows x of a user, checked, and the same in the units of the network."""
         self._check_trained()
-        x = self._check_width(check_data(x, least=1))
+        x = self._check_width(as_rows(x, least=1)[0][:])
         with np.errstate(over="ignore", invalid="ignore"):
             z = self.to_network(x)
             far = ~(np.abs(to_host(z)).max(1) < LARGE)
@@ -529,7 +533,7 @@ class DDPM:
         config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier,
                   "gated": isinstance(net, GatedMLP) and net.directions.size > 0,
                   "dtype": net.dtype.name, "step": self.step, "optimizer_t": adam.t, "loss_sum": float(self._loss_sum),
-                  "rng": self._rng.bit_generator.state, "about": self.about}
+                  "rng": self._rng.bit_generator.state, "about": self.about, "image": list(self.image)}
         arrays = {"parameters": net.parameters, "average": self.average, "m": adam.m, "v": adam.v,
                   "betas": self.schedule.betas[1:], "losses": np.asarray(self.losses, dtype=float),
                   **{name: array for name, array in self.axes._asdict().items() if array is not None}}
@@ -560,7 +564,7 @@ class DDPM:
             model._rng.bit_generator.state = config["rng"]
             model.outputs.adopt(path, file)
         model.step, model._loss_sum, model.about = config["step"], float(config["loss_sum"]), config["about"]
-        model.losses = arrays["losses"].tolist()
+        model.losses, model.image = arrays["losses"].tolist(), tuple(config["image"])
         model.axes = PrincipalAxes._make(arrays.get(name) for name in PrincipalAxes._fields)
         model._place(config, arrays, device)  # out here, since a fault of the device is none of the file
         return model

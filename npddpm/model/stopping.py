@@ -18,7 +18,7 @@ EVERY = 50          # steps between two looks
 
 def held_out_loss(model: Any, x: Any, t: Any, seed: int) -> Callable[[], float]:
     """The mean of |eps - eps_hat|^2 over rows x, tiled to the length of t, as a function of what the model has learned meanwhile."""
-    z = model.to_network(np.resize(x, (len(t), x.shape[1])))
+    z = model.to_network(np.resize(x.reshape(len(x), -1), (len(t), x[0].size)))
     eps = model.net.xp.asarray(np.random.default_rng(seed).standard_normal(z.shape), dtype=z.dtype)
     xt = model.schedule.q_sample(z, t, eps)
     return lambda: float(((model.denoiser()(xt, t) - eps) ** 2).mean())

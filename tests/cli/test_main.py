@@ -16,10 +16,10 @@ pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 def test_the_whole_path_on_digits(capsys):
     assert main(["train", "digits", *SMALL, "--schedule", "cosine"]) == 0
     assert main(["sample", "digits.npz", "-n", "7", "--steps", "5", "--eta", "0.5"]) == 0
-    assert np.load("samples.npy").shape == (7, 64)
+    assert np.load("samples.npy").shape == (7, 8, 8)
     assert main(["evaluate", "digits.npz"]) == 0
     printed = capsys.readouterr().out
-    for words in ("1438 rows of 64 to train on, 359 held out", "loss by t", "359 samples", "359 training rows",
+    for words in ("1438 images of 8 x 8, with one scale for all numbers, to train on, 359 held out", "loss by t", "359 samples", "359 training rows",
                   "nearest training row", "ratio"):
         assert words in printed, words
 

@@ -18,3 +18,13 @@ def test_plot(source):
     assert main(["plot", "m.npz"]) == 0
     with open("m.png", "rb") as file:
         assert file.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("image", [(4, 6), (4, 6, 3), (3, 4, 6), (5, 4, 6)])
+def test_pixels_of_any_image(image):
+    plot = pytest.importorskip("npddpm.cli.plot")
+    rows = np.arange(2.0 * np.prod(image)).reshape(2, -1)
+    shown = plot.pixels(rows, image)
+    first = rows[0].reshape(image)
+    expected = first[..., None] if len(image) == 2 else first if image[-1] == 3 else np.moveaxis(first, 0, -1) if image[0] == 3 else first[..., :1]
+    assert (shown[0] == expected).all()

@@ -16,7 +16,7 @@ COMMANDS = {
     "train nan.csv": "got nan in row 1",
     "train text.csv": "which is no number",
     "train one.csv": "n >= 2 rows",
-    "train cube.npy": r"got (3, 2, 2)",
+    "train cube.npy": r"got (3, 2, 2, 2, 2)",
     "train notes.npz": "its notes.txt is no array",
     "train two.npz": "it must hold one array, or one called x",
     "train cut.npy": "cannot read cut.npy",
@@ -95,7 +95,7 @@ def folder(tmp_path, monkeypatch, checkpoint):
                           ("flat.csv", b"1,2\n1,2\n"), ("three.csv", b"1,2\n3,5\n8,9\n"), ("good.npz", checkpoint), ("moons.npz", b"mine"),
                           ("half.npz", checkpoint[:len(checkpoint) // 2])):
         (tmp_path / name).write_bytes(content)
-    np.save("cube.npy", np.zeros((3, 2, 2)))
+    np.save("cube.npy", np.zeros((3, 2, 2, 2, 2)))
     np.savez("data.npz", x=np.eye(4))
     np.savez("two.npz", a=np.eye(4), b=np.eye(4))
     with zipfile.ZipFile("notes.npz", "w") as file:

@@ -31,7 +31,7 @@ def train(*options):
 # ---- a run
 
 
-@pytest.mark.parametrize("rows, columns, steps", [(20, 2, 1000), (625, 128, 2000), (5000, 2, 10_000), (5000, 129, 4000)])
+@pytest.mark.parametrize("rows, columns, steps", [(1250, 128, 4000), (5000, 2, 10_000), (5000, 129, 4000)])
 def test_small_tables_are_not_learnt_by_heart(rows, columns, steps, monkeypatch):
     taken = []
     monkeypatch.setattr(DDPM, "training", lambda self, x, steps, *_, **__: taken.append(steps) or iter(()))
@@ -212,3 +212,17 @@ def test_kill_9_at_any_moment():
             assert (whole[name] == killed[name]).all(), name
         a, b = (json.loads(str(content["config"])) for content in (whole, killed))
         assert a["rng"] == b["rng"] and a["step"] == b["step"] == 2000
+
+
+@pytest.mark.parametrize("image, shape", [("3x2", (3, 2)), ("1x2x3", (1, 2, 3)), ("none", ())])
+def test_images_are_asked_for_and_refused(image, shape, capsys):
+    x = np.random.default_rng(0).random((30, 6))
+    np.save("own.npy", x if shape else x.reshape(30, 2, 3))
+    train("--image", image)
+    assert DDPM.load("m.npz").image == shape
+    assert (f"images of {image.replace('x', ' x ')}, with one scale for all numbers," in capsys.readouterr().out) == bool(shape)
+    assert main(["sample", "m.npz", "-n", "3", "--steps", "2"]) == 0 and np.load("samples.npy").shape == (3, *(shape or (6,)))
+    train("--resume", "--steps", "60")
+    assert DDPM.load("m.npz").image == shape
+    assert main(["train", "own.npy", "--image", "5x5", "--out", "n.npz"]) == 2
+    assert "--image must be HxW or HxWxC, whose product is 6" in capsys.readouterr().err

@@ -31,7 +31,7 @@ def test_gaussians_follow_their_law():
 
 def test_digits():
     x = data.load("digits")
-    assert x.shape == (1797, 64) and (x.min(), x.max()) == (0, 16) and data.image_side(x) == 8
+    assert x.shape == (1797, 8, 8) and (x.min(), x.max()) == (0, 16)
 
 
 @pytest.mark.parametrize("case", [

@@ -137,7 +137,7 @@ def test_a_fit_that_is_refused_leaves_the_model_as_it_was():
 def test_a_model_can_be_fitted_again_to_data_of_another_width():
     model = small()
     assert model.net.fourier == 4 and model.fit(data.load("digits"), steps=2, rng=0).net.fourier == 0
-    assert model.sample(2, rng=0).shape == (2, 64)
+    assert model.sample(2, rng=0).shape == (2, 8, 8)
 
 
 def test_a_second_fit_starts_afresh():
@@ -436,3 +436,21 @@ def test_memory_does_not_grow():
     """10,000 steps and 100 samplings keep the peak of the first thousand and ten, to 1 MiB."""
     out, error = python(MEMORY).communicate(timeout=120)
     assert float(out) < 1, error
+
+
+# ---- images
+
+
+@pytest.mark.parametrize("image", [(4, 6), (3, 2, 3)])
+def test_images_come_and_go_in_their_shape(image, tmp_path):
+    """Rows of the same numbers, with one scale, are the same model; samples, and a loaded model's, have the shape of the data."""
+    x = np.random.default_rng(0).random((40, *image)) * np.linspace(1, 2, image[-1])
+    model = DDPM(S, 8, 1).fit(x, steps=3, rng=0)
+    assert model.image == image and set(model.axes.scale) == {model.axes.scale[0]}
+    model.save(tmp_path / "m.npz")
+    for again in (model, DDPM.load(tmp_path / "m.npz"), copy.copy(model)):
+        drawn = again.sample(3, rng=0, steps=2)
+        assert drawn.shape == (3, *image) and (again.bound(x[:2], rng=0) == again.bound(x[:2].reshape(2, -1), rng=0)).all()
+        assert again.encode(drawn, 2).shape == (3, model.net.dim)
+    flat = DDPM(S, 8, 1).fit(x.reshape(40, -1), steps=3, rng=0)
+    assert flat.image == () and flat.sample(3, rng=0).shape == (3, x[0].size) and len(set(flat.axes.scale)) == x[0].size
