@@ -144,7 +144,8 @@ def train(args: argparse.Namespace) -> int:
         model = DDPM(schedule, settings.get("hidden"), settings.get("depth"))
     if not 0 <= settings["holdout"] < 1:
         raise ValueError(f"--holdout must lie in [0, 1), got {settings['holdout']}")
-    rows, held = data.split(data.as_images(x, image), settings["holdout"])
+    kept = x if image else data.without_far(x, say, args.data)
+    rows, held = data.split(data.as_images(kept, image), settings["holdout"])
     if len(rows) < 2:
         raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, "
                          "and 2 are needed")

@@ -91,7 +91,9 @@ class Reference(NamedTuple):
             raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {len(model.axes.mean)}")
         if len(x) < 4:
             raise ValueError(f"DATA {source} has {len(x)} rows, and 4 are needed to compare a model with")
-        if noted.is_of(source, x):
+        known = noted.is_of(source, x)
+        x = x if model.image else data.without_far(x, say, source)
+        if known:
             rows, held = data.split(x, noted.settings.get("holdout", 0.0))
             if len(held) >= 2:
                 return cls(source, rows, held, rows, "held-out rows", "training rows", True)
@@ -105,7 +107,7 @@ class Reference(NamedTuple):
             ends = np.abs(model.axes.standardize(np.stack([low, high])))
         if not ends.max() < LARGE:
             raise ValueError(f"DATA {source} lies too far from the training rows: it reaches {max(-low.min(), high.max()):.3g}")
-        trained = training_rows(noted)
+        trained = training_rows(model, noted)
         if trained is None:
             half, other_half = data.split(x, 0.5)
             say(f"{source} is not, or no longer, what {args.model} was trained on, and its training rows are not known")
@@ -116,13 +118,14 @@ class Reference(NamedTuple):
         return cls(source, trained, data.split(x, 0.0)[0], trained, "rows of DATA", "training rows", copies < len(x))
 
 
-def training_rows(noted: Notes) -> np.ndarray | None:
+def training_rows(model: DDPM, noted: Notes) -> np.ndarray | None:
     """The rows that a model was trained on, if they are still where they were."""
     if noted.data is None:
         return None
     with contextlib.suppress(ValueError, OSError):
         x, _ = data.as_rows(data.load(noted.data))
         if noted.is_of(noted.data, x):
+            x = x if model.image else data.without_far(x, lambda line: None)
             rows: np.ndarray = data.split(x, noted.settings.get("holdout", 0.0))[0]
             return rows
     return None

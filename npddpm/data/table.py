@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -114,6 +114,50 @@ def as_images(x: Array | Mapped, image: tuple[int, ...]) -> Any:
 def blocks(x: Array | Mapped) -> Iterator[Array]:
     """The rows in float64, an array in one block."""
     return (np.asarray(block, dtype=np.float64) for block in x.as_filed()) if isinstance(x, Mapped) else iter([x])
+
+
+def far_cells(x: Array | Mapped) -> list[tuple[int, int]]:
+    """Rows and columns of the cells that stand apart: a mistyped number, a code for a missing one.
+
+    Of the deviations from a column's median, at most one in a hundred, each more than a hundred times as large as the next smaller
+    one. Columns of which more than half of the rows are equal, and what is left of a mapped file after a `split`, are not judged.
+    """
+    if isinstance(x, Mapped) and x._order is not None:
+        return []
+    middle: Any = None
+    typical: Any = None
+    n, d = x.shape
+    most = min(n // 100, 100) + 1
+    top, rows, start = np.zeros((0, d)), np.zeros((0, d), dtype=int), 0
+    for block in blocks(x):
+        if middle is None:
+            middle = np.median(block, axis=0)
+            typical = np.median(np.abs(block - middle), axis=0)
+        with np.errstate(over="ignore"):
+            top = np.concatenate([top, np.abs(block - middle)])
+        rows = np.concatenate([rows, np.broadcast_to(np.arange(start, start + len(block))[:, None], block.shape)])
+        largest = np.argsort(-top, axis=0, kind="stable")[:most + 1]
+        top, rows, start = np.take_along_axis(top, largest, 0), np.take_along_axis(rows, largest, 0), start + len(block)
+    apart = (top[:-1] > 100 * top[1:]) & (top[1:] > 0) & (typical > 0)
+    return [(int(row), int(column)) for column in np.flatnonzero(apart.any(0)) for row in rows[:np.flatnonzero(apart[:, column])[-1] + 1, column]]
+
+
+def without_far(x: Array | Mapped, tell: Callable[[str], None], name: str = "x") -> Any:
+    """The rows of x in which no cell stands apart, see `far_cells`; of those that are left out it is told."""
+    cells = far_cells(x)
+    if not cells:
+        return x
+    for row, column in cells[:5]:
+        rest = np.asarray(x[: min(len(x), BLOCK)])[:, column]
+        middle = np.median(rest)
+        spread = np.median(np.abs(rest - middle)) / 0.6745           # the deviation, if they are normal
+        value = float(np.asarray(x[row])[column])
+        tell(f"{name}: row {row}, column {column} holds {value:.9g}, {abs(value - middle) / spread:.2g} deviations from the column's "
+             "median, and nothing lies between: the row is left out")
+    if len(cells) > 5:
+        tell(f"{name}: so do {len(cells) - 5} other cells")
+    keep = np.setdiff1d(np.arange(len(x)), [row for row, _ in cells])
+    return x.take(keep) if isinstance(x, Mapped) else x[keep]
 
 
 class Moments(NamedTuple):

@@ -73,6 +73,14 @@ class PrincipalAxes(NamedTuple):
             x += self.scale * (z @ self.V.T)
         return x
 
+    def deviations(self) -> Any:
+        """Of the columns, (d,): the root of scale^2 sum_j V_ij^2 lambda_j."""
+        if self.V is not None:
+            return self.scale * np.sqrt(self.V**2 @ self.variances)
+        deviations = self.scale.copy()
+        deviations[self.scale > 0] *= np.sqrt(self.variances)
+        return deviations
+
     def log_volume(self) -> float:
         """log |dx/dz|, of a unit of volume in the axes: half the logarithm of det(V^T diag(scale^2) V)."""
         rows = np.argsort(-self.scale)[:np.count_nonzero(self.scale)]

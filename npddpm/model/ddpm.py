@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Unpack
@@ -27,13 +28,13 @@ from ..arrays.checks import (
     check_type,
 )
 from ..data.files import Outputs, open_to_read
-from ..data.table import Mapped, as_images, as_rows
+from ..data.table import Mapped, as_images, as_rows, moments, without_far
 from ..mlp import MLP
 from ..optim import Adam, clip_norm, learning_rate, update_average
 from ..samplers import SamplerOptions
 from ..schedule import Schedule
 from . import checkpoint, rules, stopping
-from .axes import PrincipalAxes
+from .axes import ROUNDING, PrincipalAxes
 from .checkpoint import FORMAT
 from .gates import GatedMLP, measure_drift
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
@@ -214,6 +215,7 @@ class DDPM:
         it was before the call. Ranks must all take the same number of steps, and one of them is enough to save.
         """
         x, image = as_rows(x)
+        x = x if image else without_far(x, lambda line: warnings.warn(line, stacklevel=3))
         steps = by_first(comm, lambda: self._usual_steps(x, image)) if steps is None else check_count("steps", steps)
         batch_size = check_count("batch_size", batch_size)
         if weighting is not None:
@@ -226,7 +228,7 @@ class DDPM:
             return self._steps(x, steps, batch_size, lr, weighting, comm, self._fresh(x, image, rng, device, comm))
         if self.step == 0:
             raise ValueError("resume needs a model that was trained or loaded")
-        self._check_width(x)
+        self._check_alike(self._check_width(x))
         return self._steps(x, steps, batch_size, lr, weighting, comm, {})
 
     def usual_steps(self, x: Any) -> int:
@@ -495,6 +497,16 @@ class DDPM:
         if x.shape[1] != len(self.axes.mean):
             raise ValueError(f"x must have {len(self.axes.mean)} columns as the training rows, got {x.shape[1]}")
         return x
+
+    def _check_alike(self, x: Any) -> None:
+        """Raise ValueError if rows to go on with are not like those before: units, and the Gaussian that F corrects, are theirs."""
+        _, mean, variance, _, _ = moments(x)
+        before, now, rounding = self.axes.deviations(), np.sqrt(variance), ROUNDING * np.abs(mean)
+        other = (np.abs(mean - self.axes.mean) > before / 2 + rounding) | (now > 1.5 * before + rounding) | (before > 1.5 * now + rounding)
+        if other.any():
+            i = other.argmax()
+            raise ValueError(f"x must be rows like those that the model was trained on: column {i} has mean {mean[i]:.4g} and deviation "
+                             f"{now[i]:.4g}, where they had {self.axes.mean[i]:.4g} and {before[i]:.4g}; fit without resume begins anew")
 
     def _check_trained(self) -> None:
         if self.step == 0:

@@ -226,3 +226,15 @@ def test_images_are_asked_for_and_refused(image, shape, capsys):
     assert DDPM.load("m.npz").image == shape
     assert main(["train", "own.npy", "--image", "5x5", "--out", "n.npz"]) == 2
     assert "--image must be HxW or HxWxC, whose product is 6" in capsys.readouterr().err
+
+
+def test_a_mistyped_number_is_named_and_costs_one_row(capsys):
+    x = np.random.default_rng(0).standard_normal((300, 2))
+    x[17, 0] = 99999999
+    np.save("own.npy", x)
+    train()
+    assert "own.npy: row 17, column 0 holds 99999999" in capsys.readouterr().out
+    assert np.abs(DDPM.load("m.npz").sample(100, rng=0, steps=5)).max() < 10
+    assert main(["evaluate", "m.npz"]) == 0
+    printed = capsys.readouterr().out
+    assert "own.npy: row 17, column 0 holds 99999999" in printed and "239 training rows" not in printed

@@ -1,12 +1,13 @@
 """Tables of numbers: arrays in files, images, rows held out, and what is mapped instead of read."""
 
 import os
+import warnings
 
 import numpy as np
 import pytest
 from bounded import memory
 from commands import SMALL
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
 from refused import read_or_refuse
@@ -209,3 +210,37 @@ def test_a_mapped_file_that_changes_is_named(how):
             elif step == 5:
                 np.load("x.npy", mmap_mode="r+")[:] = np.nan
     assert step == 5 and "learning rate" not in str(found.value)
+
+
+# ---- cells that stand apart
+
+
+@given(st.integers(0, 2**32), st.integers(100, 400), st.sampled_from([1, 2, 3]), st.sampled_from([1e5, -9999.0, 1e300]))
+@settings(max_examples=25)
+def test_cells_that_stand_apart_are_found(seed, n, how_many, value):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, 3))
+    assert table.far_cells(x) == []
+    rows = sorted(rng.choice(n, min(how_many, n // 100 + 1), replace=False).tolist())
+    x[rows, 1] = value
+    assert sorted(table.far_cells(x)) == [(row, 1) for row in rows]
+
+
+@pytest.mark.parametrize("x", [np.random.default_rng(0).standard_cauchy((2000, 1)), np.exp(2 * np.random.default_rng(0).standard_normal((2000, 3))),
+                               np.where(np.random.default_rng(0).random((500, 2)) < 0.02, 1000.0, np.random.default_rng(1).random((500, 2)) < 0.2)])
+def test_heavy_tails_and_rare_events_stand_with_the_rest(x):
+    assert table.far_cells(x) == []
+
+
+def test_rows_with_such_cells_are_left_out_and_named(mapped, monkeypatch):
+    x, lines = TABLE.copy(), []
+    x[[4, 700], [2, 0]] = 1e9, -1e7
+    monkeypatch.setattr(table, "BLOCK", 10_000)
+    for rows in (x, table.as_rows(mapped(x))[0]):
+        assert (data.without_far(rows, lines.append, "f.csv")[:] == np.delete(x, [4, 700], 0)).all()
+    assert lines[:2] == lines[2:] and lines[0].startswith("f.csv: row 700, column 0 holds -10000000, ")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model = DDPM(S, 8, 1).fit(x, 3, 4, rng=0)
+    assert (model.net.parameters == DDPM(S, 8, 1).fit(np.delete(x, [4, 700], 0), 3, 4, rng=0).net.parameters).all()
+    assert [str(warning.message)[:28] for warning in said] == ["x: row 700, column 0 holds -", "x: row 4, column 2 holds 1e+"]

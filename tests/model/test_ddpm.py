@@ -454,3 +454,19 @@ def test_images_come_and_go_in_their_shape(image, tmp_path):
         assert again.encode(drawn, 2).shape == (3, model.net.dim)
     flat = DDPM(S, 8, 1).fit(x.reshape(40, -1), steps=3, rng=0)
     assert flat.image == () and flat.sample(3, rng=0).shape == (3, x[0].size) and len(set(flat.axes.scale)) == x[0].size
+
+
+@pytest.mark.parametrize("change", [lambda x: 0.4 * x, lambda x: x + [0, 0.8], lambda x: 10 * x + 500, lambda x: x * [1, 0]])
+def test_other_rows_are_no_resumption(change):
+    """Units and lambda are those of the first rows; what differs is named before the first step."""
+    model = DDPM(S, 8, 1).fit(MOONS, 3, rng=0)
+    before = model.net.parameters.copy()
+    with pytest.raises(ValueError, match=r"x must be rows like those that the model was trained on: column \d has mean"):
+        model.fit(change(MOONS), 6, resume=True)
+    assert model.step == 3 and (model.net.parameters == before).all()
+    assert model.fit(1.1 * MOONS[::2], 6, resume=True).step == 6
+
+
+def test_rows_with_a_constant_column_go_on():
+    x = np.column_stack([MOONS, np.full(len(MOONS), 0.1)])
+    assert DDPM(S, 8, 1).fit(x, 3, rng=0).fit(x, 6, resume=True).step == 6
