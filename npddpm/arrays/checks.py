@@ -346,12 +346,25 @@ def check_clip(clip: Any, xp: Any, dtype: Any, dim: int) -> Callable[[Any], Any]
 def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
     """Return x as an (n, d) float64 array of `least` rows or more, or raise ValueError saying what is wrong with it."""
     check_unmasked(name, x)
+    names = list(map(str, getattr(x, "columns", [])))       # of a data frame
     try:
-        x = np.asarray(x)
+        x = np.asarray(x.toarray() if hasattr(x, "toarray") else x)     # of SciPy's sparse matrices
     except ValueError:
         raise ValueError(f"{name} must be a table of numbers, with rows of one length, got {x!r:.60}") from None
+    if x.dtype == object and x.ndim == 2:
+        x = check_objects(x, name, names)
     check_table(x, name, least)
     return check_values(x, name)
+
+
+def check_objects(x: np.ndarray, name: str, names: list[str]) -> np.ndarray:
+    """Cells of several kinds, numbers and truth values say, as float64; ValueError for the first that is no number."""
+    for (row, column), cell in np.ndenumerate(x):
+        if not isinstance(cell, (Real, np.bool_)):
+            raise ValueError(f"{name} must hold real numbers, got {cell!r:.40} in row {row}, column {column}"
+                             + (f", {names[column]}" if names else "") + ": give it numbers, or leave the column out")
+    out: np.ndarray = x.astype(float)
+    return out
 
 
 def check_table(x: np.ndarray, name: str = "x", least: int = 2) -> None:

@@ -21,7 +21,8 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     """Numbers in rows, with tabs, semicolons, commas or spaces between them; lines that begin with # are comments.
 
     The first line is a header if it holds no number, and none of the marks for a missing one; or years, or the numbers
-    0, 1, 2 ... that pandas gives to columns without names. A first column without a name is pandas' index, and left out.
+    0, 1, 2 ... that pandas gives to columns without names. A first column without a name is pandas' index, or R's names of the
+    rows, whose header is one name short: it is left out.
     So are Excel's line sep=... and a separator at the end of every line.
 
     Returns
@@ -49,21 +50,26 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     header = _header(*cells)
     if header and len(start) == 1:
         raise ValueError("it holds no rows of numbers")
+    if header and separator != "," and len(header) == len(cells[1]) - 1:
+        header = ["", *header]
     if header and len(header) != len(cells[1]):
         _explain(iter(start[1:]), separator, [])
         raise ValueError(f"its header has {len(header)} names, line {start[1][0]} has {len(cells[1])} values")
+
+    index = len(header) > 1 and header[0].lower() in ("", "unnamed: 0")
 
     def rows(most: int | None = None) -> Iterator[tuple[int, str]]:
         lines.seek(0)
         return _rows(lines, len(header) > 0, most, last)
 
     try:
-        x: Array = np.loadtxt((line for _, line in rows()), delimiter=separator, comments=None, quotechar='"', ndmin=2)
+        x: Array = np.loadtxt((line for _, line in rows()), delimiter=separator, comments=None, quotechar='"', ndmin=2,
+                              converters={0: lambda name: 0.0} if index else None)[:, int(index):]
     except ValueError:
-        _explain(rows(), separator, header)
+        _explain(rows(), separator, header, int(index))
         raise
     if not (np.abs(x) < 2**53).all():
-        _explain(rows(), separator, header)
+        _explain(rows(), separator, header, int(index))
     pairs = separator == "," and not header and x.shape[1] % 2 == 0
     if pairs:
         _explain(rows(1000), separator, header)
@@ -71,9 +77,9 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     lines.detach()
     how = f", separated by {SEPARATORS[separator]}" if x.shape[1] > 1 else ""
     how += " (if 1,5 is one number here, write 1.5)" if pairs else ""
-    how += f", header {', '.join(header):.80}" if header else ", no header"
-    if header and header[0].lower() in ("", "unnamed: 0") and len(header) > 1:
-        return x[:, 1:], f"{how}; its first column, which has no name, is an index and left out"
+    how += f", header {printable(', '.join(header)):.80}" if header else ", no header"
+    if index:
+        return x, f"{how}; its first column, which has no name, is an index and left out"
     if x.shape[1] > 1 and (x[:, 0] == np.arange(len(x))).all():
         how += "; its first column counts the rows: leave it out if it is an index"
     return x, how
@@ -107,8 +113,8 @@ def _header(first: list[str], second: Sequence[str] = ()) -> list[str]:
     return []
 
 
-def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: list[str]) -> None:
-    """Raise ValueError for the first line that is not what it should be, if there is one."""
+def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: list[str], first: int = 0) -> None:
+    """Raise ValueError for the first line that is not what it should be, if there is one; columns before `first` are no numbers."""
     width = len(header)
     for i, (number, line) in enumerate(rows):
         cells = _cells(line, separator)
@@ -116,8 +122,8 @@ def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: lis
         whole = separator == "," and not header and re.fullmatch(r"[-+\d,\s]*", line)
         if len(cells) != width:
             raise ValueError(f"line {number} has {len(cells)} values, the first has {width}")
-        for column, cell in enumerate(cells, 1):
-            where = f"column {column}" + (f", {header[column - 1]:.40}" if header else "")
+        for column, cell in enumerate(cells[first:], first + 1):
+            where = f"column {column}" + (f", {printable(header[column - 1]):.40}" if header else "")
             if not _is_number(cell):
                 advice = "write decimal points" if re.fullmatch(r"[-+]?\d*,\d+", cell) else \
                     "fill it in, or leave the row out" if cell.lower() in MISSING else \
@@ -130,6 +136,11 @@ def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: lis
                                  "leave the column out, or scale it down")
             if whole and (cell == "-0" or column % 2 == 0 and re.fullmatch(r"0\d+", cell)):
                 raise ValueError(f"line {number}, {line.strip():.40}, seems to have decimal commas: write decimal points")
+
+
+def printable(text: str) -> str:
+    """Text from a file as a terminal may show it: what is no letter, mark or space of one line is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _is_number(cell: str) -> bool:

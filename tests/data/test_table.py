@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -244,3 +245,23 @@ def test_rows_with_such_cells_are_left_out_and_named(mapped, monkeypatch):
         model = DDPM(S, 8, 1).fit(x, 3, 4, rng=0)
     assert (model.net.parameters == DDPM(S, 8, 1).fit(np.delete(x, [4, 700], 0), 3, 4, rng=0).net.parameters).all()
     assert [str(warning.message)[:28] for warning in said] == ["x: row 700, column 0 holds -", "x: row 4, column 2 holds 1e+"]
+
+
+class Frame:
+    """As a data frame of pandas: an array of objects, and names of columns."""
+
+    def __init__(self, cells, columns):
+        self.cells, self.columns = np.array(cells, dtype=object), columns
+
+    def __array__(self, dtype=None, copy=None):
+        return self.cells
+
+
+def test_what_holds_numbers_is_taken():
+    assert (table.as_rows(Frame([[1.5, True], [2, np.False_]], ["a", "b"]))[0] == [[1.5, 1], [2, 0]]).all()
+    sparse = SimpleNamespace(toarray=lambda: np.eye(2))
+    assert (table.as_rows(sparse)[0] == np.eye(2)).all()
+    with pytest.raises(ValueError, match="x must hold real numbers, got 'low' in row 1, column 1, b: give it numbers, or leave"):
+        table.as_rows(Frame([[1.5, 1], [2, "low"]], ["a", "b"]))
+    with pytest.raises(ValueError, match="got '2' in row 1, column 0: give it numbers"):
+        table.as_rows(np.array([[1.5, 1], ["2", 1]], dtype=object))

@@ -1,6 +1,7 @@
 """Text of the world, read or refused in a line that helps."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,3 +157,26 @@ def test_text_is_read_in_little_memory():
 @given(st.binary(max_size=200) | st.text(alphabet="0123456789.,-+einf \n\r\"'#;x\t", max_size=200).map(str.encode))
 def test_any_text(tmp_path_factory, content):
     read_or_refuse(tmp_path_factory.getbasetemp() / "fuzz.csv", content)
+
+
+@pytest.mark.parametrize("separator", [" ", "\t", ";"])
+def test_tables_of_R_have_names_of_rows(separator):
+    """write.table(x): the header is one name short."""
+    lines = ['"a" "b"', '"1" 1.5 2', '"2" 3 4.5', '"Merc.230" 5 6']
+    Path("r.txt").write_text("\n".join(line.replace(" ", separator) for line in lines))
+    x, line = load("r.txt")
+    assert (x == [[1.5, 2], [3, 4.5], [5, 6]]).all() and "first column, which has no name, is an index and left out" in line
+    Path("r.txt").write_text("\n".join([*lines[:3], '"3" 5 x']).replace(" ", separator))
+    with pytest.raises(ValueError, match="line 4 holds 'x', which is no number"):
+        load("r.txt")
+    Path("r.txt").write_text("\n".join([*lines[:2], '"3" 5 6 7']).replace(" ", separator))
+    with pytest.raises(ValueError, match="line 3 has 4 values"):
+        load("r.txt")
+
+
+def test_what_a_terminal_would_obey_is_shown():
+    Path("f.csv").write_text("a\x1b[2J,b\n1,2\n3,4\n")
+    assert load("f.csv")[1].endswith("header a\\x1b[2J, b")
+    Path("f.csv").write_text("a\x1b[2J,b\nx,2\n3,4\n")
+    with pytest.raises(ValueError, match=r"\(column 1, a\\x1b\[2J\)"):
+        load("f.csv")
