@@ -470,3 +470,20 @@ def test_other_rows_are_no_resumption(change):
 def test_rows_with_a_constant_column_go_on():
     x = np.column_stack([MOONS, np.full(len(MOONS), 0.1)])
     assert DDPM(S, 8, 1).fit(x, 3, rng=0).fit(x, 6, resume=True).step == 6
+
+
+@pytest.mark.parametrize("apart, steps", [(1e-3, None), (1e-7, None), (1e-7, 20), (1e-12, 20)])
+def test_columns_that_agree_nearly_differ_as_much_in_samples(apart, steps):
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((500, 2))
+    x = np.column_stack([a, a[:, 0] + apart * rng.standard_normal(500)])
+    drawn = DDPM(S, 16, 1).fit(x, 100, rng=0).sample(2000, rng=0, steps=steps)
+    assert (drawn[:, 2] - drawn[:, 0]).std() == approx((x[:, 2] - x[:, 0]).std(), rel=0.06)
+
+
+@pytest.mark.parametrize("n", [21, 40])
+def test_a_sum_of_columns_is_their_sum_in_samples(n):
+    x = np.random.default_rng(0).standard_normal((n, 20))
+    x[:, -1] = x[:, :-1].sum(1)
+    drawn = DDPM(S, 16, 1).fit(x, 20, rng=0).sample(50, rng=0)
+    assert drawn[:, -1] == approx(drawn[:, :-1].sum(1), abs=1e-12)
