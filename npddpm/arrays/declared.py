@@ -37,14 +37,16 @@ def checked(**declared: Declared) -> Callable[[F], F]:
     def decorate(f: F) -> F:
         parameters = inspect.signature(f).parameters.values()
         names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        needed = {p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
+        checks = [(name, check) for name, (_, check) in declared.items()]
 
         @functools.wraps(f)
         def call(*positional: Any, **named: Any) -> Any:
             args = dict(zip(names, positional))
-            if len(positional) > len(names) or not args.keys().isdisjoint(named):
-                return f(*positional, **named)          # which raises Python's own TypeError
             args.update(named)
-            for name, (_, check) in declared.items():
+            if len(args) < len(positional) + len(named) or not args.keys() >= needed:
+                return f(*positional, **named)          # which raises Python's own TypeError
+            for name, check in checks:
                 if name in args:
                     args[name] = check(name, args[name], args)
             return f(**args)
