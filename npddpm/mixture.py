@@ -10,8 +10,9 @@ The components are mixed with their posterior weights r_k(x_t), proportional to 
 
 Not knowing k costs E_p[ sum_k r_k |eps_k - eps|^2 ], with eps_k = E[eps | x_t, k] and eps = sum_k r_k eps_k. The cost arises
 where two components are likely, and draws of x_t may never fall there: components far apart meet where both are rare. There
-lies the bridge of the pair, the Gaussian b_jk = (w_j N_j)^a (w_k N_k)^(1-a) / Z_jk, with the a for which Z_jk is least. Since
-Z_jk b_jk = p r_j^a r_k^(1-a), the cost is, with q = sum_jk c_jk Z_jk b_jk / B, B = sum_jk c_jk Z_jk and any c_jk > 0,
+lies the bridge of the pair, the Gaussian b_jk = (w_j N_j)^a (w_k N_k)^(1-a) / Z_jk, with the a in 0..1 for which Z_jk is
+about least. Since Z_jk b_jk = p r_j^a r_k^(1-a), the cost is, with q = sum_jk c_jk Z_jk b_jk / B, B = sum_jk c_jk Z_jk and any
+c_jk > 0,
 
     B E_q[ sum_k r_k |eps_k - eps|^2 / sum_jk c_jk r_j^a r_k^(1-a) ].
 
@@ -35,6 +36,8 @@ from .schedule import Schedule
 
 BATCH = 500_000   # numbers in the largest array of `least_loss`
 FEWEST, MOST = 10_000, 10_000_000   # draws of `least_loss`
+_ENDS = 2.0 ** -np.arange(14, 4, -0.5)
+EXPONENTS = np.concatenate([_ENDS, np.arange(1, 16) / 16, 1 - _ENDS])   # a, few enough to take all pairs of one a together
 
 
 class GaussianMixture:
@@ -143,9 +146,9 @@ class GaussianMixture:
         t : int in 0..T
         rng : None, int or Generator
         tolerance : float
-            Draws go on until the standard error is at most this share of the result, and B / n too, what one draw in n of a
-            kind that was not met would add. For 1e-3 this takes about a second for a few
-            components, and a minute for a hundred in dozens of dimensions.
+            Draws go on until the standard error is at most this share of the result, and so is B / n, what one draw more of a
+            kind that n draws have not met may add. For 1e-3 this takes about a second for a few components, and a minute for
+            a hundred in dozens of dimensions.
 
         Raises
         ------
@@ -160,7 +163,7 @@ class GaussianMixture:
         signal, noise = (float(f(t, self.means)) for f in (s.signal, s.noise))
         found = known = float(self.weights @ (signal**2 * self.variances / (signal**2 * self.variances + noise**2)).mean(1))
         bridges = self._bridges(signal, noise, negligible=1e-3 * tolerance * known * d / K**2)
-        B, n = float(bridges.share.sum()) / d, max(1, BATCH // max(K * d, d * d, len(bridges.c)))
+        B, n = float(bridges.share.sum()) / d, max(1, BATCH // max(K * d, d * d))
         draws, sums, needed = 0, np.zeros(2), FEWEST if B else 0
         while draws < needed:
             log_joint, whitened, *_ = self._components(bridges.sample(n, rng), s, t)
@@ -178,12 +181,12 @@ class GaussianMixture:
         return found
 
     def _bridges(self, signal: float, noise: float, negligible: float) -> Bridges:
-        """The bridges of all pairs with c Z above `negligible`; of pairs that overlap the component that is rarer will do."""
+        """The bridges of all pairs with c Z above `negligible`; where a pair overlaps its two components will do."""
         (K, d), w, means = self.means.shape, self.weights, signal * self.means
         deviations = np.sqrt(signal**2 * self.variances + noise**2)
         roots, inverses = self.axes * deviations[:, None], self.axes.swapaxes(1, 2) / deviations[:, :, None]    # of S_k
         alone, found = np.zeros(K), []
-        for j, k in np.array_split(np.stack(np.triu_indices(K, 1)), -(-(K * d) ** 2 // BATCH), axis=1):
+        for j, k in np.array_split(np.stack(np.triu_indices(K, 1)), -(-K * K * max(d * d, len(EXPONENTS)) // BATCH), axis=1):
             if (self.axes == self.axes[0]).all():               # where x = m_j + root_j U y, S_j is I and S_k diag(g)
                 U, g = np.tile(np.eye(d), (len(j), 1, 1)), (deviations[k] / deviations[j]) ** 2
             else:
@@ -191,8 +194,8 @@ class GaussianMixture:
                 g = g**2
             apart = _times(U.swapaxes(1, 2) @ inverses[j], means[k] - means[j])
             with np.errstate(over="ignore", invalid="ignore"):  # where components are so far apart that Z = 0
-                a = _least_a(w[j], w[k], g, apart)
-                close = _bridge(a, w[j], w[k], g, apart)[0] > np.minimum(w[j], w[k]) / 4
+                Z = np.stack([_bridge(np.full(len(j), a), w[j], w[k], g, apart)[0] for a in EXPONENTS])
+                a, close = EXPONENTS[Z.argmin(0)], Z.min(0) > np.minimum(w[j], w[k]) / 4
                 a = np.where(close, w[j] < w[k], a)
                 Z, y, v = _bridge(a, w[j], w[k], g, apart)
                 spread = inverses[j].swapaxes(1, 2) @ U         # eps_j - eps_k = noise spread (y - (y - apart) / g)
@@ -241,28 +244,21 @@ class Bridges(NamedTuple):
         return x
 
     def cost(self, log_joint: np.ndarray, eps_k: np.ndarray) -> np.ndarray:
-        """sum_k r_k |eps_k - eps|^2 / sum_jk c_jk r_j^a r_k^(1-a), where all r_k but one may be too small for floats."""
+        """sum_k r_k |eps_k - eps|^2 / sum_jk c_jk r_j^a r_k^(1-a), (B,), without cancellation where all r_k but one are small."""
         log_r = np.maximum(log_joint - _log_sum_exp(log_joint)[:, None], -1e300)
-        log_r_j, log_r_k = (np.ascontiguousarray(log_r.T)[i] for i in (self.j, self.k))
-        log_q = _log_sum_exp((np.log(self.c)[:, None] + log_r_k + self.a[:, None] * (log_r_j - log_r_k)).T)
+        q = np.zeros(len(log_r))
+        for a in np.unique(self.a):
+            at, c = self.a == a, np.zeros((log_r.shape[1],) * 2)
+            c[self.j[at], self.k[at]] = self.c[at]
+            q += ((np.exp(a * log_r) @ c) * np.exp((1 - a) * log_r)).sum(1)
         top = np.arange(len(log_r)), log_r.argmax(1)
         away = np.clip(eps_k - eps_k[top][:, None], -1e150, 1e150)      # beyond, r = 0
         log_r[top] = -math.inf
         second = log_r.max(1)
         r = np.exp(log_r - second[:, None])                             # relative to the second largest
-        cost = (r * (away**2).sum(2)).sum(1) - np.exp(second) * ((r[:, :, None] * away).sum(1) ** 2).sum(1)
-        return np.asarray(np.exp(second - log_q) * cost)
-
-
-def _least_a(w_j: Any, w_k: Any, g: Any, apart: Any) -> Any:
-    """The a with the least Z, which is convex: d log Z / da = E log( w_j N_j / (w_k N_k) ) over the bridge."""
-    low, high = np.zeros(len(g)), np.ones(len(g))
-    for _ in range(50):
-        a = (low + high) / 2
-        _, y, v = _bridge(a, w_j, w_k, g, apart)
-        slope = np.log(w_j) - np.log(w_k) + 0.5 * (np.log(g) - y**2 - v + ((y - apart) ** 2 + v) / g).sum(1)
-        low, high = np.where(slope > 0, (low, a), (a, high))
-    return a
+        cost: np.ndarray = (r * (away**2).sum(2)).sum(1) - np.exp(second) * ((r[:, :, None] * away).sum(1) ** 2).sum(1)
+        cost = np.divide(np.exp(second) * cost, q, out=np.zeros_like(q), where=q > 0)
+        return cost
 
 
 def _bridge(a: Any, w_j: Any, w_k: Any, g: Any, apart: Any) -> tuple[Any, Any, Any]:

@@ -78,6 +78,18 @@ def test_least_loss_of_many_components_by_plain_draws(t):
     assert law.least_loss(S, t, tolerance=3e-3) == approx(plain, rel=0.02)
 
 
+def test_what_not_knowing_the_component_costs_in_four_dimensions():
+    """Turned covariances, so that no matrix is its own transpose: the mean over plain draws, which see where these components meet."""
+    rng = np.random.default_rng(0)
+    root = rng.standard_normal((3, 4, 4)) * [0.2, 0.4, 0.6, 0.8]
+    law = GaussianMixture([1, 2, 2], 1.5 * rng.standard_normal((3, 4)), root @ root.swapaxes(1, 2))
+    a, b = S.sqrt_alpha_bars[100], S.sqrt_one_minus_alpha_bars[100]
+    x = a * law.sample(400_000, rng) + b * rng.standard_normal((400_000, 4))
+    plain = cost_on(x, law, S, 100) / np.exp(law.log_density(x, S, 100))
+    known = law.weights @ (a**2 * law.variances / (a**2 * law.variances + b**2)).mean(1)
+    assert law.least_loss(S, 100, tolerance=1e-4) - known == approx(plain.mean(), rel=5 * plain.std() / plain.mean() / 400_000**0.5)
+
+
 def test_the_error_is_what_it_says(monkeypatch):
     """Of other seeds the mean square error is that of the tolerance, or less, also where the two hardly meet."""
     monkeypatch.setattr(mixture, "BATCH", 10_000)
