@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from npddpm import DDPM, data
-from npddpm.cli.evaluate import energy_distance, neighbour_distances, one_nearest_neighbour
+from npddpm.cli.evaluate import apart, energy_distance, neighbours, one_nearest_neighbour
 from npddpm.model import rules
 from npddpm.optim import learning_rate
 from npddpm.samplers import few_times, reverse_coefficients
@@ -92,7 +92,7 @@ def told_apart(drawn: np.ndarray, name: str, seed: int, x: np.ndarray) -> tuple[
 def strays(drawn: np.ndarray, name: str, seed: int, x: np.ndarray) -> float:
     """The share of samples that are farther than 0.1 from all of 100,000 real points."""
     many = (data.load(name, 100_000, 400 + seed) - x.mean(0)) / x.std(0)
-    alone = [neighbour_distances(drawn, part, 1) for part in np.array_split(many, 100)]
+    alone = [apart(drawn, part, np.arange(len(drawn)), neighbours(drawn, part, 1)) for part in np.array_split(many, 100)]
     return float((np.min(alone, axis=0) > 0.1).mean())
 
 

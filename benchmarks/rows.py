@@ -81,9 +81,9 @@ def run(quick: bool) -> list[dict[str, Any]]:
         for fold in range(1 if quick else SPLITS):
             trained, held = split(load(name), fold)
             mean, scale = units(trained)
-            z, h = (trained - mean) / scale, (held - mean) / scale
+            z, h = (((rows_ - mean) / scale).reshape(len(rows_), -1) for rows_ in (trained, held))
             of_held = nearest(h, z)
-            ours = ((y - mean) / scale for y in npddpm_samples(trained, fold, fits_of(name)))
+            ours = (((y - mean) / scale).reshape(len(y), -1) for y in npddpm_samples(trained, fold, fits_of(name)))
             for who, drawn in {"npddpm": ours, **peers(z, fold, fits_of(name))}.items():
                 U, near = np.mean([(energy_distance(a, h), nearest(a, z) / of_held) for a in drawn], axis=0).tolist()
                 rows.append({"data": name, "split": fold, "who": who, "U": U, "nearest": near})
@@ -135,9 +135,10 @@ def planar_table(rows: list[dict[str, Any]]) -> str:
 
 def images(path: Path) -> str:
     """One training on a file of images, by the rules."""
-    rows, held = data.split(data.load(str(path)), 0.2)
+    x, image = data.as_rows(data.load(str(path)))
+    rows, held = data.split(x, 0.2)
     start = time.perf_counter()
-    model = DDPM().fit(rows, rng=0)
+    model = DDPM().fit(data.as_images(rows, image), rng=0)
     seconds = time.perf_counter() - start
     h, z = model.axes.standardize(held), model.axes.standardize(rows)
     n, of_held = min(len(h), DRAWN), nearest(h, z)
@@ -152,7 +153,7 @@ def images(path: Path) -> str:
     lines = [line("training rows", 0, [z[:DRAWN]])]
     for steps in (None, 50, 20):
         start = time.perf_counter()
-        drawn = [model.axes.standardize(model.sample(DRAWN, rng=draw, steps=steps)) for draw in range(DRAWS)]
+        drawn = [model.axes.standardize(model.sample(DRAWN, rng=draw, steps=steps).reshape(DRAWN, -1)) for draw in range(DRAWS)]
         lines.append(line(f"{steps or model.schedule.T} steps", (time.perf_counter() - start) / DRAWS, drawn))
     return (f"{path.name}: {len(rows)} images of {rows.shape[1]} pixels, {seconds:.0f} s of training; means of {DRAWS} draws of 2,000 "
             f"samples, beside {len(held)} held-out images\n\n"
