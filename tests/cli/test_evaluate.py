@@ -173,7 +173,7 @@ def test_one_nearest_neighbour_by_hand(monkeypatch):
 def test_the_standard_error_of_one_nearest_neighbour():
     """0.64 / sqrt(2 n), where independent rows would have 0.5 / sqrt(2 n)."""
     rng = np.random.default_rng(0)
-    drawn = [one_nearest_neighbour(*rng.standard_normal((2, 100, 2))) for _ in range(1000)]
+    drawn = [one_nearest_neighbour(*rng.standard_normal((2, 100, 2))) for _ in range(500)]
     assert np.std(drawn) * np.sqrt(200) == approx(0.64, abs=0.04)
 
 

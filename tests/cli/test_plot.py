@@ -9,7 +9,7 @@ from npddpm.cli.main import main
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
-@pytest.mark.parametrize("source", ["digits", "moons", "own.csv", "few.csv"])
+@pytest.mark.parametrize("source", ["digits", "own.csv", "few.csv"])
 def test_plot(source):
     pytest.importorskip("matplotlib")
     np.savetxt("own.csv", np.random.default_rng(0).standard_normal((50, 1)), delimiter=",")

@@ -190,17 +190,17 @@ def test_a_disk_that_is_full_for_a_while(monkeypatch, capsys):
 
 
 def test_kill_9_at_any_moment():
-    """Ten kills of a run that saves every other step: the checkpoint always loads, and the run that goes on
+    """Six kills of a run that saves every other step: the checkpoint always loads, and the run that goes on
     from it ends in the very bits of one that was left alone.
     """
     code = "import sys, npddpm.cli.main as m; m.SAVE_EVERY = 2; sys.exit(m.main(sys.argv[1:]))"
     assert main(["train", "moons", *SMALL, "--steps", "2000", "--out", "whole.npz"]) == 0
     wait = np.random.default_rng(0)
     command, steps = ["train", "moons", "--out", "killed.npz"], [0]
-    for k in range(10):
+    for k in range(6):
         process = python(code, *command, *(["--resume"] if steps[-1] else SMALL), "--steps", "2000")
         process.stdout.readline()                     # training begins
-        time.sleep(wait.uniform(0, 0.04 * (k + 1)))
+        time.sleep(wait.uniform(0, 0.07 * (k + 1)))
         process.kill()
         process.communicate()
         if Path("killed.npz").exists():

@@ -44,10 +44,10 @@ LAWS = {
 @pytest.mark.parametrize("t", [0, 10, 20, 25, 100, 1000])
 @pytest.mark.parametrize("name", LAWS)
 def test_least_loss_in_one_dimension(name, t):
-    """To five of its standard errors, wherever the two meet: from never, at small t, to always."""
+    """To five of its standard errors, wherever the two meet: from never, at small t, to always. A smaller error is tested below."""
     weights, means, variances = LAWS[name]
     law = GaussianMixture(weights, np.array(means, dtype=float)[:, None], variances)
-    assert law.least_loss(S, t) == approx(by_trapezoid(law, S, t), rel=5e-3, abs=0)
+    assert law.least_loss(S, t, tolerance=2e-3) == approx(by_trapezoid(law, S, t), rel=1e-2, abs=0)
 
 
 def test_a_component_at_the_end_of_the_world_adds_its_own_loss():
