@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -31,6 +31,7 @@ from ..model.ddpm import DDPM
 from ..model.ranks import by_first, signalled, world
 from ..optim import learning_rate
 from ..schedule import Schedule
+from .columns import Columns, note, write_csv, write_npy
 from .evaluate import energy_distance, loss_by_time, nearest, one_nearest_neighbour, precision_recall
 from .notes import Notes, Reference, check_settings, digest, known_law
 from .terminal import (
@@ -89,7 +90,9 @@ def parser() -> Parser:
     sample.add_argument("--steps", type=int, help="in this many steps, instead of all T: 20 are nearly as good")
     sample.add_argument("--eta", type=float, help="the steps are DDIM's, with this share of noise: 0 none, 1 as DDPM")
     sample.add_argument("--variance", choices=["gaussian", "beta", "posterior"], help="of all T steps (gaussian); fewer steps have --eta in its place")
-    sample.add_argument("--out", type=Path, default=Path("samples.npy"))
+    sample.add_argument("--clip", action="store_true", help="stay within the least and the greatest value of each training column")
+    sample.add_argument("--round", action="store_true", help="whole numbers in columns that held nothing else")
+    sample.add_argument("--out", type=Path, default=Path("samples.npy"), help="a .npy or .csv file (samples.npy)")
 
     evaluate = commands.add_parser("evaluate", help="compare a model with held-out data")
     plot = commands.add_parser("plot", help="draw samples, the reverse process and the losses")
@@ -159,7 +162,8 @@ def train(args: argparse.Namespace) -> int:
                          device=args.device, resume=args.resume, comm=comm)
     if ranks > 1 or "ranks" in settings:
         settings["ranks"] = ranks
-    model.about = {**model.about, "data": args.data, "sha256": by_first(comm, lambda: digest(x)), "settings": settings}
+    model.about = {**model.about, "data": args.data, "sha256": by_first(comm, lambda: digest(x)), "settings": settings,
+                   "columns": by_first(comm, lambda: note(data.as_rows(rows)[0], args.data))}
     what = f"images of {data.sizes(image)}, with one scale for all numbers," if image else f"rows of {x.shape[1]}"
     say(f"{args.data}: {len(rows)} {what} to train on, {len(held)} held out; "
         f"{model.schedule}; checkpoint {out}" + (f"; {ranks} ranks" if ranks > 1 else ""))
@@ -208,14 +212,19 @@ def sample(args: argparse.Namespace) -> None:
     if args.variance and (args.steps is not None or args.eta not in (None, 1)):
         raise ValueError("--variance has no effect with --steps, or --eta below 1: leave it out")
     model = DDPM.load(args.model, args.device)
-    columns = len(model.axes.mean)
-    by_first(args.comm, lambda: check_output(args.out, [".npy"], 8 * args.n * columns, model=args.model,
-                                             data=Notes.of(model, args.model).data))
-    chunks = model.sample_chunks(args.n, args.seed, variance=args.variance or "gaussian", steps=args.steps, eta=args.eta, comm=args.comm)
+    known = Columns.of(model, args.model, [f"--{option}" for option in ("clip", "round") if getattr(args, option)])
+    shape, text = model.image or (len(known.low),), args.out.suffix.lower() == ".csv"
+    size = (2 if text else 8) * args.n * len(known.low)     # at least: text has a digit and a separator for each number
+    by_first(args.comm, lambda: check_output(args.out, [".npy", ".csv"], size, model=args.model, data=Notes.of(model, args.model).data))
+    chunks = model.sample_chunks(args.n, args.seed, variance=args.variance or "gaussian", steps=args.steps, eta=args.eta,
+                                 clip=known.clipped if args.clip else None, comm=args.comm)
+    if args.round:
+        chunks = map(known.rounded, chunks)
     with written(args.out) if is_first(args.comm) else open(os.devnull, "wb") as file:
-        for _ in progress(write_rows(file, (args.n, *(model.image or (columns,))), chunks), args.n, "sample"):
+        rows = write_csv(file, known.names, known.whole & args.round, chunks) if text else write_npy(file, (args.n, *shape), chunks)
+        for _ in progress(rows, args.n, "sample"):
             pass
-    say(f"wrote {args.out}: {args.n} samples of {data.sizes(model.image or (columns,))} numbers")
+    say(f"wrote {args.out}: {args.n} samples of {data.sizes(shape)} numbers")
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -406,17 +415,6 @@ def ratio(a: float, b: float) -> str:
 def losses(model: DDPM, real: Reference, seed: int) -> np.ndarray:
     """`loss_by_time` of a model on real rows, beside the least possible loss where it is known."""
     return loss_by_time(model.denoiser(), model.schedule, model.to_network(real.held), seed, known_law(model, real))
-
-
-def write_rows(file: BinaryIO, shape: tuple[int, ...], chunks: Iterable[np.ndarray]) -> Iterator[int]:
-    """Write a .npy file of this shape chunk by chunk, yielding the number of rows written."""
-    header = {"descr": "<f8", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    done = 0
-    for chunk in chunks:
-        file.write(chunk.astype("<f8").tobytes())
-        done += len(chunk)
-        yield done
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -37,26 +37,7 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
         Naming the line, where rows differ in length, a header does not fit them, or a value is no number.
     """
     lines = io.TextIOWrapper(file, encoding="utf-8-sig")
-    start = list(_rows(lines, 0, 2))
-    if not start:
-        raise ValueError("it holds no rows of numbers")
-    separator = next((mark for _, line in reversed(start) for mark in SEPARATORS if mark and mark in line), None)
-    last = separator or ""
-    if all(line.endswith(last) for _, line in start):
-        start = [(number, line.removesuffix(last)) for number, line in start]
-    else:
-        last = ""
-    cells = [_cells(line, separator) for _, line in start]
-    header = _header(*cells)
-    if header and len(start) == 1:
-        raise ValueError("it holds no rows of numbers")
-    if header and separator != "," and len(header) == len(cells[1]) - 1:
-        header = ["", *header]
-    if header and len(header) != len(cells[1]):
-        _explain(iter(start[1:]), separator, [])
-        raise ValueError(f"its header has {len(header)} names, line {start[1][0]} has {len(cells[1])} values")
-
-    index = len(header) > 1 and header[0].lower() in ("", "unnamed: 0")
+    separator, last, header, index = _layout(lines)
 
     def rows(most: int | None = None) -> Iterator[tuple[int, str]]:
         lines.seek(0)
@@ -83,6 +64,37 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     if x.shape[1] > 1 and (x[:, 0] == np.arange(len(x))).all():
         how += "; its first column counts the rows: leave it out if it is an index"
     return x, how
+
+
+def column_names(file: BinaryIO) -> list[str]:
+    """The header's names of the columns that `read_text` gives; none without a header."""
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig")
+    separator, _, header, index = _layout(lines)
+    lines.detach()
+    return [name if separator else name.strip('"') for name in header[int(index):]]     # R's are in quotes between spaces too
+
+
+def _layout(lines: TextIO) -> tuple[str | None, str, list[str], bool]:
+    """By the first two lines: the separator, the one that ends each line, the header, and whether the first column is an index."""
+    start = list(_rows(lines, 0, 2))
+    if not start:
+        raise ValueError("it holds no rows of numbers")
+    separator = next((mark for _, line in reversed(start) for mark in SEPARATORS if mark and mark in line), None)
+    last = separator or ""
+    if all(line.endswith(last) for _, line in start):
+        start = [(number, line.removesuffix(last)) for number, line in start]
+    else:
+        last = ""
+    cells = [_cells(line, separator) for _, line in start]
+    header = _header(*cells)
+    if header and len(start) == 1:
+        raise ValueError("it holds no rows of numbers")
+    if header and separator != "," and len(header) == len(cells[1]) - 1:
+        header = ["", *header]
+    if header and len(header) != len(cells[1]):
+        _explain(iter(start[1:]), separator, [])
+        raise ValueError(f"its header has {len(header)} names, line {start[1][0]} has {len(cells[1])} values")
+    return separator, last, header, len(header) > 1 and header[0].lower() in ("", "unnamed: 0")
 
 
 def _rows(lines: TextIO, first: int, most: int | None, last: str = "") -> Iterator[tuple[int, str]]:

@@ -370,7 +370,7 @@ class DDPM:
         ValueError
             If the model is not trained, or an argument is out of range.
         TypeError
-            If `rng` is nothing that a generator is made from.
+            If `rng` is nothing that a generator is made from, or `comm` is no communicator.
         FloatingPointError
             If the network gives NaN or infinity.
         """
@@ -379,6 +379,7 @@ class DDPM:
     def sample_chunks(self, n: int, rng: Any = None, *, comm: Any = None,
                       **options: Unpack[SamplerOptions]) -> Iterator[np.ndarray]:
         """`sample` as a generator of chunks of at most 2500 rows (on a GPU 10,000), for any n in bounded memory."""
+        check_comm(comm, n=n)
         n, net = check_count("n", n), self.denoiser()
         size = CHUNK[net.device]
         stream = streams(generator(rng), math.ceil(n / size))

@@ -107,7 +107,7 @@ class Ranks:
                                    "all need the same processor, NumPy and number of BLAS threads")
 
 
-def check_comm(comm: Any, batch_size: int, **values: Any) -> None:
+def check_comm(comm: Any, batch_size: int | None = None, **values: Any) -> None:
     """Raise TypeError if `comm` is no communicator, ValueError if the arguments differ between ranks or a rank has no row."""
     if comm is None:
         return
@@ -119,7 +119,7 @@ def check_comm(comm: Any, batch_size: int, **values: Any) -> None:
             if others[name] != value:
                 raise ValueError(f"{name} must be the same on all ranks, got {value!r:.80} on rank {comm.rank} and "
                                  f"{others[name]!r:.80} on rank {rank}")
-    if batch_size < comm.size:
+    if batch_size is not None and batch_size < comm.size:
         raise ValueError(f"batch_size must be at least the number of ranks, {comm.size}, got {batch_size}")
 
 

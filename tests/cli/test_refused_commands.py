@@ -57,7 +57,7 @@ COMMANDS = {
     "sample good.npz --steps 5 --variance posterior": "--variance has no effect with --steps, or --eta below 1: leave it out",
     "sample good.npz --eta 0.5 --variance beta": "--variance has no effect with --steps, or --eta below 1: leave it out",
     "sample good.npz --out none/x.npy": "cannot write none/x.npy",
-    "sample good.npz --out x.csv": "cannot write x.csv: name a .npy file",
+    "sample good.npz --out x.tsv": "cannot write x.tsv: name a .npy or .csv file",
     "sample text.csv": "cannot read text.csv: it is no NumPy file (.npy or .npz)",
     "sample cube.npy": "cannot read cube.npy: it is no npddpm checkpoint",
     "sample good.npz --out good.npz": "would overwrite the model",

@@ -1,6 +1,7 @@
 """sample: what it writes, and what is left of it when it cannot end."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,11 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bounded import memory
 from commands import SMALL
 
-from npddpm import DDPM
+from npddpm import DDPM, Schedule, data
+from npddpm.cli.columns import note
 from npddpm.cli.main import main
 from npddpm.data.files import Outputs
+from npddpm.data.table import Mapped
+from npddpm.model.ddpm import CHUNK
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -70,3 +75,153 @@ def test_what_a_killed_sample_leaves_is_removed_by_the_next():
         assert main(["sample", "m.npz", "-n", "3"]) == 0
         assert not left[0].exists() and Path(file.name).exists()
     assert {path.name for path in Path().iterdir()} == {"m.npz", "samples.npy", "samples.1.npy"}
+
+
+# ---- as users of tables expect them
+
+def table(n=300):
+    """Whole numbers from 0 on, a bounded column, one of -1 alone, and whole numbers but for one row."""
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.poisson(1.0, n), rng.beta(0.5, 0.5, n), np.full(n, -1), rng.integers(-9, 9, n)], 1)
+    x[data.split(np.arange(n))[0][0], 3] += 0.5      # of the training rows
+    return x
+
+
+@pytest.fixture
+def t(capsys):
+    """A model of a table with a header, and the training rows."""
+    x = table()
+    np.savetxt("t.csv", x, delimiter=",", header='count,"share, in all",what,"a ""number"""', comments="", fmt="%.17g")
+    assert main(["train", "t.csv", *SMALL]) == 0
+    capsys.readouterr()
+    return data.split(x)[0]
+
+
+def drawn(*options, out="samples.npy"):
+    assert main(["sample", "t.npz", "-n", "60", "--out", out, *options]) == 0
+    return np.load(out) if out.endswith(".npy") else np.loadtxt(out, delimiter=",", skiprows=1)
+
+
+def test_train_notes_columns_of_the_training_rows(t):
+    noted = DDPM.load("t.npz").about["columns"]
+    assert noted == {"low": t.min(0).tolist(), "high": t.max(0).tolist(), "whole": [True, False, True, False],
+                     "names": ["count", "share, in all", "what", 'a "number"']}
+    assert main(["train", "t.csv", "--resume", "--steps", "60"]) == 0
+    assert DDPM.load("t.npz").about["columns"] == noted and "names" not in DDPM.load("m.npz").about["columns"]
+
+
+def test_columns_of_a_mapped_file_are_noted(monkeypatch):
+    monkeypatch.setattr("npddpm.data.table.IN_MEMORY", 100)
+    monkeypatch.setattr("npddpm.data.table.BLOCK", 28)
+    np.save("t.npy", table())
+    rows = data.split(data.load("t.npy"))[0]
+    noted, x = note(rows, "t.npy"), np.asarray(rows)
+    assert isinstance(rows, Mapped) and noted == {"low": x.min(0).tolist(), "high": x.max(0).tolist(), "whole": [True, False, True, False]}
+
+
+@pytest.mark.parametrize("how", [[], ["--steps", "5"], ["--steps", "5", "--eta", "0.5"]])
+def test_clip_and_round(t, how):
+    plain, clipped, rounded, both = (drawn(*how, *options) for options in ([], ["--clip"], ["--round"], ["--clip", "--round"]))
+    assert (plain == DDPM.load("t.npz").sample(60, 0, steps=5 if how else None, eta=0.5 if "--eta" in how else None)).all()
+    low, high = t.min(0), t.max(0)
+    assert ((plain < low) | (plain > high))[:, :2].any(0).all()
+    assert ((clipped >= low) & (clipped <= high)).all()
+    assert (clipped != plain.clip(low, high)).any()       # on the way, too
+    for x, before in ((rounded, plain), (both, clipped)):
+        assert (x[:, [0, 2]] == np.rint(before[:, [0, 2]])).all() and (x[:, [1, 3]] == before[:, [1, 3]]).all()
+        assert not (np.signbit(x) & (x == 0)).any()
+
+
+def test_text_has_the_same_numbers_and_can_be_trained_on(t, monkeypatch):
+    monkeypatch.setitem(CHUNK, "cpu", 25)
+    for options in ([], ["--clip", "--round"]):
+        assert (drawn(*options, out="x.csv") == drawn(*options)).all()
+    header, *lines = Path("x.csv").read_bytes().decode().removesuffix("\n").split("\n")
+    assert header == 'count,"share, in all",what,"a ""number"""' and len(lines) == 60
+    assert all(re.fullmatch(r"\d+,[\d.e-]+,-1,-?\d+\.[\de-]+", line) for line in lines)
+    told = []
+    data.load("x.csv", tell=told.append)
+    assert told[0].endswith('header count, share, in all, what, a "number"')
+
+
+def test_text_of_rows_without_names(capsys):
+    for command in ("sample m.npz -n 5 --out x.csv", "sample m.npz -n 5 --out X.CSV", "sample m.npz -n 5"):
+        assert main(command.split()) == 0
+    assert (np.loadtxt("x.csv", delimiter=",") == np.load("samples.npy")).all() and Path("x.csv").read_bytes() == Path("X.CSV").read_bytes()
+    Path("x.csv").write_text("mine")
+    assert main("sample m.npz -n 5 --out x.csv".split()) == 0 and Path("x.1.csv").read_text() == "mine"
+    assert "the x.csv that was there is now x.1.csv" in capsys.readouterr().out
+
+
+def test_a_header_is_no_comment(t):
+    model = DDPM.load("t.npz")
+    model.about["columns"]["names"][0] = "#count"
+    model.save("t.npz")
+    drawn(out="x.csv")
+    told = []
+    data.load("x.csv", tell=told.append)
+    assert "header #count, share" in told[0]
+
+
+def test_images_are_clipped_rounded_and_written_as_rows():
+    assert main(["train", "digits", *SMALL]) == 0
+    x = data.split(data.load("digits"))[0]
+    for out in ("x.npy", "x.csv"):
+        assert main(["sample", "digits.npz", "-n", "20", "--clip", "--round", "--out", out]) == 0
+    images = np.load("x.npy")
+    assert images.shape == (20, 8, 8) and (images == np.rint(images)).all() and (images >= x.min(0)).all() and (images <= x.max(0)).all()
+    assert "." not in Path("x.csv").read_text() and (np.loadtxt("x.csv", delimiter=",") == images.reshape(20, 64)).all()
+
+
+def test_text_takes_little_memory():
+    assert main(["sample", "m.npz", "-n", "2500", "--steps", "1", "--out", "x.csv"]) == 0       # once, for what is imported and kept
+    with memory(8_000_000):
+        assert main(["sample", "m.npz", "-n", "200000", "--steps", "1", "--out", "y.csv"]) == 0
+    assert Path("y.csv").stat().st_size > 5_000_000
+
+
+def test_text_that_is_interrupted_leaves_nothing(monkeypatch, capsys):
+    monkeypatch.setitem(CHUNK, "cpu", 10)
+    chunks = DDPM.sample_chunks
+
+    def struck(self, *args, **options):
+        yield next(chunks(self, *args, **options))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(DDPM, "sample_chunks", struck)
+    assert main(["sample", "m.npz", "--out", "x.csv"]) == 130
+    assert [path.name for path in Path().iterdir()] == ["m.npz"]
+
+
+@pytest.mark.parametrize("change", [
+    None, [1], {"low": None}, {"low": [0.0]}, {"low": [[0.0]] * 4}, {"low": ["0"] * 4}, {"low": [0, 0, 0, 10**400]}, {"low": [0.0, 0.0, 0.0, 99.0]},
+    {"high": {}}, {"whole": [1, 0, 1, 0]}, {"whole": [True]}, {"whole": [[True], []]}, {"whole": True}, {"names": "name"}, {"names": ["a"]},
+    {"names": [1, 2, 3, 4]}, {"names": {"a": 1, "b": 2, "c": 3, "d": 4}}])
+def test_notes_that_train_does_not_write_count_as_none(t, change, capsys):
+    model = DDPM.load("t.npz")
+    model.about["columns"] = {**model.about["columns"], **change} if isinstance(change, dict) else change
+    model.save("t.npz")
+    for options in (["--clip"], ["--round"], ["--clip", "--round", "--out", "x.csv"]):
+        assert main(["sample", "t.npz", "-n", "5", *options]) == 2
+        line = capsys.readouterr().err
+        assert line.startswith(f"npddpm: {' and '.join(options[:2] if len(options) > 1 else options)}: t.npz does not say what its training columns held")
+        assert "train the model with it, or clip and round in Python" in line and line.count("\n") == 1
+    assert not Path("x.csv").exists() and not Path("samples.npy").exists()
+    assert main(["sample", "t.npz", "-n", "5", "--out", "x.csv"]) == 0 and np.loadtxt("x.csv", delimiter=",").shape == (5, 4)
+
+
+def test_names_that_are_no_text_and_bounds_of_nothing(t, capsys):
+    for change in ({"names": ["\ud800", "b", "c", "d"]}, {"low": [1e300] * 4, "high": [1e301] * 4}):
+        model = DDPM.load("t.npz")
+        model.about["columns"] |= change
+        model.save("u.npz")
+        assert main(["sample", "u.npz", "-n", "5", "--clip", "--out", "x.csv"]) == 2
+        assert capsys.readouterr().err.count("npddpm: ") == 1 and not Path("x.csv").exists()
+
+
+def test_models_of_the_library_and_of_many_columns_have_no_notes(monkeypatch, capsys):
+    DDPM(Schedule.linear(10), 8, 1).fit(table(50), steps=5, rng=0).save("own.npz")
+    monkeypatch.setattr("npddpm.cli.columns.MOST", 1)
+    assert main(["train", "moons", *SMALL, "--out", "many.npz"]) == 0
+    for name in ("own.npz", "many.npz"):
+        assert main(["sample", name, "--clip"]) == 2 and f"--clip: {name} does not say" in capsys.readouterr().err

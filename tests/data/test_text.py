@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from refused import read_or_refuse
 
 from npddpm import data
+from npddpm.data.text import column_names
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 X = np.array([[1.5, 2.0], [3.0, 4.25]])
@@ -180,3 +181,14 @@ def test_what_a_terminal_would_obey_is_shown():
     Path("f.csv").write_text("a\x1b[2J,b\nx,2\n3,4\n")
     with pytest.raises(ValueError, match=r"\(column 1, a\\x1b\[2J\)"):
         load("f.csv")
+
+
+@pytest.mark.parametrize("text, names", [
+    ("left,right\n1.5,2\n3,4.25\n", ["left", "right"]), ("1.5,2\n3,4.25\n", []), ("2019,2020\n1.5,2\n3,4.25\n", ["2019", "2020"]),
+    ('sep=;\n"left; or not";right;\n1;2;\n', ["left; or not", "right"]), (",a,b\n0,1.5,2\n1,3,4.25\n", ["a", "b"]),
+    ('"a" "b"\n"1" 1.5 2\n"2" 3 4.5\n', ["a", "b"]), ("\ufeff# made by hand\nleft\tright\n1.5\t2\n", ["left", "right"])])
+def test_names_of_columns(text, names):
+    """As many as the array has columns: an index is left out."""
+    write(text)
+    with open("f.csv", "rb") as file:
+        assert column_names(file) == names

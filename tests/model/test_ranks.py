@@ -196,6 +196,14 @@ def test_a_rank_needs_a_row():
 def test_what_is_no_communicator():
     with pytest.raises(TypeError, match="comm must be a communicator of mpi4py, such as MPI.COMM_WORLD, got 4"):
         DDPM(S, 8, 1).fit(MOONS, 2, comm=4)
+    with pytest.raises(TypeError, match="comm must be a communicator of mpi4py, such as MPI.COMM_WORLD, got 5"):
+        DDPM(S, 8, 1).fit(MOONS, 2).sample(3, comm=5)
+
+
+def test_ranks_that_want_other_numbers_of_samples_are_named():
+    model = DDPM(S, 8, 1).fit(MOONS, 2, rng=0)
+    for error in on_ranks(2, lambda comm: model.sample(3 + comm.rank, rng=0, comm=comm)):
+        assert isinstance(error, ValueError) and "n must be the same on all ranks, got " in str(error), error
 
 
 def test_an_error_of_the_first_rank_is_an_error_of_all():

@@ -1,0 +1,100 @@
+"""What a checkpoint notes of the columns of its training rows, and samples that keep to it."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from .. import data
+from ..arrays.checks import Array, check_points
+from ..data.files import open_to_read
+from ..data.text import column_names
+from ..model.ddpm import DDPM
+
+MOST = 10_000       # columns that are noted
+
+
+def note(x: Any, source: str) -> dict[str, Any] | None:
+    """What is noted of the columns of training rows x from `source`: None if there are too many."""
+    d, names = x.shape[1], []
+    if d > MOST:
+        return None
+    low, high, whole = np.full(d, math.inf), np.full(d, -math.inf), np.full(d, True)
+    for block in data.blocks(x):
+        low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
+        whole &= (block == np.rint(block)).all(0)
+    if Path(source).suffix.lower() in (".csv", ".tsv", ".txt"):
+        with open_to_read(source) as file:
+            names = column_names(file)
+    notes = {"low": low.tolist(), "high": high.tolist(), "whole": whole.tolist()}
+    return notes | {"names": names} if len(names) == d else notes
+
+
+class Columns(NamedTuple):
+    """Of each column the least and the greatest value, and whether it holds whole numbers alone; their names, if they have any."""
+
+    low: Array
+    high: Array
+    whole: np.ndarray
+    names: list[str]
+
+    @classmethod
+    def of(cls, model: DDPM, path: Path, needed: Sequence[str] = ()) -> Columns:
+        """What a checkpoint notes, or bounds and names of nothing. ValueError if there are options that need it.
+
+        Whoever wrote the file may have noted anything: what `note` does not write counts as nothing.
+        """
+        d, notes = len(model.axes.mean), model.about.get("columns")
+        if isinstance(notes, dict):
+            try:
+                low, high = (check_points(name, notes.get(name), np, np.float64, d) for name in ("low", "high"))
+                whole, names = np.asarray(notes.get("whole")), notes.get("names", [])
+            except (TypeError, ValueError):
+                pass
+            else:
+                if ((low <= high).all() and whole.dtype == bool and whole.shape == (d,)
+                        and isinstance(names, list) and len(names) in (0, d) and all(isinstance(name, str) for name in names)):
+                    return cls(low, high, whole, names)
+        if needed:
+            raise ValueError(f"{' and '.join(needed)}: {path} does not say what its training columns held, as npddpm train notes it for "
+                             f"up to {MOST} columns: train the model with it, or clip and round in Python, with "
+                             "DDPM.sample(clip=(low, high)) and np.rint")
+        return cls(np.full(d, -math.inf), np.full(d, math.inf), np.full(d, False), [])
+
+    def clipped(self, x: Array) -> Array:
+        return x.clip(self.low, self.high)
+
+    def rounded(self, x: Array) -> Array:
+        """Rows or images x with whole numbers where the training rows had nothing else."""
+        rows = x.reshape(len(x), -1)
+        return np.where(self.whole, np.rint(rows) + 0.0, rows).reshape(x.shape)     # 0.0 for -0.0
+
+
+def write_npy(file: BinaryIO, shape: tuple[int, ...], chunks: Iterable[Array]) -> Iterator[int]:
+    """Write a .npy file of this shape chunk by chunk, yielding the number of rows written."""
+    header = {"descr": "<f8", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    done = 0
+    for chunk in chunks:
+        file.write(chunk.astype("<f8").tobytes())
+        done += len(chunk)
+        yield done
+
+
+def write_csv(file: BinaryIO, names: list[str], whole: np.ndarray, chunks: Iterable[Array]) -> Iterator[int]:
+    """Write the names, if there are any, and rows of numbers, as `write_npy` does; `whole` columns without a decimal point."""
+    text = codecs.getwriter("utf-8")(file)
+    if names:       # one that begins with # would make the line a comment
+        csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if names[0].startswith("#") else csv.QUOTE_MINIMAL).writerow(names)
+    table, kinds, done = csv.writer(text, lineterminator="\n"), [int if w else float for w in whole], 0
+    for chunk in chunks:
+        for row in chunk.reshape(len(chunk), -1):
+            table.writerow([kind(value) for kind, value in zip(kinds, row.tolist())])
+        done += len(chunk)
+        yield done
