@@ -126,7 +126,7 @@ def sampling_flops(shape: Shape) -> int:
 
 def launches(shape: Shape) -> int:
     """Kernels that one training step starts on a GPU, counted on the tests' stand-in for CuPy."""
-    from tests import strict_cupy
+    from tests.support import strict_cupy
     before = sys.modules.get("cupy")
     sys.modules["cupy"] = strict_cupy.module()
     try:

@@ -23,3 +23,8 @@ def test_strays_are_points_far_from_all_real_ones(monkeypatch):
     monkeypatch.setattr(data, "load", lambda name, n, rng: load(name, 3000, rng))
     drawn = (np.concatenate([x[:8], [[9, 9], [-9, 0]]]) - x.mean(0)) / x.std(0)
     assert quality.strays(drawn, "moons", 0, x) == 0.2
+
+
+def test_kernels_of_a_step_are_counted():
+    ours = importlib.import_module("benchmarks.ours")
+    assert 20 < ours.launches(ours.Shape(2, 8, 1, 4)) < 80
