@@ -71,9 +71,9 @@ class Columns(NamedTuple):
         return x.clip(self.low, self.high)
 
     def rounded(self, x: Array) -> Array:
-        """Rows or images x with whole numbers where the training rows had nothing else."""
-        rows = x.reshape(len(x), -1)
-        return np.where(self.whole, np.rint(rows) + 0.0, rows).reshape(x.shape)     # 0.0 for -0.0
+        """Rows or images x as rows, with whole numbers where the training rows had nothing else."""
+        x = x.reshape(len(x), -1)
+        return np.where(self.whole, np.rint(x) + 0.0, x)    # 0.0 for -0.0
 
 
 def write_npy(file: BinaryIO, shape: tuple[int, ...], chunks: Iterable[Array]) -> Iterator[int]:
