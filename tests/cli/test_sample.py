@@ -80,10 +80,12 @@ def test_what_a_killed_sample_leaves_is_removed_by_the_next():
 # ---- as users of tables expect them
 
 def table(n=300):
-    """Whole numbers from 0 on, a bounded column, one of -1 alone, and whole numbers but for one row."""
+    """Whole numbers from 0 on but for a row that is held out, a bounded column, one of -1 alone, and whole numbers but for a training row."""
     rng = np.random.default_rng(0)
     x = np.stack([rng.poisson(1.0, n), rng.beta(0.5, 0.5, n), np.full(n, -1), rng.integers(-9, 9, n)], 1)
-    x[data.split(np.arange(n))[0][0], 3] += 0.5      # of the training rows
+    trained, held = data.split(np.arange(n))
+    x[trained[0], 3] += 0.5
+    x[held[0], 0] = 30.5
     return x
 
 
@@ -150,7 +152,8 @@ def test_text_of_rows_without_names(capsys):
     assert (np.loadtxt("x.csv", delimiter=",") == np.load("samples.npy")).all() and Path("x.csv").read_bytes() == Path("X.CSV").read_bytes()
     Path("x.csv").write_text("mine")
     assert main("sample m.npz -n 5 --out x.csv".split()) == 0 and Path("x.1.csv").read_text() == "mine"
-    assert "the x.csv that was there is now x.1.csv" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "the x.csv that was there is now x.1.csv" in out and err.count("sample 5/5") == 4
 
 
 def test_a_header_is_no_comment(t):
