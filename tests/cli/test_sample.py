@@ -151,7 +151,7 @@ def test_text_of_rows_without_names(capsys):
         assert main(command.split()) == 0
     assert (np.loadtxt("x.csv", delimiter=",") == np.load("samples.npy")).all() and Path("x.csv").read_bytes() == Path("X.CSV").read_bytes()
     Path("x.csv").write_text("mine")
-    assert main("sample m.npz -n 5 --out x.csv".split()) == 0 and Path("x.1.csv").read_text() == "mine"
+    assert main(["sample", "m.npz", "-n", "5", "--out", "x.csv"]) == 0 and Path("x.1.csv").read_text() == "mine"
     out, err = capsys.readouterr()
     assert "the x.csv that was there is now x.1.csv" in out and err.count("sample 5/5") == 4
 
