@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import warnings
 from functools import partial
 from typing import Any
@@ -39,6 +40,8 @@ def check_calls(check: Check, subject: Implementation) -> Args:
                           for kind in (np.float32, np.float64))
         agree(run(single), run(double), max(subject.tolerance, 1e-4),
               "arrays in float32 give another result than the same numbers in float64")
+    if allowed(subject.tolerance, a) == math.inf:
+        return {"verdict": "skipped", "note": "not judged: at this TOLERANCE all results agree"}
     return {}
 
 
@@ -48,7 +51,7 @@ def unchanged(f: Any, given: Args) -> Any:
     value = f(*given.values())
     value = list(value) if hasattr(value, "__next__") else value
     for name in given:
-        if name not in ("denoiser", "rng") and not np.array_equal(vector(given[name]), vector(before[name])):
+        if name not in ("denoiser", "rng", "variance") and not np.array_equal(vector(given[name]), vector(before[name])):
             raise Wrong(f"{name} is written into", "two calls")
     return value
 

@@ -43,7 +43,7 @@ ARRAYS = ("x0", "xt", "x_T", "eps", "z", "noise")
 class Result:
     """What one check found.
 
-    `verdict` is "pass", "fail" or "skipped"; `digits` the decimal digits that are right in the worst of the examples
+    `verdict` is "pass", "fail" or "skipped", also where nothing could be judged; `digits` the decimal digits that are right in the worst of the examples
     that count; `example`, `got` and `exact` describe a failure, `looks_like` the slip that explains it, or else where to
     look; `note` what is reported and fails nobody.
     """
@@ -183,8 +183,6 @@ def leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
 
 def vector(tree: Any) -> Any:
     """All numbers of a nested structure of arrays, one after another."""
-    if isinstance(tree, str):
-        return np.zeros(0)
     return np.concatenate([np.zeros(0), *(np.ravel(leaf) for _, leaf in leaves(tree))])
 
 

@@ -135,7 +135,14 @@ def test_a_slip_is_caught_and_named(function, old, new, words):
 def test_a_loss_with_weights_of_its_own_is_not_judged():
     own = small_with("return (forward(", r"w = 1 / betas\n    return (w[t - 1][:, None] * forward(")
     result = result_of(own, "loss", "x_t and weights")
-    assert result.verdict == "pass" and "not judged" in result.note
+    assert result.verdict == "skipped" and result.note.startswith("not judged: weights in t")
+
+
+def test_a_network_with_a_schedule_of_its_own_is_not_judged():
+    """As a network of tanh is one that a loss of another form has, such as |eps - eps_hat|."""
+    text = LINEAR.replace("NET", NETS["tanh"]).replace("1 - betas", "np.full(len(betas), 0.97)")
+    result = result_of(defined_by(text), "loss", "x_t and weights")
+    assert result.verdict == "skipped" and result.note.startswith("not judged: not a square") and "skipped" in str(result)
 
 
 def test_what_calls_a_wrong_function_is_said_to_share_its_slip():

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import small_ddpm
 import strict_cupy
 from npddpm_adapter import Npddpm
 from subjects import RIGHT, Loops, failures, result_of, small_with, verdicts
@@ -79,3 +80,39 @@ def test_conduct(old, new, words):
 def test_what_cannot_be_compared_fails_with_one_line(result, words):
     wrong = failures(SimpleNamespace(q_sample=lambda betas, x0, t, eps: result(x0)), "q_sample")
     assert words in wrong[0].got and "\n" not in wrong[0].got
+
+
+# ---- TOLERANCE
+
+@pytest.mark.parametrize("tolerance", [1e-3, 0.05, 0.5, 0.999])
+@pytest.mark.parametrize("wrong", [lambda x: 1 / 0, lambda x: x.astype(str), lambda x: "text", lambda x: None, lambda x: x[1:], lambda x: x * np.nan])
+def test_what_is_no_array_of_numbers_is_wrong_at_any_tolerance(tolerance, wrong):
+    def alpha_bars(betas):
+        right = small_ddpm.alpha_bars(betas)
+        return wrong(right) if len(betas) == 1000 else right
+    assert result_of(SimpleNamespace(alpha_bars=alpha_bars, TOLERANCE=tolerance), "alpha_bars", "products").verdict == "fail"
+
+
+def test_text_is_no_result_of_a_call():
+    assert "str where" in result_of(SimpleNamespace(alpha_bars=lambda betas: "text"), "alpha_bars", "calls").got
+
+
+@pytest.mark.parametrize("function", [f for f in testing.FUNCTIONS if f not in ("linear_betas", "cosine_betas", "times", "parameters")])
+def test_where_a_tolerance_allows_all_nothing_is_judged(function):
+    subject = SimpleNamespace(**{name: getattr(small_ddpm, name) for name in ("parameters", "loss", function)}, TOLERANCE=0.5)
+    assert {r.verdict for r in verdicts(subject, function)} == {"skipped"}
+
+
+def test_a_schedule_without_the_one_length_that_has_an_exact_answer_is_not_judged():
+    def linear_betas(T):
+        if T == 1000:
+            raise NotImplementedError
+        return np.full(T, 0.5)
+    result = result_of(SimpleNamespace(linear_betas=linear_betas), "linear_betas", "betas")
+    assert result.verdict == "skipped" and "not judged" in result.note and result.digits is None
+
+
+def test_a_gradient_of_a_loss_that_is_noise_is_not_judged():
+    rng = np.random.default_rng(0)
+    noisy = SimpleNamespace(parameters=small_ddpm.parameters, gradient=lambda p, *_: np.zeros_like(p), loss=lambda *_: rng.standard_normal())
+    assert result_of(noisy, "gradient", "entries").verdict == "skipped"
