@@ -97,8 +97,8 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
         Draws the noise.
     variance : {"beta", "posterior", "gaussian"}
         sigma_t^2 = beta_t, rho_t, or that of `Schedule.gaussian_variances`, with which the expectation of the bound over
-        N(0, diag lambda), with its exact denoiser, is that of log p(x_0) less KL( q(x_T) || p(x_T) ), for every T. rho_1 = 0 has
-        no density, so that beta_1 stands for it.
+        N(0, diag lambda), with its exact denoiser, is that of log p(x_0) less KL( q(x_T) || p(x_T) ), for every T. At t = 1
+        rho_1 = 0 would give no density, so that beta_1 is used.
     n : int
         Draws of x_t at each t.
 
@@ -116,13 +116,10 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
 
     Notes
     -----
-    Each E_q is a mean over n draws of x_t, so the result is an unbiased estimate of the bound, which may exceed it and
-    even log p(x_0). A term is -sum_i w_i (eps - eps_hat)_i^2 + const, with w_i = b^2 / (2 sigma_t,i^2) and step 7's
-    b = beta_t / sqrt(alpha_t (1 - abar_t)). To it sum_i w_i ((eps - e)_i^2 - E (eps - e)_i^2) is added, where e = sin(theta) u is the best
-    prediction for N(0, diag lambda). Its mean over eps is 0 for every x_0, and it cancels most of the noise, which the two errors share (a
-    control variate). With n = 1 and `Schedule.linear(1000)` this leaves a standard deviation of 0 for that denoiser in eight
-    dimensions, 0.2 nats for a Gaussian there with variances from 0.1 to 2, and 0.1 for two wide Gaussians in the plane; without
-    it they are 2.8, 2.8 and 1.3. The arithmetic is float64.
+    Each E_q is a mean over n draws of x_t: the result is unbiased, and a single one may exceed log p(x_0). A term is
+    -sum_i w_i (eps - eps_hat)_i^2 + const, with w_i = b^2 / (2 sigma_t,i^2) and step 7's b = beta_t / sqrt(alpha_t (1 - abar_t)).
+    To it w_i (eps - e)_i^2 less its mean given x_0 is added, where e = sin(theta) u is the best prediction for N(0, diag lambda). That
+    has mean 0 and cancels the noise which the two errors share (a control variate). The arithmetic is float64.
     """
     xp, lam = get_array_module(x0), variances_of(denoiser, x0.shape[1])
     rotation = s.rotation(lam)
@@ -136,7 +133,7 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
         b, rho = float(s.reverse_eps_coefs[t]), float(s.posterior_variances[t])
         sin, cos, sd, sigma2_t = (xp.asarray(table[t]) for table in (*rotation, sigma2))
         eps = rng.standard_normal(x0.shape)
-        # By step 7 mu - mu~ = b (eps - eps_hat), mu~_1 = x_0: for small beta the means have most of their digits in common.
+        # By step 7 mu - mu~ = b (eps - eps_hat), with mu~_1 = x_0. For small beta they nearly agree: a difference would lose digits.
         apart = b * (eps - predict(denoiser, s.q_sample(x0, t, eps), t))
         term = gaussian.log_density(apart, 0.0, sigma2_t) if t == 1 else -gaussian.kl(apart, rho, 0.0, sigma2_t)
         # eps - e = cos(theta) (cos(theta) eps - sin(theta) x_0 / sqrt(lambda)); given x_0, E eps_i = 0 and E eps_i^2 = 1.

@@ -13,9 +13,9 @@ TIME_FREQUENCIES = 32
 class Features:
     """What the network sees of x_t and t. Nothing in it is learned, so no gradient goes through it.
 
-        A_0 = [ sin(w_j s), cos(w_j s),  m,  sin(2^k m), cos(2^k m) coordinate by coordinate,  1 ],     s = 1000 t / T
+        A_0 = [ sin(1000 w_j t / T), cos(1000 w_j t / T),  m,  sin(2^k m), cos(2^k m) coordinate by coordinate,  1 ]
 
-    Here m is what x_0 would be on average if the data were N(0, diag lambda), see `schedule.Rotation`. The 32 frequencies
+    Here m = E[x_0 | x_t] for data N(0, diag lambda), see `schedule.Rotation`. The 32 frequencies
     are w_j = 10000^(-j/32), j = 0 ... 31 (Vaswani et al. 2017). The octaves k = 0 ... fourier - 1 give a narrow network the
     sharp edges of low-dimensional data.
 

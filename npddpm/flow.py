@@ -1,7 +1,7 @@
 """Without noise: a walk in the angle theta, du = F dtheta, down to samples, up to x_T, and the density that it carries.
 
-In the limit of small steps the deterministic DDIM keeps x_0_hat and eps_hat in x_t = sqrt(abar_t) x_0_hat + sqrt(1 - abar_t) eps_hat.
-With lambda and theta of `schedule.Rotation` that is u = cos(theta) x_0_hat / sqrt(lambda) + sin(theta) eps_hat, where theta alone changes:
+A small step of the deterministic DDIM predicts x_0_hat and eps_hat, holds them, and moves x_t to the next time. In the units of
+`schedule.Rotation`, u = cos(theta) x_0_hat / sqrt(lambda) + sin(theta) eps_hat, theta alone changes, so that
 
     du = (cos(theta) eps_hat - sin(theta) x_0_hat / sqrt(lambda)) dtheta = F dtheta
 
@@ -24,7 +24,7 @@ from .arrays.declared import checked, count, instance, optional, points, steps_o
 from .schedule import Rotation, Schedule
 
 POWER = 2.0     # of `few_times`
-LONGER = 4      # a step this many times as long as the one before goes without it
+LONGER = 4      # a step this many times as long as the one before does without the earlier F
 LOST = 1e-12    # cos(theta) below which float64 has no digits of F left in a predicted noise
 
 
@@ -43,7 +43,7 @@ class Axes:
         return self.xp.asarray(self.rotation.sd[t], dtype=self.dtype)
 
     def F(self, u: Any, t: int) -> Any:
-        """F for u: the network's own, for of eps_hat few digits are left of it where cos(theta) is small."""
+        """F at u. A network gives it directly; divided by a small cos(theta), eps_hat has lost its digits."""
         sin, cos, sd = self._at(t)
         if hasattr(self.denoiser, "correction"):
             F = self.denoiser.correction(u, t)
@@ -77,11 +77,10 @@ class Axes:
 
             b = (1 - cos h) / sin g,      a = sin h + b cos g
 
-        (the two-step method of Adams and Bashforth, in trigonometric form; Gautschi 1961, doi:10.1007/BF01386037). The first step,
-        and one that is more than four times as long as the one before, has b = 0: F' tells nothing of what is so far off. Then
-        u_r = (cos(theta_r) x_0_hat / sqrt(lambda) + sin(theta_r) eps_hat) + (1 - cos h) u_t, DDIM's step and what it takes from
-        N(0, diag lambda). It happens where x_t and x' are noise alone, and in the last step, along axes that are thin beside
-        its noise: there (1 - cos h) u_t is the noise with which step 3 ends, see `Schedule.gaussian_variances`.
+        (the two-step method of Adams and Bashforth, in trigonometric form; Gautschi 1961, doi:10.1007/BF01386037). In the
+        first step, and along axes where a step is more than four times as long as the one before, b = 0: F' is too far away to
+        help. Then u_r = u_t + sin(h) F_t, which is DDIM's step, cos(h) u_t + sin(h) F_t, and (1 - cos h) u_t besides, without
+        which N(0, diag lambda) would shrink. It happens in the last step, along axes that are thin beside its noise.
         """
         sin_h, cos_h = self.turn(t, r)
         a, b = sin_h, np.zeros_like(sin_h)
@@ -96,8 +95,8 @@ class Axes:
 def walk(axes: Axes, F: Callable[[Any, int], Any], u: Any, times: Sequence[int]) -> Iterator[tuple[int, Any]]:
     """du = F(u, t) dtheta from times[0] through all `times`, up or down, of second order: (t, u) after each step.
 
-    `log_likelihood` walks with a u of more parts, (..., B, d). At t = 0 F is 0, since x_0 tells nothing of eps, so that the first
-    step up goes with half of F at its end (Heun's method).
+    `log_likelihood` stacks more beside u, (..., B, d). At t = 0, F = E[eps | x_0] = 0, so that the first step up takes the mean of 0
+    and F at its end (Heun's method).
     """
     before, last = None, 0 * u
     for t, r in pairwise(times):
@@ -109,7 +108,7 @@ def walk(axes: Axes, F: Callable[[Any, int], Any], u: Any, times: Sequence[int])
 
 
 def few_times(start: int, steps: int | Sequence[int] | None, power: float = 1.0) -> list[int]:
-    """n falling times, the i-th from below near start (i/n)^power; or all from `start` down; or `steps` itself, checked.
+    """n falling times, near start (i/n)^power for i = n ... 1; without `steps` all from `start` to 1; or `steps` itself, checked.
 
     With the power 1 they are evenly spread. With 2 they lie closer together near 0, where x_t gets its detail.
     """
@@ -129,7 +128,7 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -
     """Go up from data to the x_T from which ``sample(..., x_T=x_T, steps=steps)`` comes down to the data again.
 
     The same `walk` over the same times as there. What comes back differs from x0 by an error of second order in the
-    step, and by the denoiser's own where x0 is no data.
+    step, and by the denoiser's own where x0 is unlike the data.
 
     Parameters
     ----------

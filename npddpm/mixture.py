@@ -8,13 +8,17 @@ S_k = abar C_k + (1 - abar) I, and given its component everything is linear:
 
 The components are mixed with their posterior weights r_k(x_t), proportional to w_k N_k(x_t).
 
-Not knowing k costs E_p[ sum_k r_k |eps_k - eps|^2 ], with eps_k = E[eps | x_t, k] and eps = sum_k r_k eps_k. The cost arises
-where two components are likely, and draws of x_t may never fall there: components far apart meet where both are rare. There
-lies the bridge of the pair, the Gaussian b_jk = (w_j N_j)^a (w_k N_k)^(1-a) / Z_jk, with the a in 0..1 for which Z_jk is
-about least. Since Z_jk b_jk = p r_j^a r_k^(1-a), the cost is, with q = sum_jk c_jk Z_jk b_jk / B, B = sum_jk c_jk Z_jk and any
+N_k is the density of component k of x_t, p = sum_k w_k N_k, and r_k = w_k N_k / p. With eps_k = E[eps | x_t, k] the best
+prediction is eps_bar = sum_k r_k eps_k. Not knowing k costs
+
+    E_p[ sum_k r_k |eps_k - eps_bar|^2 ] = E_p[ sum_{j<k} r_j r_k |eps_j - eps_k|^2 ].
+
+For components far apart both weights are large only where x_t is rarely drawn, so that draws are made there on purpose: from
+the bridge of the pair, the Gaussian b_jk = (w_j N_j)^a (w_k N_k)^(1-a) / Z_jk, with the a in 0..1 for which Z_jk is about
+least. Since Z_jk b_jk = p r_j^a r_k^(1-a), the cost is, with q = sum_jk c_jk Z_jk b_jk / B, B = sum_jk c_jk Z_jk and any
 c_jk > 0,
 
-    B E_q[ sum_k r_k |eps_k - eps|^2 / sum_jk c_jk r_j^a r_k^(1-a) ].
+    B E_q[ sum_k r_k |eps_k - eps_bar|^2 / sum_jk c_jk r_j^a r_k^(1-a) ].
 
 A pair costs at most Z_jk E |eps_j - eps_k|^2 over b_jk, because r_j r_k <= r_j^a r_k^(1-a). With that mean as c_jk no draw
 counts for much more than B, and most pairs can be left out (Chernoff 1952, doi:10.1214/aoms/1177729330; for draws from a

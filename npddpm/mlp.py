@@ -37,30 +37,30 @@ from .schedule import Rotation, Schedule
 
 
 @elementwise
-def g(xp: Any, z_then_a: Any, u: Any) -> None:
-    """A = g(Z) = Z u with u = 2 sigma(2Z), sigma(y) = 1 / (1 + e^-y): the SiLU, y sigma(y), of y = 2Z. `g_backward` needs u."""
-    one_plus_tanh(xp, z_then_a, out=u)      # 2 sigma(2Z) = 2 / (1 + e^-2Z) = 1 + tanh Z
-    z_then_a *= u
+def g(xp: Any, z_then_a: Any, s: Any) -> None:
+    """A = g(Z) = Z S with S = 2 sigma(2Z), sigma(y) = 1 / (1 + e^-y): the SiLU, y sigma(y), of y = 2Z. `g_backward` needs S."""
+    one_plus_tanh(xp, z_then_a, out=s)      # 2 sigma(2Z) = 2 / (1 + e^-2Z) = 1 + tanh Z
+    z_then_a *= s
 
 
 @elementwise
-def g_backward(xp: Any, da_then_dz: Any, a: Any, u: Any) -> None:
-    """dZ = dA g'(Z) = dA (u + Z u') = dA (u + A (2 - u)), since u' = 4 sigma (1 - sigma) = u (2 - u), and A = Z u."""
-    slope = 2 - u
+def g_backward(xp: Any, da_then_dz: Any, a: Any, s: Any) -> None:
+    """dZ = dA g'(Z) = dA (S + Z S') = dA (S + A (2 - S)), since S' = 4 sigma (1 - sigma) = S (2 - S), and A = Z S."""
+    slope = 2 - s
     slope *= a
-    slope += u
+    slope += s
     da_then_dz *= slope
 
 
 class MLP:
-    """The noise prediction: the exact one for Gaussian data, plus a correction F in units of its standard deviation.
+    """The noise prediction: the best one for Gaussian data, plus cos(theta), there the deviation of eps given x_t, times F.
 
         eps_hat = sin(theta_t) u + cos(theta_t) F( sqrt(lambda) cos(theta_t) u, t ),      u = x_t / sqrt(v_t)
 
     If x_0 ~ N(0, diag lambda), F = 0 is exact: u is x_0 and eps turned by theta, see `schedule.Rotation`. W_{D+1} starts as 0,
     so F does, and training starts from there. The loss |eps - eps_hat|^2 is cos(theta)^2 |f - F|^2, where the target
     f = cos(theta) eps - sin(theta) x_0 / sqrt(lambda) has variance 1, whatever t and lambda are. The network sees
-    E[x_0 | x_t] and not u, which drowns the few axes that carry an image in hundreds of noise.
+    E[x_0 | x_t] and not u, in which every axis has variance 1: many nearly empty ones would hide the few that carry an image.
     For lambda = 1 F is the "v" of Salimans and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
 
     Parameters
@@ -161,7 +161,7 @@ class MLP:
         arrays.cos = at(self.rotation.cos, t)                           # kept for the backward pass
         arrays.m = m = arrays.A[0][:len(u), 2 * TIME_FREQUENCIES:][:, :self.dim]    # its columns of A_0
         self.xp.multiply(at(self._of_m, t), u, out=m)                   # m = sqrt(lambda) cos(theta) u
-        # If all rows have one t, its columns are folded into the bias for this product; arrays.A[0] keeps them, for backward.
+        # For a single t its columns are alike in all rows, and folded into the bias here; arrays.A[0] keeps them for backward.
         A_0, W_1 = self.features.fill_in(arrays.A[0], self.weights[0], m, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
 
@@ -189,12 +189,12 @@ class MLP:
         """The gradient from dF = dL/dF of the last `correction`, written to `out`."""
         arrays = self._last.arrays
         A, dA, dZ, dH = arrays.A, arrays.dA, arrays.dZ, arrays.dH
-        dH[arrays.rows] = dF                                            # which has the rows that A has
+        dH[arrays.rows] = dF                                            # with the rows that pad A, which are 0, see `layout`
         W, dW = [None, *self.weights], [None, *split(out, self.shapes)]
 
         # Beside each line stands the forward line that it differentiates. dZ_l takes the place of dA_l.
         matmul(A[-1].T, dH, out=dW[-1])                                 # F = A_D W_{D+1}
-        matmul(dH, W[-1][:-1].T, out=dA[-1])                            #     without the bias, since ones stay ones
+        matmul(dH, W[-1][:-1].T, out=dA[-1])                            #     without the bias row: the ones are constants
         for l in range(self.depth, 0, -1):
             arrays.apply_backward(g_backward, l)                        # A_l = g(Z_l): dZ_l = dA_l * g'(Z_l), in place
             matmul(A[l - 1].T, dZ[l], out=dW[l])                        # Z_l = A_{l-1} W_l

@@ -77,8 +77,8 @@ def clip_norm(gradient: Any, max_norm: float) -> None:
 def update_average(average: Any, parameters: Any, t: int, decay: float = 0.999) -> None:
     """Exponential moving average: average += (1 - decay_t)(parameters - average), in place.
 
-    decay_t = min(decay, t / (t + 9)), where t = 1, 2, ... counts Adam's steps, this one too, so that early parameters,
-    far from the end, do not linger in it.
+    decay_t = min(decay, t / (t + 9)), where t = 1, 2, ... counts Adam's steps, this one too: it is smaller at first, so that
+    the initial parameters are soon forgotten.
     """
     lerp(average, parameters, max(1 - decay, 9 / (t + 9)))
 

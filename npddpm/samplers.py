@@ -32,10 +32,10 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
 
         x_r = a x_t - b eps_hat(x_t, t) + sigma_t z_t,      z_t ~ N(0, I)
 
-    with the a, b and sigma of `reverse_coefficients`. With `steps` alone there is no noise, and a solver of second order, `walk`.
+    with the a, b and sigma of `reverse_coefficients`. With `steps` alone there is no noise, and a solver of second order, `flow.walk`.
 
-    A denoiser may say what it knows of the data: with an attribute `variances`, (dim,), lambda, by default 1, `walk` and
-    "gaussian" are exact for N(0, diag lambda).
+    A denoiser may have an attribute `variances`, (dim,): lambda, by default 1. If it is right, `walk` and variance="gaussian" are
+    exact for N(0, diag lambda).
 
     Parameters
     ----------
@@ -61,9 +61,8 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
         The number of steps, see `few_times`, or the falling times themselves, the first of which is that of x_T: if it is
         not T and no x_T is given, N(0, I) stands for the law of x_t there, as in other libraries.
     eta : float in [0, 1], optional
-        DDIM's share of noise: 0 is deterministic, and of first order; 1 has the variance rho of each step. With `eta` the
-        times of an int `steps` are evenly spread, without it quadratically. Without `steps` eta = 1 is Algorithm 2, and `variance`
-        decides.
+        DDIM's share of noise: 0 is deterministic, and of first order; 1 has the variance rho of each step. With it an int `steps`
+        gives evenly spaced times, without it quadratic ones. eta = 1 without `steps` is Algorithm 2.
     clip : (low, high) or callable, optional
         Range for the predicted x_0, enforced at every step: numbers, or (dim,) arrays; or a function of it.
 
@@ -103,7 +102,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
             eps_hat = predict(denoiser, x.copy(), t)
             if cut is None and a < 1e3:
                 x = axpby(a, x, -b, eps_hat)
-            else:   # `predict_x0`, cut it, noise it again as far as r; a large a drowns c in b = a sqrt(1 - abar_t) - c
+            else:   # predict x_0, clip it, noise it again as far as r; also for large a, where b = a sqrt(1 - abar_t) - c has lost c
                 x0 = axpby(1.0, x, -s.noise(t, x), eps_hat) / max(s.signal(t, x), 1e-30)
                 if cut is not None:
                     x0 = cut(x0)

@@ -59,7 +59,7 @@ class Schedule:
         log_alpha_bars = running_sums(self.log_alphas)                      # log abar_t = sum_{i<=t} log alpha_i
         self.alpha_bars = np.exp(log_alpha_bars)
         self.one_minus_alpha_bars = 0 - np.expm1(log_alpha_bars)            # a minus sign alone gives -0.0 at t = 0
-        self.sqrt_alpha_bars = np.exp(0.5 * log_alpha_bars)                 # reaches further down than abar_t's root
+        self.sqrt_alpha_bars = np.exp(0.5 * log_alpha_bars)                 # abar_t underflows before its root
         self.sqrt_one_minus_alpha_bars = np.sqrt(self.one_minus_alpha_bars)
 
         before = np.append(0.0, self.one_minus_alpha_bars[:-1])             # 1 - abar_{t-1}
@@ -190,7 +190,7 @@ class Schedule:
     def rotation(self, variances: Any) -> Rotation:
         """The angle theta_t of x_t, coordinate by coordinate, for x_0 ~ N(0, diag lambda), see `Rotation`.
 
-        `variances` is lambda, (d,), on the host; 1e-30 stands for less, so that t = 0 has an angle too.
+        `variances` is lambda, (d,), on the host; less than 1e-30 is raised to that, so that theta_0 is defined.
         """
         root = np.sqrt(np.maximum(variances, 1e-30))
         signal, noise = self.sqrt_alpha_bars[:, None] * root, self.sqrt_one_minus_alpha_bars[:, None]
@@ -201,9 +201,9 @@ class Schedule:
         """sigma_t^2 = beta_t v_{t-1} / v_t, (T+1, d), the variance of x_{t-1} given x_t for x_0 ~ N(0, diag lambda).
 
         By Bayes it is that of a prior v_{t-1} seen through sqrt(alpha_t) and the noise beta_t, `gaussian.condition`, and
-        v_t = alpha_t v_{t-1} + beta_t. No other variance of p(x_{t-1} | x_t) makes the bound larger: leave it free in steps 3
-        and 6, and the maximum lies at E|x_{t-1} - mu|^2 / d (Bao et al. 2022, arXiv:2201.06503). Ho et al.'s two choices are its
-        ends, beta_t for lambda = 1 and rho_t for lambda = 0.
+        v_t = alpha_t v_{t-1} + beta_t. No other variance of p(x_{t-1} | x_t) makes the bound larger: leave it free in step
+        3, and the maximum lies at E|x_{t-1} - mu|^2 / d (Bao et al. 2022, arXiv:2201.06503). Ho et al.'s two choices are beta_t,
+        that for lambda = 1, and rho_t, that for lambda = 0.
         """
         v = self.rotation(variances).sd ** 2
         return np.concatenate([0 * v[:1], self.betas[1:, None] * v[:-1] / v[1:]])
@@ -246,7 +246,7 @@ class Rotation(NamedTuple):
         u = cos(theta) x_0 / sqrt(lambda) + sin(theta) eps          tan(theta_t) = sqrt((1 - abar_t) / (abar_t lambda))
         f = cos(theta) eps - sin(theta) x_0 / sqrt(lambda)          v_t = Var x_t = abar_t lambda + 1 - abar_t
 
-    For x_0 ~ N(0, lambda) both u and f are N(0, 1) and independent. So all that x_t tells of eps and of x_0 is
+    For x_0 ~ N(0, lambda) both are N(0, 1), and independent, since E[u f] = cos sin E[eps^2] - sin cos E[x_0^2] / lambda = 0. So all that x_t tells of eps and of x_0 is
 
         E[eps | x_t] = sin(theta) u        E[x_0 | x_t] = sqrt(lambda) cos(theta) u        E[f | x_t] = 0
 

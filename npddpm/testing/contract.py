@@ -141,6 +141,8 @@ class Check:
             return replace(result, **guarded(self.body)(self, subject))
         except NotImplementedError:
             return replace(result, verdict="skipped", note="NotImplementedError")
+        except MemoryError as error:        # which may be the checker's own
+            return replace(result, verdict="skipped", note=f"not judged: {said(error)}")
         except Wrong as wrong:
             return replace(result, verdict="fail", **wrong.fields)
         except Exception as error:  # noqa: BLE001

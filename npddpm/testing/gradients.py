@@ -4,7 +4,7 @@ complex numbers."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from .inputs import answer, show_args, standard_betas
 from .losses import loss_of, rebuild, training_example
 
 GRADIENT_TOLERANCE = 1e-6
-MOST_ENTRIES = 1000     # whose derivatives are taken one by one
+MOST_ENTRIES = 1000     # whose derivatives are taken one by one,
+MOST_NUMBERS = 10**8    # and numbers in all the parameters for which the loss is taken, of one batch; but 10 groups at least
 
 
 # ---------------------------------------------------------------- a gradient and what explains it
@@ -41,7 +42,7 @@ def check_gradient(check: Check, subject: Implementation) -> Args:
     failure: Args = {}
     for seed, (betas, t, most) in enumerate(cases):
         args = training_example(subject, betas, t, seed)
-        got, right, error, directions, how = both_slopes(subject, args, most)
+        got, right, error, groups, how = both_slopes(subject, args, most)
         scale = np.abs(right).max() or 1.0
         off = np.where(np.isfinite(got), np.abs(got - right), np.inf)
         near = max(GRADIENT_TOLERANCE, subject.tolerance) * scale + 3 * error
@@ -56,9 +57,10 @@ def check_gradient(check: Check, subject: Implementation) -> Args:
         names = [words for words in names if words in fit or words not in possible] if failure else fit
         if not failure:
             named, i = leaves(args["parameters"]), int(np.where(wrong, off, 0).argmax())
-            where = blocks(named, (directions[wrong] != 0).any(0))
+            touched = np.concatenate([np.full(len(group), bad) for group, bad in zip(groups, wrong)])
+            where = blocks(named, touched)
             failure = {"got": show(got[i]), "exact": f"{right[i]:.9g}",
-                       "example": f"{show_args(args, ['betas'])}, t = {t}, {entry(named, directions[i])}"}
+                       "example": f"{show_args(args, ['betas'])}, t = {t}, {entry(named, groups[i])}"}
     if failure:
         name = " or ".join(names) or "a wrong derivative"
         raise Wrong(**failure, digits=digits(worst), looks_like=f"{name}, in {where}")
@@ -78,15 +80,18 @@ def both_slopes(subject: Implementation, args: Args, most: int) -> tuple[Any, An
     def value(v: Any) -> Any:
         return loss_of(subject, {**args, "parameters": rebuild(parameters, v)})
 
-    right, error, directions, how = derivatives(value, numbers, most)
-    return directions @ got, right, error, directions, how
+    right, error, groups, signs, how = derivatives(value, numbers, most)
+    return np.array([signs[group] @ got[group] for group in groups]), right, error, groups, how
 
 
-def entry(named: list[tuple[str, Any]], direction: Any) -> str:
-    """Where in the parameters a direction points."""
-    entries = [f"{name}{list(index)}" for name, leaf in named for index in np.ndindex(leaf.shape)]
-    first, *more = np.flatnonzero(direction)
-    return f"entry {entries[first]}" + " and those after it" * bool(more)
+def entry(named: list[tuple[str, Any]], group: Any) -> str:
+    """Where in the parameters a group of entries begins."""
+    first = int(group[0])
+    for name, leaf in named:
+        if first < leaf.size:
+            break
+        first -= leaf.size
+    return f"entry {name}{list(map(int, np.unravel_index(first, leaf.shape)))}" + " and those after it" * (len(group) > 1)
 
 
 def blocks(named: list[tuple[str, Any]], touched: Any) -> str:
@@ -96,32 +101,41 @@ def blocks(named: list[tuple[str, Any]], touched: Any) -> str:
         counts = [int(part.sum()) for part in np.split(touched, ends[:-1])]
         return ", ".join(f"{name} ({n} of {leaf.size} entries)" for (name, leaf), n in zip(named, counts) if n)
     edges = np.flatnonzero(np.diff(touched, prepend=False, append=False))
-    runs = [f"{a} to {b - 1}" if b - a > 1 else str(a) for a, b in zip(edges[::2], edges[1::2])]
-    return f"entries {', '.join(runs[:6])}{', ...' * (len(runs) > 6)} of 0 to {len(touched) - 1}"
+    runs = [f"{a} to {b - 1}" if b - a > 1 else str(a) for a, b in zip(edges[:12:2], edges[1:12:2])]
+    return f"entries {', '.join(runs)}{', ...' * (len(edges) > 12)} of 0 to {len(touched) - 1}"
 
 
 # ---------------------------------------------------------------- derivatives of any loss
 
-def derivatives(value: Callable[[Any], Any], at: Any, most: int) -> tuple[Any, Any, Any, str]:
-    """Derivatives of value along directions (unit vectors if P <= most), error bounds, the directions, and how."""
+def derivatives(value: Callable[[Any], Any], at: Any, most: int) -> tuple[Any, Any, list[Any], Any, str]:
+    """Derivatives of value along directions (unit vectors if P <= most), error bounds, the directions, and how.
+
+    A direction is a group of entries, with signs that make it a unit vector. No more than one has its P numbers at a time.
+    """
     P, rng = len(at), np.random.default_rng(0)
-    groups = np.array_split(np.arange(P), min(P, most))
-    directions = np.zeros((len(groups), P))
-    for row, group in zip(directions, groups):
-        row[group] = rng.choice([-1.0, 1.0], len(group)) / math.sqrt(len(group)) if len(group) > 1 else 1.0
+    groups = np.array_split(np.arange(P), min(P, most, max(10, MOST_NUMBERS // P)))
+    signs = np.concatenate([rng.choice([-1.0, 1.0], len(group)) / math.sqrt(len(group)) if len(group) > 1 else [1.0]
+                            for group in groups])
+
+    def directions() -> Iterator[Any]:
+        for group in groups:
+            direction = np.zeros(P)
+            direction[group] = signs[group]
+            yield direction
 
     def random_step() -> Any:
         return rng.standard_normal(P) / math.sqrt(P)
 
-    steps = [1e-6 * random_step() for _ in range(5)]
+    steps = (1e-6 * random_step() for _ in range(5))
     noise = float(np.median([abs(float((value(at + h) - 2 * value(at) + value(at - h)).real)) for h in steps]))
-    for direction in (random_step(), random_step(), random_step()):
+    for _ in range(3):
+        direction = random_step()
         slope, (centred, error) = complex_step(value, at, direction), central(value, at, direction, noise)
         if slope is None or not abs(slope - centred) <= 1e-6 * abs(centred) + 3 * error:    # it uses abs(), float(), ...
-            found = np.array([central(value, at, row, noise, 1e-10 * abs(centred)) for row in directions])
-            return found[:, 0], found[:, 1], directions, "by central differences"
-    slopes = np.array([complex_step(value, at, row) for row in directions], dtype=float)
-    return slopes, np.zeros(len(slopes)), directions, "by complex steps"
+            found = np.array([central(value, at, row, noise, 1e-10 * abs(centred)) for row in directions()])
+            return found[:, 0], found[:, 1], groups, signs, "by central differences"
+    slopes = np.array([complex_step(value, at, row) for row in directions()], dtype=float)
+    return slopes, np.zeros(len(slopes)), groups, signs, "by complex steps"
 
 
 def complex_step(value: Callable[[Any], Any], at: Any, direction: Any) -> float | None:

@@ -20,21 +20,20 @@ WIDEST = 5e-3       # a TOLERANCE from here on tells nothing about a loss
 
 # ---------------------------------------------------------------- a network's arguments
 
-def rebuild(tree: Any, numbers: Any) -> Any:
-    """A structure like `tree` with other numbers in its arrays."""
-    used = 0
+def rebuild(tree: Any, numbers: Any, used: list[int] | None = None) -> Any:
+    """A structure like `tree` with other numbers in its arrays; `used` is how many have their place so far.
 
-    def build(node: Any) -> Any:
-        nonlocal used
-        if isinstance(node, dict):
-            return {key: build(value) for key, value in node.items()}
-        if isinstance(node, (list, tuple)):
-            items = [build(value) for value in node]
-            return type(node)(*items) if hasattr(node, "_fields") else type(node)(items)
-        start, used = used, used + math.prod(np.shape(node))
-        return numbers[start:used].reshape(np.shape(node)).copy()
-
-    return build(tree)
+    No inner function counts them: it would hold the numbers, and be held by itself, till garbage is collected.
+    """
+    used = [0] if used is None else used
+    if isinstance(tree, dict):
+        return {key: rebuild(value, numbers, used) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        items = [rebuild(value, numbers, used) for value in tree]
+        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
+    start = used[0]
+    used[0] += math.prod(np.shape(tree))
+    return numbers[start:used[0]].reshape(np.shape(tree)).copy()
 
 
 def training_example(subject: Implementation, betas: Any, t: Sequence[int], seed: int) -> Args:
@@ -102,7 +101,8 @@ def check_line(check: Check, subject: Implementation) -> Args:
     change, and |eps - eps_hat|^2 is a quadratic function, of a curvature that is 1 or the weight of step 8. Where the network
     is linear it is quadratic for any x_t, and the curvature alone tells."""
     tolerance = max(1e-7, subject.tolerance)
-    batches = [training_example(subject, BETAS, [t], t) for t in range(1, len(BETAS) + 1)]
+    all_times = training_example(subject, BETAS, range(1, len(BETAS) + 1), 1)
+    batches = [{**all_times, **{name: all_times[name][i:i + 1] for name in ("x0", "t", "eps")}} for i in range(len(BETAS))]
 
     def is_right(curvature: Any) -> bool:
         return any(proportional(curvature, weights, tolerance) for weights in (np.ones(len(BETAS)), weights_of(exact)))

@@ -62,8 +62,8 @@ samplers.py | sigma2 = eta**2 * beta * (before / after) | sigma2 = eta**2 * beta
 samplers.py | (beta + scale**2 * sigma2) | (beta + scale * sigma2) | a scale not squared in DDIM
 schedule.py | np.sin(a + b) / np.cos(a) ** 2 | np.sin(a + b) / np.cos(b) ** 2 | t for t-1 in the cosine
 arrays/backend.py | (values - added)\n | 0\n | sums without compensation
-mlp.py | slope = 2 - u | slope = 1 - u | a factor of 2 lost in sigma'
-mlp.py | slope += u | slope += 1 | 1 for u in g'
+mlp.py | slope = 2 - s | slope = 1 - s | a factor of 2 lost in sigma'
+mlp.py | slope += s | slope += 1 | 1 for S in g'
 mlp.py | dF = arrays.cos * d_eps_hat | dF = 1.0 * d_eps_hat | the factor of F forgotten backwards
 mlp.py | axpby(at(self.rotation.sin, t), u, self._last.arrays.cos, F) | axpby(self._last.arrays.cos, u, at(self.rotation.sin, t), F) | sin and cos exchanged
 mlp.py | np.sqrt(self.variances) * cos) | cos) | lambda forgotten in E[x_0]
