@@ -263,7 +263,7 @@ class DDPM:
         shape, r = dict(shape), len(axes.variances)
         options: dict[str, Any] = {"schedule": self.schedule, "variances": axes.variances, "rng": rng, "device": device}
         if shape.pop("gated"):
-            return GatedMLP(r, directions=np.eye(r) if axes.V is None else axes.V[axes.V.any(1)].T, **shape, **options)
+            return GatedMLP(r, directions=None if axes.V is None else axes.V[axes.V.any(1)].T, **shape, **options)
         return GatedMLP(r, directions=np.empty((r, 0)), **shape, **options) if rules.kept_wide(r) else MLP(r, **shape, **options)
 
     def _steps(self, x: Any, steps: int, batch_size: int, lr: float, weighting: Any, comm: Any,
@@ -544,7 +544,7 @@ class DDPM:
         check_json("about", self.about)
         net, adam = self.net, self.optimizer
         config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier,
-                  "gated": isinstance(net, GatedMLP) and net.directions.size > 0,
+                  "gated": isinstance(net, GatedMLP) and (net.directions is None or net.directions.size > 0),
                   "dtype": net.dtype.name, "step": self.step, "optimizer_t": adam.t, "loss_sum": float(self._loss_sum),
                   "rng": self._rng.bit_generator.state, "about": self.about, "image": list(self.image)}
         arrays = {"parameters": net.parameters, "average": self.average, "m": adam.m, "v": adam.v,

@@ -25,8 +25,8 @@ class GatedMLP(MLP):
 
     Parameters
     ----------
-    directions : (d, p) array_like
-        U; with p = 0 there are no gates.
+    directions : (d, p) array_like, or None
+        U; with p = 0 there are no gates. None stands for I, which is not stored.
     *args, **options
         As in `MLP`.
 
@@ -37,13 +37,13 @@ class GatedMLP(MLP):
     """
 
     def __init__(self, dim: int, *args: Any, directions: Any, **options: Any) -> None:
-        self.directions = check_directions(directions, dim)
+        self.directions = None if directions is None else check_directions(directions, dim)
         super().__init__(dim, *args, **options)
-        self.U = self.xp.asarray(self.directions, dtype=self.dtype)
+        self.U = None if directions is None else self.xp.asarray(self.directions, dtype=self.dtype)
         self.drift = self.xp.zeros(dim, dtype=self.dtype)
 
     def _outputs(self) -> int:
-        return sum(self.directions.shape)
+        return 2 * self.dim if self.directions is None else sum(self.directions.shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
         make, nothing, parameters = super().__reduce__()
@@ -56,12 +56,13 @@ class GatedMLP(MLP):
     def correction(self, u: Any, t: Any) -> Any:
         H = super().correction(u, t)
         arrays, d = self._last.arrays, self.dim
-        arrays.mU = arrays.m @ self.U
-        F = H[:, :d] + (H[:, d:] * arrays.mU) @ self.U.T                    # F = F_0 + Y U^T, Y = G * (m U)
+        arrays.mU = arrays.m if self.U is None else arrays.m @ self.U
+        Y = H[:, d:] * arrays.mU                                            # Y = G * (m U)
+        F = H[:, :d] + (Y if self.U is None else Y @ self.U.T)              # F = F_0 + Y U^T
         return F - self.drift * at(self.rotation.sin, t) * arrays.cos * u
 
     def correction_backward(self, dF: Any, out: Any) -> Any:
-        dG = (dF @ self.U) * self._last.arrays.mU                           # dY = dF U, dG = dY * (m U)
+        dG = (dF if self.U is None else dF @ self.U) * self._last.arrays.mU   # dY = dF U, dG = dY * (m U)
         return super().correction_backward(self.xp.concatenate([dF, dG], axis=1), out)
 
 

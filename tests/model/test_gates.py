@@ -135,3 +135,15 @@ def test_the_model_measures_its_drift_once_for_the_same_parameters(monkeypatch):
     assert len(calls) == 3
     model = DDPM(S, 8, 1).fit(x, steps=1, rng=0)
     assert type(model.denoiser()) is MLP and len(calls) == 3
+
+
+def test_directions_that_are_the_axes_need_no_matrix():
+    """None is I: the same numbers and gradients, in a copy and of another precision too."""
+    nets = [GatedMLP(3, 4, 2, directions=U, schedule=S, rng=0, dtype="float64") for U in (None, np.eye(3))]
+    rng = np.random.default_rng(0)
+    x, weights = rng.standard_normal((5, 3)), rng.standard_normal(nets[0].parameters.shape)
+    for net in nets:
+        net.parameters[...] = weights
+    (a, b), (c, d) = [(net(x, 7), net.backward(np.ones((5, 3)))) for net in nets]
+    assert a == approx(c, rel=1e-14) and b == approx(d, rel=1e-12)
+    assert (copy.copy(nets[0])(x, 7) == a).all() and nets[0].astype("complex128")(x, 7).real == approx(a, rel=1e-14)

@@ -70,7 +70,7 @@ mlp.py | np.sqrt(self.variances) * cos) | cos) | lambda forgotten in E[x_0]
 mlp.py | u = xt / at(self.rotation.sd, t) | u = xt / at(self.rotation.sd, t)**2 | a variance for a deviation in u
 schedule.py | root = np.sqrt(np.maximum(variances, 1e-30)) | root = np.maximum(variances, 1e-30) | a variance for a deviation in the angle
 features.py | W_1[-1:] + tau[t] @ W_1[:k] | W_1[-1:] | the time features forgotten
-model/gates.py | (dF @ self.U) * self._last.arrays.mU | (dF @ self.U) * 1.0 | a gate's derivative without what it multiplies
+model/gates.py | dF @ self.U) * self._last.arrays.mU | dF @ self.U) * 1.0 | a gate's derivative without what it multiplies
 mlp.py | math.sqrt(2 / len(block)) / 2 | math.sqrt(2 / len(block)) | He's deviation not halved
 optim.py | v += g * g | v += g | g for g^2
 optim.py | lr * math.sqrt(n2) / n1 | lr * n2 / n1 | n2 for its root in Adam

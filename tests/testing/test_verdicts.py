@@ -1,6 +1,7 @@
 """Verdicts: what is right passes, in any style; what is wrong fails, whatever it returns and however it behaves."""
 
 import sys
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -80,6 +81,38 @@ def test_conduct(old, new, words):
 def test_what_cannot_be_compared_fails_with_one_line(result, words):
     wrong = failures(SimpleNamespace(q_sample=lambda betas, x0, t, eps: result(x0)), "q_sample")
     assert words in wrong[0].got and "\n" not in wrong[0].got
+
+
+# ---- memory
+
+def test_a_large_network_is_judged_in_the_memory_of_a_few_copies_of_its_parameters():
+    P = 100_000
+
+    def residual(p, betas, x0, t, eps):
+        abar = np.cumprod(1 - betas)[t - 1][:, None]
+        xt = np.sqrt(abar) * x0 + np.sqrt(1 - abar) * eps
+        return xt, xt * p["a"].mean() + p["b"].sum() - eps
+
+    def gradient(*args):
+        xt, r = residual(*args)
+        return {"a": np.full(P, 2 * (r * xt).mean() / P), "b": np.full(2, 2 * r.mean())}
+    big = SimpleNamespace(parameters=lambda rng: {"a": rng.standard_normal(P), "b": rng.standard_normal(2)},
+                          loss=lambda *args: (residual(*args)[1] ** 2).mean(), gradient=gradient)
+    tracemalloc.start()
+    results = verdicts(big, "parameters", "loss", "gradient")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert {r.verdict for r in results} == {"pass"} and peak < 50 * 8 * P
+    big.gradient = lambda *args: {**gradient(*args), "b": np.zeros(2)}
+    assert result_of(big, "gradient", "entries").looks_like.endswith("b (2 of 2 entries)")
+
+
+def test_a_lack_of_memory_is_no_verdict(monkeypatch):
+    def lacking(*_):
+        raise MemoryError("Unable to allocate")
+    monkeypatch.setattr("npddpm.testing.gradients.derivatives", lacking)
+    result = result_of(small_ddpm, "gradient", "entries")
+    assert result.verdict == "skipped" and result.note == "not judged: MemoryError: Unable to allocate"
 
 
 # ---- TOLERANCE
