@@ -80,8 +80,8 @@ def both_slopes(subject: Implementation, args: Args, most: int) -> tuple[Any, An
     def value(v: Any) -> Any:
         return loss_of(subject, {**args, "parameters": rebuild(parameters, v)})
 
-    right, error, groups, signs, how = derivatives(value, numbers, most)
-    return np.array([signs[group] @ got[group] for group in groups]), right, error, groups, how
+    right, error, groups, weights, how = derivatives(value, numbers, most)
+    return np.array([weights[group] @ got[group] for group in groups]), right, error, groups, how
 
 
 def entry(named: list[tuple[str, Any]], group: Any) -> str:
@@ -110,17 +110,17 @@ def blocks(named: list[tuple[str, Any]], touched: Any) -> str:
 def derivatives(value: Callable[[Any], Any], at: Any, most: int) -> tuple[Any, Any, list[Any], Any, str]:
     """Derivatives of value along directions (unit vectors if P <= most), error bounds, the directions, and how.
 
-    A direction is a group of entries, with signs that make it a unit vector. No more than one has its P numbers at a time.
+    A direction is a group of entries and their weights. No more than one has its P numbers in memory at a time.
     """
     P, rng = len(at), np.random.default_rng(0)
     groups = np.array_split(np.arange(P), min(P, most, max(10, MOST_NUMBERS // P)))
-    signs = np.concatenate([rng.choice([-1.0, 1.0], len(group)) / math.sqrt(len(group)) if len(group) > 1 else [1.0]
-                            for group in groups])
+    weights = np.concatenate([rng.standard_normal(len(group)) / math.sqrt(len(group)) if len(group) > 1 else [1.0]
+                              for group in groups])     # no mere signs, with which equal errors may cancel
 
     def directions() -> Iterator[Any]:
         for group in groups:
             direction = np.zeros(P)
-            direction[group] = signs[group]
+            direction[group] = weights[group]
             yield direction
 
     def random_step() -> Any:
@@ -133,9 +133,9 @@ def derivatives(value: Callable[[Any], Any], at: Any, most: int) -> tuple[Any, A
         slope, (centred, error) = complex_step(value, at, direction), central(value, at, direction, noise)
         if slope is None or not abs(slope - centred) <= 1e-6 * abs(centred) + 3 * error:    # it uses abs(), float(), ...
             found = np.array([central(value, at, row, noise, 1e-10 * abs(centred)) for row in directions()])
-            return found[:, 0], found[:, 1], groups, signs, "by central differences"
+            return found[:, 0], found[:, 1], groups, weights, "by central differences"
     slopes = np.array([complex_step(value, at, row) for row in directions()], dtype=float)
-    return slopes, np.zeros(len(slopes)), groups, signs, "by complex steps"
+    return slopes, np.zeros(len(slopes)), groups, weights, "by complex steps"
 
 
 def complex_step(value: Callable[[Any], Any], at: Any, direction: Any) -> float | None:
