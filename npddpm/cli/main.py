@@ -333,10 +333,9 @@ def check(args: argparse.Namespace) -> int:
         raise ValueError(str(error)) from None
     results = []
     with tempfile.TemporaryDirectory() as home, testing.storage(home), contextlib.ExitStack() as stack:
-        with contextlib.redirect_stdout(sys.stderr):
-            found = testing.results(stack.enter_context(testing.loaded(args.file)))
+        found = testing.results(stack.enter_context(testing.loaded(args.file)))
         while True:
-            with contextlib.redirect_stdout(sys.stderr):
+            with testing.lent():
                 result = next(found, None)
             if result is None:
                 break

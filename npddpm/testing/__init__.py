@@ -41,7 +41,7 @@ from .losses import check_line, check_parameters, check_rows
 from .timesteps import check_times
 from .values import check_values
 
-__all__ = ["CONTRACT", "FUNCTIONS", "TOLERANCE", "Result", "check", "loaded", "parametrize_with_checks", "points", "results",
+__all__ = ["CONTRACT", "FUNCTIONS", "TOLERANCE", "Result", "check", "lent", "loaded", "parametrize_with_checks", "points", "results",
            "schedules", "storage", "times"]
 
 VARIANCES: Args = {f"variance {kind}": {"variance": kind} for kind in ("beta", "posterior")}
@@ -78,28 +78,66 @@ def storage(folder: str) -> Iterator[None]:
         hypothesis.configuration.set_hypothesis_home_dir(None)
 
 
+class Unclosed:
+    """A stream that is not closed by those it is lent to, nor is what lies below it."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.stream, name)
+        return Unclosed(value) if name in ("buffer", "raw") else value
+
+    def close(self) -> None:
+        pass
+
+    def detach(self) -> Any:
+        return self.buffer
+
+
+@contextlib.contextmanager
+def lent() -> Iterator[None]:
+    """Within the block a stranger's code has `sys`: what it prints goes to stderr, and what it changes is as before.
+
+    But sys.path and sys.argv stay as it left them, for its functions; what it took from sys.path comes last.
+    """
+    before = {name: value for name, value in vars(sys).items() if name not in ("path", "argv")}
+    modules, places = dict(sys.modules), list(sys.path)
+    sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = Unclosed(sys.stderr)    # type: ignore[assignment,misc]
+    try:
+        yield
+    finally:
+        vars(sys).update(before)
+        sys.modules.update(modules)
+        left = list(getattr(sys, "path", None) or [])
+        sys.path = [*left, *(place for place in places if place not in left)]
+
+
 @contextlib.contextmanager
 def loaded(path: Path) -> Iterator[Any]:
     """Run a file, and hold what it defines; ValueError if that fails. It is run, so only load code you trust.
 
-    Within the block its folder is on sys.path, and it is a module of its name, for what its functions import or pickle.
+    Within the block its folder is on sys.path, it alone is the command line, and it is a module of its name, for what its
+    functions import or pickle.
     """
     if not path.is_file():
         raise ValueError(f"cannot check {path}: {'it is no file' if path.exists() else 'there is no such file'}")
     folder, module = str(path.resolve().parent), types.ModuleType(path.stem)
     module.__file__ = str(path)
-    sys.path.insert(0, folder)
+    path_before, argv_before = sys.path, sys.argv
+    sys.path, sys.argv = [folder, *sys.path], [str(path)]
     own = sys.modules.setdefault(path.stem, module) is module      # a file called random.py must not take random's place
     try:
         try:
-            guarded(exec)(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
+            with lent():
+                guarded(exec)(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
         except Exception as error:  # noqa: BLE001
             raise ValueError(f"cannot check {path}: {said(error)}") from None
         yield module
     finally:
-        sys.path.remove(folder)
+        sys.path, sys.argv = path_before, argv_before
         if own:
-            del sys.modules[path.stem]
+            sys.modules.pop(path.stem, None)
 
 
 def check(implementation: Any) -> list[Result]:

@@ -1,4 +1,4 @@
-"""A whole DDPM as a stranger would write it, with arrays counted from 0: `test_testing` makes slips in it."""
+"""A whole DDPM as a stranger would write it, with arrays counted from 0: `tests/testing` makes slips in it."""
 
 import math
 

@@ -72,6 +72,36 @@ def test_a_wrong_cosine_schedule_is_told_in_seconds(old, new):
     assert failures(defined_by(text.replace(old, new)), "cosine_betas")
 
 
+@pytest.mark.parametrize("deed", [
+    "sys.path[0] = 'elsewhere'", "sys.path.clear()", "sys.path = None", "del sys.path", "sys.argv.clear()", "del sys.argv", "sys.modules.clear()", "sys.modules = {}",
+    "del sys.modules['numpy']", "sys.excepthook = None", "sys.stdout = io.StringIO()", "sys.stdout = None", "sys.stdout.close()",
+    "sys.stdout.buffer.close()", "sys.stdout = io.TextIOWrapper(sys.stdout.buffer)", "sys.stdout = io.TextIOWrapper(sys.stdout.detach())",
+    "sys.__stdout__.close()", "sys.stderr.close()", "del sys.stdout"])
+def test_what_a_file_does_to_sys_costs_no_summary(tmp_path, capsys, deed):
+    """While it is run, which harms none of its functions, and in a function, which may fail the next time."""
+    before = dict(vars(sys)), list(sys.path), dict(sys.modules)
+    header = "import io\nimport sys\n"
+    code, out, err = run(tmp_path, capsys, header + RIGHT_FILE + deed)
+    assert code == 0 and out.splitlines()[-1].startswith("2 checks passed, 0 failed") and "hello" in err
+    out = run(tmp_path, capsys, header + RIGHT_FILE.replace("    return", f"    {deed}\n    return"))[1]
+    assert re.match(r"\d checks passed, \d failed", out.splitlines()[-1])
+    assert all(getattr(sys, name) is value for name, value in before[0].items()) and sys.path == before[1] and sys.modules.items() >= before[2].items()
+
+
+def test_streams_of_a_process_stay_open(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(f"import sys\n{RIGHT_FILE}\nsys.stderr.close(); sys.stdout.close(); sys.__stdout__.close(); sys.stdout = sys.stderr = None\n")
+    ran = subprocess.run([sys.executable, "-m", "npddpm", "check", str(file)], check=False, capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode == 0 and ran.stdout.splitlines()[-1].startswith("2 checks passed") and ran.stderr == "hello\n"
+
+
+def test_a_file_is_its_own_command_line(tmp_path, capsys):
+    before = sys.argv, list(sys.argv)
+    code, *_ = run(tmp_path, capsys, f"import sys\nassert sys.argv == [{str(tmp_path / 'mine.py')!r}]\n"
+                       "sys.argv.append(1)\n" + RIGHT_FILE.replace("    return", "    assert sys.argv[1] == 1\n    return"))
+    assert code == 0 and (sys.argv, list(sys.argv)) == before and sys.argv is before[0]
+
+
 def test_a_file_that_is_not_there(tmp_path, capsys):
     assert main(["check", "no/such.py"]) == 2 and "no such file" in capsys.readouterr().err
     assert main(["check", str(tmp_path)]) == 2 and "it is no file" in capsys.readouterr().err
