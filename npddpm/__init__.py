@@ -10,7 +10,7 @@ from .model.ddpm import DDPM
 from .samplers import sample, trajectory
 from .schedule import Schedule
 
-__version__ = "0.9.0"
+__version__ = "0.10.0"
 __all__ = ["DDPM", "MLP", "Bound", "GaussianMixture", "Schedule", "encode", "log_likelihood", "loss_and_gradient", "sample",
            "trajectory", "variational_bound"]
 
