@@ -160,6 +160,24 @@ def fixed_examples(function: str, fixed: Args) -> Iterator[Args]:
                 i += 1
 
 
+def larger_examples(function: str, fixed: Args) -> Iterator[Args]:
+    """More steps, rows and dimensions than any of the fixed ones, which are tried where there is time."""
+    if "T" in ARGUMENTS[function]:
+        yield from ({"T": T} for T in (1001, 2000, 4000))
+        return
+    array = normal(3)
+    for betas, (B, d) in [(arbitrary_betas(7, 7), (4, 6)), (arbitrary_betas(9, 9), (100, 3)), (np.full(5, 0.25), (3, 100)),
+                          (standard_betas("cosine", 20), (40, 40)), (standard_betas("linear", 2000), (5, 7)),
+                          (standard_betas("cosine", 4000), (2, 2))]:
+        T = len(betas)
+        if function == "variational_bound":
+            d = min(d, 7 if T < 1000 else 2)
+            B = max(1, B >> d)      # groups of 2^d rows
+        for t in sorted({1, T // 2 + 1, T}) if "t" in ARGUMENTS[function] else [0]:
+            for s in sorted({0, t // 2, t - 1}) if "s" in ARGUMENTS[function] else [0]:
+                yield assemble(function, fixed, betas, t, s, array, B, d, 1.0, 0.5)
+
+
 def beyond(function: str, fixed: Args) -> Iterator[tuple[str, Args]]:
     """What is reported and fails nobody."""
     if "T" in ARGUMENTS[function]:

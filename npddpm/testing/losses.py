@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from itertools import chain
@@ -11,10 +12,11 @@ import numpy as np
 
 from . import exact
 from .contract import Args, Check, Implementation, Wrong, call, plain, show, vector
-from .inputs import answer, arbitrary_betas
+from .inputs import answer, arbitrary_betas, standard_betas
 from .slips import slips_of
 
 BETAS = np.array([0.5, 0.2, 0.1, 0.25, 0.125, 0.4])     # for x_t and the weights
+MANY = 50           # rows
 WIDEST = 5e-3       # a TOLERANCE from here on tells nothing about a loss
 
 
@@ -48,6 +50,15 @@ def training_example(subject: Implementation, betas: Any, t: Sequence[int], seed
     return {"parameters": parameters, "betas": betas, "x0": x0, "t": np.array(t), "eps": eps}
 
 
+def long_betas(subject: Implementation) -> list[Any]:
+    """2000 betas, or none where the loss does not take so many: a network may be made for 1000 times."""
+    betas = standard_betas("linear", 2000)
+    with contextlib.suppress(Exception):
+        loss_of(subject, training_example(subject, betas, [2000], 0))
+        return [betas]
+    return []
+
+
 def loss_of(subject: Implementation, args: Args) -> Any:
     """What loss returns, as one number."""
     array = plain(call(subject.get("loss"), args))
@@ -74,7 +85,7 @@ def too_wide(subject: Implementation) -> Args:
 def check_rows(check: Check, subject: Implementation) -> Args:
     """The order of the rows does not matter, also where there are as many as dimensions."""
     differ, refused = {}, []
-    for B in sorted({2, 3, subject.dim, subject.dim + 1} - {1}):
+    for B in sorted({2, 3, subject.dim, subject.dim + 1, MANY} - {1}):
         batch = training_example(subject, arbitrary_betas(7, 7), [1 + 3 * i % 7 for i in range(B)], B)
         turned = {**batch, **{name: np.roll(batch[name], 1, axis=0) for name in ("x0", "t", "eps")}}
         try:
@@ -104,11 +115,19 @@ def check_line(check: Check, subject: Implementation) -> Args:
     all_times = training_example(subject, BETAS, range(1, len(BETAS) + 1), 1)
     batches = [{**all_times, **{name: all_times[name][i:i + 1] for name in ("x0", "t", "eps")}} for i in range(len(BETAS))]
 
-    def is_right(curvature: Any) -> bool:
-        return any(proportional(curvature, weights, tolerance) for weights in (np.ones(len(BETAS)), weights_of(exact)))
+    def is_right(curvature: Any, betas: Any = BETAS, times: Any = slice(None)) -> bool:
+        of_step_8 = answer("loss_weights", {"betas": betas})[times]
+        return any(proportional(curvature, weights, tolerance) for weights in (np.ones(len(of_step_8)), of_step_8))
 
     found = curvature_of(subject, batches, exact, tolerance)
     if is_right(found):
+        for betas, B in [(BETAS, MANY), *((betas, 1) for betas in long_betas(subject))]:
+            times = np.linspace(2, 0.6 * len(betas), 3).astype(int)
+            one = training_example(subject, betas, [1] * B, 2)
+            larger = [{**one, "t": np.full(B, t)} for t in times]
+            if not is_right(curvature_of(subject, larger, exact, tolerance), betas, times - 1):
+                raise Wrong("another prediction or weight", f"x_t within the loss: {B} rows, T = {len(betas)}",
+                            exact=f"as with one row and T = {len(BETAS)}")
         return too_wide(subject)
     of_x0 = "the residual is that of x_0 where that of eps belongs", 1 / np.cumprod(1 - BETAS) - 1
     for words, weights in chain([of_x0], ((words, weights_of(slip)) for words, slip in slips_of("loss_weights"))):
@@ -129,14 +148,14 @@ def check_line(check: Check, subject: Implementation) -> Args:
 def curvature_of(subject: Implementation, batches: list[Args], source: Any, tolerance: float) -> Any:
     """The second difference of the loss for each t, where x_t is that of `source`; None if there are higher ones."""
     L, delta = np.zeros((len(batches), 5)), np.cos(np.arange(subject.dim))
-    for t, batch in enumerate(batches, 1):
-        unit = {"betas": BETAS, "x0": np.array([1.0, 0]), "t": t, "eps": np.array([0, 1.0])}
+    for row, batch in zip(L, batches):
+        unit = {"betas": batch["betas"], "x0": np.array([1.0, 0]), "t": int(batch["t"][0]), "eps": np.array([0, 1.0])}
         weights = answer("q_sample", unit, source)
         if weights is None or not np.isfinite(weights).all() or not weights[0]:
             return None
         for k in range(-2, 3):
             moved = {"x0": batch["x0"] - weights[1] / weights[0] * k * delta, "eps": batch["eps"] + k * delta}
-            L[t - 1, k + 2] = loss_of(subject, {**batch, **moved}).real
+            row[k + 2] = loss_of(subject, {**batch, **moved}).real
     second, *higher = np.array([[0, 1, -2, 1, 0], [-1, 2, 0, -2, 1], [1, -4, 6, -4, 1]]) @ L.T
     return second if (np.abs(higher).max(0) < tolerance * np.abs(L).max(1)).all() else None
 

@@ -13,13 +13,14 @@ import hypothesis
 import numpy as np
 
 from .contract import ARGUMENTS, ARRAYS, Args, Check, Implementation, Wrong, call, digits, plain, said, show
-from .inputs import answer, beyond, examples, fixed_examples, reduced, show_args
+from .inputs import answer, beyond, examples, fixed_examples, larger_examples, reduced, show_args
 from .slips import slips_of
 
 SINGLE = 1e-6       # a TOLERANCE from here on says that the implementation works in single precision
 MOST = sys.float_info.max       # what raises, or is no finite number of the right shape, deviates by more than any tolerance
 MOST_TRIED = 150    # examples that a search may judge while it shrinks a failure,
-SECONDS = 2         # and the processor's time after which it stops; the fixed examples are always tried
+SECONDS = 2         # and the processor's time after which it stops; the fixed examples are always tried,
+MOST_SECONDS = 5    # and larger ones until these and those have taken so long
 
 
 # ---------------------------------------------------------------- one example judged
@@ -115,8 +116,15 @@ def check_values(check: Check, subject: Implementation) -> Args:
             return False
         return seen[-1].wrong
 
+    start, too_slow = time.process_time(), False
     for args in fixed_examples(check.function, check.fixed):
         fails(args)
+    fixed = len(seen)
+    for args in larger_examples(check.function, check.fixed):
+        if too_slow := time.process_time() > start + MOST_SECONDS:
+            break
+        fails(args)
+    seen[fixed:] = [finding for finding in seen[fixed:] if finding.wrong]       # rounding errors grow: no digits of these are reported
     if not seen:
         raise NotImplementedError
     smallest = None
@@ -125,6 +133,7 @@ def check_values(check: Check, subject: Implementation) -> Args:
     worst = max(seen, key=lambda finding: finding.deviation)
     failures = sorted((x for x in seen if x.wrong), key=lambda finding: finding.args is not smallest)
     note = [f"NotImplementedError in {len(left)} examples, which are left out"] * bool(left)
+    note += ["larger examples left out, for time"] * too_slow
     if failures:
         raise Wrong(**shown(check, failures[0]), digits=digits(worst.deviation), note="; ".join(note),
                     looks_like=name_of_slip(check, subject, failures, seen))

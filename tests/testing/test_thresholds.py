@@ -86,7 +86,7 @@ def test_a_posterior_is_a_pair(returns):
 
 @pytest.mark.parametrize("where", [
     "t == 1", "t == 1 and T == 1000", "t == 2", "1 < t == T - 1", "t == T", "t == T == 1000", "s == 0 and t > 100", "0 < s < t - 1",
-    "B == 1", "d == 1", "B == d > 1", "d > 3", "20 < T < 200", "T == 1000 and betas[-1] == 0.02", "T == 1000 and betas[-1] > 0.99",
+    "B == 1", "d == 1", "B == d > 1", "d > 3", "B > 3", "d > 5", "B > 64", "d > 64", "B > 3 and d > 5", "T > 1000", "T > 2000", "B > 3 and T > 1000", "20 < T < 200", "T == 1000 and betas[-1] == 0.02", "T == 1000 and betas[-1] > 0.99",
     "(np.diff(betas) > 0).all()", "(np.diff(betas) < 0).all()", "(np.diff(betas) == 0).all()"])
 def test_a_step_that_is_wrong_in_some_places_alone_is_found(where):
     def ddim_step(betas, denoiser, xt, t, s, eta, z):
@@ -94,6 +94,41 @@ def test_a_step_that_is_wrong_in_some_places_alone_is_found(where):
         here = eval(where, {"np": np, "betas": betas, "T": len(betas), "t": t, "s": s, "B": B, "d": d})
         return small_ddpm.ddim_step(betas, denoiser, xt, t, s, eta, z) * (1.01 if here else 1)
     assert {r.check for r in failures(SimpleNamespace(ddim_step=ddim_step), "ddim_step")} >= {"eta = 0", "eta = 1/2", "eta = 1"}
+
+
+@pytest.mark.parametrize("where", ["B > 3", "B > 32", "T > 1000"])
+@pytest.mark.parametrize("function", ["sample", "variational_bound", "loss", "gradient", "times", "cosine_betas"])
+def test_what_is_wrong_for_larger_ones_alone_is_found(where, function):
+    """The loss and its gradient agree where the loss is wrong: it is held against step 1."""
+    def size(args):
+        first = args.get("betas", args.get("T"))
+        rows = args.get("x_T", args.get("x0"))
+        return {"T": first if isinstance(first, int) else len(first), "B": 0 if rows is None else len(rows)}
+
+    def wrong(*args):
+        here = eval(where, size(dict(zip(ARGUMENTS[function], args))))
+        if function == "loss" and here:
+            args = (*args[:2], args[2] * 1.01, *args[3:])
+        value = getattr(small_ddpm, function)(*args)
+        return value if not here or function == "loss" else value[::-1] if function == "times" else value * 1.01
+    subject = SimpleNamespace(parameters=small_ddpm.parameters, loss=small_ddpm.loss)
+    setattr(subject, function, wrong)
+    expected = "B" not in where or function not in ("times", "cosine_betas")
+    assert bool(failures(subject, function)) == expected
+
+
+def test_a_network_made_for_1000_times_is_right():
+    def loss(parameters, betas, x0, t, eps):
+        np.zeros(1000)[t - 1]
+        return small_ddpm.loss(parameters, betas, x0, t, eps)
+    subject = SimpleNamespace(parameters=small_ddpm.parameters, loss=loss, gradient=small_ddpm.gradient)
+    assert not failures(subject, "loss", "gradient")
+
+
+def test_larger_examples_are_left_out_of_what_is_slow(monkeypatch):
+    monkeypatch.setattr("npddpm.testing.values.MOST_SECONDS", -1)
+    result = result_of(small_ddpm, "q_sample", "x_t")
+    assert result.verdict == "pass" and result.note.startswith("larger examples left out, for time")
 
 
 def test_every_check_is_made():
