@@ -144,8 +144,9 @@ def times(of: str, least: int = 0) -> Declared:
 
 def home_of(denoiser: Any, value: Any = None) -> tuple[Any, Any]:
     """Array module and dtype of what a denoiser works with: its own; float64 where it does not tell, and where `value` is."""
-    device = getattr(denoiser, "device", None)
-    return get_array_module(value) if device is None else device_module(device), np.dtype(getattr(denoiser, "dtype", float))
+    device, dtype = getattr(denoiser, "device", None), getattr(denoiser, "dtype", float)
+    checks.check_dtype(dtype, "float32", "float64", "complex128")
+    return get_array_module(value) if device is None else device_module(device), np.dtype(dtype)
 
 
 def points(*shape: int | str, dtype: Any = None) -> Declared:

@@ -71,7 +71,7 @@ def parser() -> Parser:
 
     train = commands.add_parser("train", help="train a model and write a checkpoint")
     train.add_argument("data", metavar="DATA", help=f"digits, {', '.join(data.PLANAR)}, or a .npy, .npz, .csv, .tsv, .txt file")
-    train.add_argument("--steps", type=int, help="training steps (four a row, one beyond 128 columns, at most 10000)")
+    train.add_argument("--steps", type=int, help="training steps (four a row, at least 1000; beyond 128 columns one a row, at least 500; at most 10000; for fewer than 1000 rows as many as help)")
     train.add_argument("--batch-size", type=int, help="rows in a batch (256)")
     train.add_argument("--hidden", type=int, help="width of the hidden layers (from 128 for few principal axes to 512 for many)")
     train.add_argument("--depth", type=int, help="number of hidden layers (3; 5 for 33 to 128 principal axes)")
@@ -87,7 +87,7 @@ def parser() -> Parser:
 
     sample = commands.add_parser("sample", help="draw samples from a model")
     sample.add_argument("-n", type=int, default=1000, help="number of samples")
-    sample.add_argument("--steps", type=int, help="in this many steps, instead of all T: 20 are nearly as good")
+    sample.add_argument("--steps", type=int, help="in this many steps, instead of all T: 20 cost a little")
     sample.add_argument("--eta", type=float, help="the steps are DDIM's, with this share of noise: 0 none, 1 as DDPM")
     sample.add_argument("--variance", choices=["gaussian", "beta", "posterior"], help="of all T steps (gaussian); fewer steps have --eta in its place")
     sample.add_argument("--clip", action="store_true", help="stay within the least and the greatest value of each training column")
@@ -153,7 +153,10 @@ def train(args: argparse.Namespace) -> int:
         raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, "
                          "and 2 are needed")
     if "steps" not in settings:
-        settings["steps"] = by_first(comm, lambda: model.usual_steps(rows))
+        if len(rows) < rules.FEW:
+            say(f"{len(rows)} rows: three trials, each without a fifth of them, show how long to train")
+        settings["steps"] = by_first(comm, lambda: model.usual_steps(rows, batch_size=settings["batch_size"], lr=settings.get("lr"),
+                                                                     device=args.device))
         if settings["steps"] < rules.steps(len(rows), x.shape[1]):
             say(f"from step {settings['steps']} on rows held back are predicted worse than by one Gaussian: training ends there, before "
                 "it knows its rows by heart; --steps trains longer")

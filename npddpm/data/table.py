@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -91,6 +92,8 @@ def as_rows(x: Any, name: str = "x", least: int = 2) -> tuple[Array | Mapped, tu
     """
     if isinstance(x, Mapped):
         return x, x.image
+    with contextlib.suppress(ValueError):       # rows of several lengths are refused below
+        x = x if isinstance(x, np.ndarray) or np.ndim(x) not in (3, 4) else np.asarray(x)
     image: tuple[int, ...] = x.shape[1:] if isinstance(x, np.ndarray) and x.ndim in (3, 4) else ()
     if image:
         x = x.reshape(len(x), math.prod(image))
@@ -116,48 +119,55 @@ def blocks(x: Array | Mapped) -> Iterator[Array]:
     return (np.asarray(block, dtype=np.float64) for block in x.as_filed()) if isinstance(x, Mapped) else iter([x])
 
 
-def far_cells(x: Array | Mapped) -> list[tuple[int, int]]:
-    """Rows and columns of the cells that stand apart: a mistyped number, a code for a missing one.
+class Far(NamedTuple):
+    """A cell that stands apart: where, what it holds, and how many deviations that is from its column's median."""
 
-    Of the deviations from a column's median, at most one in a hundred, each more than a hundred times as large as the next smaller
-    one. Columns of which more than half of the rows are equal, and what is left of a mapped file after a `split`, are not judged.
+    row: int
+    column: int
+    value: float
+    deviations: float
+
+
+def far_cells(x: Array | Mapped) -> list[Far]:
+    """The cells that stand apart: a mistyped number, a code for a missing one.
+
+    They are at most one in a hundred of a column of 20 rows or more, and each is more than a hundred times as far from the median as
+    the next one, or holds the same value. Columns of which more than half of the rows are equal are not judged.
     """
-    if isinstance(x, Mapped) and x._order is not None:
+    n, middle, typical, top = len(x), np.zeros(0), np.zeros(0), np.zeros((0, x.shape[1]))
+    if n < 20:
         return []
-    middle: Any = None
-    typical: Any = None
-    n, d = x.shape
-    most = min(n // 100, 100) + 1
-    top, rows, start = np.zeros((0, d)), np.zeros((0, d), dtype=int), 0
     for block in blocks(x):
-        if middle is None:
+        if not len(middle):
             middle = np.median(block, axis=0)
             typical = np.median(np.abs(block - middle), axis=0)
         with np.errstate(over="ignore"):
             top = np.concatenate([top, np.abs(block - middle)])
-        rows = np.concatenate([rows, np.broadcast_to(np.arange(start, start + len(block))[:, None], block.shape)])
-        largest = np.argsort(-top, axis=0, kind="stable")[:most + 1]
-        top, rows, start = np.take_along_axis(top, largest, 0), np.take_along_axis(rows, largest, 0), start + len(block)
-    apart = (top[:-1] > 100 * top[1:]) & (top[1:] > 0) & (typical > 0)
-    return [(int(row), int(column)) for column in np.flatnonzero(apart.any(0)) for row in rows[:np.flatnonzero(apart[:, column])[-1] + 1, column]]
+        top = np.partition(top, -min(len(top), max(n // 100, 1) + 1), axis=0)[-max(n // 100, 1) - 1:]
+    top = np.sort(top, axis=0)[::-1]
+    alone = (top[:-1] > 100 * top[1:]) & (top[1:] > 0) & (typical > 0)
+    alone &= np.logical_and.accumulate(alone | (top[:-1] == top[1:]), axis=0)
+    found, start = [], 0
+    least = {int(column): top[np.flatnonzero(alone[:, column])[-1], column] for column in np.flatnonzero(alone.any(0))}
+    for block in blocks(x) if least else []:
+        for column, far in least.items():
+            off = np.abs(block[:, column] - middle[column])
+            found += [Far(start + int(row), column, float(block[row, column]), float(off[row] / (typical[column] / 0.6745)))
+                      for row in np.flatnonzero(off >= far)]
+        start += len(block)
+    return sorted(found)
 
 
 def without_far(x: Array | Mapped, tell: Callable[[str], None], name: str = "x") -> Any:
     """The rows of x in which no cell stands apart, see `far_cells`; of those that are left out it is told."""
     cells = far_cells(x)
-    if not cells:
-        return x
-    for row, column in cells[:5]:
-        rest = np.asarray(x[: min(len(x), BLOCK)])[:, column]
-        middle = np.median(rest)
-        spread = np.median(np.abs(rest - middle)) / 0.6745           # the deviation, if they are normal
-        value = float(np.asarray(x[row])[column])
-        tell(f"{name}: row {row}, column {column} holds {value:.9g}, {abs(value - middle) / spread:.2g} deviations from the column's "
-             "median, and nothing lies between: the row is left out")
+    for cell in cells[:5]:
+        tell(f"{name}: row {cell.row}, column {cell.column} (from 0) holds {cell.value:.9g}, {cell.deviations:.2g} deviations from the "
+             "column's median, and nothing lies between: the row is left out")
     if len(cells) > 5:
         tell(f"{name}: so do {len(cells) - 5} other cells")
-    keep = np.setdiff1d(np.arange(len(x)), [row for row, _ in cells])
-    return x.take(keep) if isinstance(x, Mapped) else x[keep]
+    keep = np.setdiff1d(np.arange(len(x)), [cell.row for cell in cells])
+    return x if not cells else x.take(keep) if isinstance(x, Mapped) else x[keep]
 
 
 class Moments(NamedTuple):

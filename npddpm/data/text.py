@@ -89,6 +89,8 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], bool]:
     header = _header(*cells)
     if header and len(start) == 1:
         raise ValueError("it holds no rows of numbers")
+    if separator is None and len(cells) > 1 and len(cells[1]) == 1 < len(header):
+        header = [start[0][1].strip('"')]       # one column, whose name has spaces
     if header and separator != "," and len(header) == len(cells[1]) - 1:
         header = ["", *header]
     if header and len(header) != len(cells[1]):
@@ -137,12 +139,15 @@ def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: lis
         for column, cell in enumerate(cells[first:], first + 1):
             where = f"column {column}" + (f", {printable(header[column - 1]):.40}" if header else "")
             if not _is_number(cell):
-                advice = "write decimal points" if re.fullmatch(r"[-+]?\d*,\d+", cell) else \
+                advice = "leave the commas out where they mark thousands, or write decimal points" \
+                    if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+", cell) else "write decimal points" if re.fullmatch(r"[-+]?\d*,\d+", cell) else \
                     "fill it in, or leave the row out" if cell.lower() in MISSING else \
                     "put commas, semicolons, tabs or spaces between the numbers" if len(cells) == 1 else \
                     "leave the column out, or give it numbers" + (
                         "; in a header every column has a name that is no number" if i == 0 and not header else "")
                 raise ValueError(f"line {number} holds {cell!r:.40}, which is no number ({where}): {advice}")
+            if not np.isfinite(float(cell)):
+                raise ValueError(f"line {number} holds {cell!r:.40}, which is not finite ({where}): fill it in, or leave the row out")
             if re.fullmatch(r"[-+]?\d+", cell) and abs(int(cell[:400])) > 2**53:
                 raise ValueError(f"line {number} holds {cell:.40}, an integer beyond 2^53, which float64 rounds ({where}): "
                                  "leave the column out, or scale it down")

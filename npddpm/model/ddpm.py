@@ -201,6 +201,8 @@ class DDPM:
             If the loss becomes NaN or infinite, or stays above ten times that of a guess of 0 (a thousand times in the first
             200 steps).
         """
+        rows, image = as_rows(x)
+        x = as_images(rows, image) if image else without_far(rows, lambda line: warnings.warn(line, stacklevel=3))
         for _ in self.training(x, steps, batch_size, lr, rng=rng, device=device, weighting=weighting,
                                resume=resume, comm=comm):
             pass
@@ -211,12 +213,14 @@ class DDPM:
                  resume: bool = False, comm: Any = None) -> Iterator[int]:
         """`fit` as a generator that yields the number of steps taken, after each step; parameters and errors are those of `fit`.
 
+        Rows are taken as they are, also where a cell stands apart.
+
         Between two steps the model is whole: it can be sampled, saved, or left as it is. Until the first it is what
         it was before the call. Ranks must all take the same number of steps, and one of them is enough to save.
         """
         x, image = as_rows(x)
-        x = x if image else without_far(x, lambda line: warnings.warn(line, stacklevel=3))
-        steps = by_first(comm, lambda: self._usual_steps(x, image)) if steps is None else check_count("steps", steps)
+        given = {"batch_size": batch_size, "lr": lr, "weighting": weighting, "device": device}
+        steps = by_first(comm, lambda: self._usual_steps(x, image, **given)) if steps is None else check_count("steps", steps)
         batch_size = check_count("batch_size", batch_size)
         if weighting is not None:
             check_choice("weighting", weighting, "simple", "elbo")
@@ -231,11 +235,14 @@ class DDPM:
         self._check_alike(self._check_width(x))
         return self._steps(x, steps, batch_size, lr, weighting, comm, {})
 
-    def usual_steps(self, x: Any) -> int:
-        """`npddpm.model.rules.steps`, at most 10,000; for fewer than 1,000 rows at most `npddpm.model.stopping.last_good_step`."""
-        return self._usual_steps(*as_rows(x))
+    def usual_steps(self, x: Any, **options: Any) -> int:
+        """`npddpm.model.rules.steps`, at most 10,000; for fewer than 1,000 rows at most `npddpm.model.stopping.last_good_step`.
 
-    def _usual_steps(self, x: Any, image: tuple[int, ...]) -> int:
+        `options` are batch_size, lr, weighting and device of the training that is meant.
+        """
+        return self._usual_steps(*as_rows(x), **options)
+
+    def _usual_steps(self, x: Any, image: tuple[int, ...], **options: Any) -> int:
         most = rules.steps(*x.shape)
         if not 2 * stopping.FOLDS < len(x) < rules.FEW:
             return most
@@ -243,7 +250,7 @@ class DDPM:
 
         def times(u: Any) -> Any:
             return draw_times(u, self.schedule.T, rules.time_power(models[0].net.dim))
-        return stopping.last_good_step(models, as_images(x[:], image), times, most, lr=rules.lr(len(x)))
+        return stopping.last_good_step(models, as_images(x[:], image), times, most, **{"lr": rules.lr(len(x)), **{k: v for k, v in options.items() if v is not None}})
 
     def _fresh(self, x: Any, image: tuple[int, ...], rng: Any, device: str, comm: Any) -> dict[str, Any]:
         """What a new training begins with."""
@@ -503,7 +510,10 @@ class DDPM:
         """Raise ValueError if rows to go on with are not like those before: units, and the Gaussian that F corrects, are theirs."""
         _, mean, variance, _, _ = moments(x)
         before, now, rounding = self.axes.deviations(), np.sqrt(variance), ROUNDING * np.abs(mean)
-        other = (np.abs(mean - self.axes.mean) > before / 2 + rounding) | (now > 1.5 * before + rounding) | (before > 1.5 * now + rounding)
+        off = np.abs(mean - self.axes.mean)
+        if self.image:      # which have one scale, and whose shrunk variances are right together alone
+            before, now, off = (np.full_like(a, np.sqrt(np.mean(a**2))) for a in (before, now, off))
+        other = (off > before / 2 + rounding) | (now > 1.5 * before + rounding) | (before > 1.5 * now + rounding)
         if other.any():
             i = other.argmax()
             raise ValueError(f"x must be rows like those that the model was trained on: column {i} has mean {mean[i]:.4g} and deviation "

@@ -13,7 +13,7 @@ from npddpm.cli.main import main
 COMMANDS = {
     "train nosuch.csv": "cannot read nosuch.csv: No such file",
     "train mons": "did you mean 'moons'",
-    "train nan.csv": "got nan in row 1",
+    "train nan.csv": "line 2 holds 'nan', which is not finite",
     "train text.csv": "which is no number",
     "train one.csv": "n >= 2 rows",
     "train cube.npy": r"got (3, 2, 2, 2, 2)",

@@ -233,8 +233,8 @@ def test_a_mistyped_number_is_named_and_costs_one_row(capsys):
     x[17, 0] = 99999999
     np.save("own.npy", x)
     train()
-    assert "own.npy: row 17, column 0 holds 99999999" in capsys.readouterr().out
+    assert "own.npy: row 17, column 0 (from 0) holds 99999999" in capsys.readouterr().out
     assert np.abs(DDPM.load("m.npz").sample(100, rng=0, steps=5)).max() < 10
     assert main(["evaluate", "m.npz"]) == 0
     printed = capsys.readouterr().out
-    assert "own.npy: row 17, column 0 holds 99999999" in printed and "239 training rows" not in printed
+    assert "own.npy: row 17, column 0 (from 0) holds 99999999" in printed and "239 training rows" not in printed

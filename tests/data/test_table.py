@@ -222,9 +222,20 @@ def test_cells_that_stand_apart_are_found(seed, n, how_many, value):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n, 3))
     assert table.far_cells(x) == []
-    rows = sorted(rng.choice(n, min(how_many, n // 100 + 1), replace=False).tolist())
+    rows = sorted(rng.choice(n, min(how_many, n // 100), replace=False).tolist())
     x[rows, 1] = value
-    assert sorted(table.far_cells(x)) == [(row, 1) for row in rows]
+    assert [(cell.row, cell.column, cell.value) for cell in table.far_cells(x)] == [(row, 1, value) for row in rows]
+
+
+def test_values_that_agree_are_a_group_and_few_rows_are_not_judged():
+    rng = np.random.default_rng(0)
+    cluster = np.concatenate([0.01 * rng.standard_normal((990, 1)), 10 + rng.standard_normal((10, 1))])
+    assert table.far_cells(cluster) == [] and table.far_cells(np.array([[0.0], [1], [1000]])) == []
+    x = rng.standard_normal((100, 1))
+    x[:2] = 1e6, 9e5
+    assert table.far_cells(x) == []
+    x[:2] = 1e6, 0
+    assert [cell[:3] for cell in table.far_cells(x)] == [(0, 0, 1e6)]
 
 
 @pytest.mark.parametrize("x", [np.random.default_rng(0).standard_cauchy((2000, 1)), np.exp(2 * np.random.default_rng(0).standard_normal((2000, 3))),
@@ -239,12 +250,12 @@ def test_rows_with_such_cells_are_left_out_and_named(mapped, monkeypatch):
     monkeypatch.setattr(table, "BLOCK", 10_000)
     for rows in (x, table.as_rows(mapped(x))[0]):
         assert (data.without_far(rows, lines.append, "f.csv")[:] == np.delete(x, [4, 700], 0)).all()
-    assert lines[:2] == lines[2:] and lines[0].startswith("f.csv: row 700, column 0 holds -10000000, ")
+    assert lines[:2] == lines[2:] and lines[1].startswith("f.csv: row 700, column 0 (from 0) holds -10000000, 9.")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         model = DDPM(S, 8, 1).fit(x, 3, 4, rng=0)
     assert (model.net.parameters == DDPM(S, 8, 1).fit(np.delete(x, [4, 700], 0), 3, 4, rng=0).net.parameters).all()
-    assert [str(warning.message)[:28] for warning in said] == ["x: row 700, column 0 holds -", "x: row 4, column 2 holds 1e+"]
+    assert [str(warning.message)[:29] for warning in said] == ["x: row 4, column 2 (from 0) h", "x: row 700, column 0 (from 0)"]
 
 
 class Frame:

@@ -487,3 +487,15 @@ def test_a_sum_of_columns_is_their_sum_in_samples(n):
     x[:, -1] = x[:, :-1].sum(1)
     drawn = DDPM(S, 16, 1).fit(x, 20, rng=0).sample(50, rng=0)
     assert drawn[:, -1] == approx(drawn[:, :-1].sum(1), abs=1e-12)
+
+
+def test_few_images_go_on():
+    """Their variances are shrunk, so that those of single pixels are not those of the rows."""
+    x = data.load("digits")[:40]
+    assert DDPM(S, 8, 1).fit(x, 3, rng=0).fit(x, 6, resume=True).step == 6
+    with pytest.raises(ValueError, match="x must be rows like those"):
+        DDPM(S, 8, 1).fit(x, 3, rng=0).fit(3 * x, 6, resume=True)
+
+
+def test_a_list_of_images_is_images():
+    assert DDPM(S, 8, 1).fit([[[1, 2], [3, 4]], [[2, 3], [4, 6]], [[1, 3], [5, 6]]], 2, rng=0).image == (2, 2)

@@ -54,3 +54,18 @@ def test_many_rows_and_very_few_take_the_rule():
 
 def test_steps_that_are_asked_for_are_taken():
     assert DDPM(Schedule.linear(10), 4, 1).fit(normal(30, 2), 70, rng=0).step == 70
+
+
+def test_a_row_that_alone_differs_may_be_held_back():
+    x = np.zeros((10, 1))
+    x[0] = 1
+    assert DDPM(Schedule.linear(10), 4, 1).usual_steps(x) == 1000
+
+
+def test_the_trials_are_trained_as_the_model_will_be(monkeypatch):
+    taken = []
+    monkeypatch.setattr(stopping, "last_good_step", lambda models, x, times, most, **options: taken.append(options) or 3)
+    model = DDPM(Schedule.linear(10), 4, 1)
+    model.fit(normal(30, 2), batch_size=8, lr=1e-2, weighting="simple", rng=0)
+    model.usual_steps(normal(30, 2))
+    assert taken == [{"batch_size": 8, "lr": 1e-2, "weighting": "simple", "device": "cpu"}, {"lr": rules.lr(30)}] and model.step == 3
