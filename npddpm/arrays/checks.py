@@ -359,10 +359,9 @@ def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
 
 def check_objects(x: np.ndarray, name: str, names: list[str]) -> np.ndarray:
     """Cells of several kinds, numbers and truth values say, as float64; ValueError for the first that is no number."""
-    for (row, column), cell in np.ndenumerate(x):
-        if not isinstance(cell, (Real, np.bool_)):
-            raise ValueError(f"{name} must hold real numbers, got {cell!r:.40} in row {row}, column {column}"
-                             + (f", {names[column]}" if names else "") + ": give it numbers, or leave the column out")
+    for row, column in [place for place, cell in np.ndenumerate(x) if not isinstance(cell, (Real, np.bool_))][:1]:
+        raise ValueError(f"{name} must hold real numbers, got {x[row, column]!r:.40} in row {row}, column {column}"
+                         + (f", {names[column]}" if names else "") + ": give it numbers, or leave the column out")
     out: np.ndarray = x.astype(float)
     return out
 

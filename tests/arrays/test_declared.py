@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 
 import npddpm
-from npddpm.arrays.declared import checked, choice, count, instance, like, numbers, optional, points, real, steps_of, times
+from npddpm.arrays.declared import (
+    checked,
+    choice,
+    count,
+    instance,
+    like,
+    numbers,
+    optional,
+    points,
+    real,
+    steps_of,
+    times,
+)
 
 
 class Clock:
