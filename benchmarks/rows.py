@@ -135,7 +135,7 @@ def planar_table(rows: list[dict[str, Any]]) -> str:
 
 def images(path: Path) -> str:
     """One training on a file of images, by the rules."""
-    x, image = data.as_rows(data.load(str(path)))
+    x, image = data.load_rows(str(path))
     rows, held = data.split(x, 0.2)
     start = time.perf_counter()
     model = DDPM().fit(data.as_images(rows, image), rng=0)

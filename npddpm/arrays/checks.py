@@ -49,16 +49,18 @@ def check_real(name: str, value: Any, low: float, high: float, *, closed: bool =
     raise ValueError(f"{name} must {where}, got {value!r:.80}")
 
 
-def check_choice(name: str, value: Any, *choices: str) -> None:
-    """Raise ValueError if `value` is none of the choices."""
+def check_choice(name: str, value: Any, *choices: str) -> Any:
+    """Return `value`, or raise ValueError if it is none of the choices."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r:.80}")
+    return value
 
 
-def check_type(name: str, value: Any, wanted: type) -> None:
-    """Raise TypeError if `value` is no instance of the class."""
+def check_type(name: str, value: Any, wanted: type) -> Any:
+    """Return `value`, or raise TypeError if it is no instance of the class."""
     if not isinstance(value, wanted):
         raise TypeError(f"{name} must be a {wanted.__name__}, got {value!r:.80}")
+    return value
 
 
 def check_path(path: Any) -> None:
@@ -194,20 +196,22 @@ def check_finite(values: Any, **given: Any) -> Any:
     return values
 
 
-def check_weighting(weighting: Any, T: int) -> None:
-    """Raise ValueError unless `weighting` is "simple", "elbo" or a (T+1,) array of floats, on the CPU finite and not negative."""
+def check_weighting(weighting: Any, T: int) -> Any:
+    """Return `weighting`, or raise ValueError unless it is "simple", "elbo" or a (T+1,) array of floats, on the CPU finite and not negative."""
     if isinstance(weighting, str):
         return check_choice("weighting", weighting, "simple", "elbo")
     xp = get_array_module(weighting)
     if (not isinstance(weighting, xp.ndarray) or weighting.shape != (T + 1,) or weighting.dtype.kind != "f"
             or xp is np and not (np.isfinite(weighting) & (weighting >= 0)).all() or np.ma.isMaskedArray(weighting)):
         raise ValueError(f"weighting must be 'simple', 'elbo' or an array of {T + 1} floats of at least 0, got {weighting!r:.80}")
+    return weighting
 
 
-def check_backward(net: Any) -> None:
-    """Raise TypeError if the network has no backward pass."""
+def check_backward(net: Any) -> Any:
+    """Return the network, or raise TypeError if it has no backward pass."""
     if not callable(getattr(net, "backward", None)):
         raise TypeError(f"net must have a method backward(dL/d eps_hat, out), as MLP has, got {net!r:.80}")
+    return net
 
 
 # ---------------------------------------------------------------- arrays
@@ -278,10 +282,11 @@ def check_alike(**arrays: Any) -> list[Any]:
     return out
 
 
-def check_rows(name: str, array: Any) -> None:
-    """Raise ValueError if the array is empty."""
+def check_rows(name: str, array: Any) -> Any:
+    """Return the array, or raise ValueError if it is empty."""
     if array.size == 0:
         raise ValueError(f"{name} must have a row or more, got shape {array.shape}")
+    return array
 
 
 def check_shape(name: str, array: Any, *shape: int | str) -> Any:

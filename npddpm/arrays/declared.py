@@ -5,7 +5,7 @@
         ...
 
 A declaration gives back what the function is to work with, such as a list as an array; what cannot be used is refused in one line,
-see `checks`. What is plainly right is let through before that, since a step of a small network takes 0.1 ms. The docstring gets the section "Raises" from it. Defaults are not checked.
+see `checks`. The docstring gets the section "Raises" from it. Defaults are not checked.
 """
 
 from __future__ import annotations
@@ -76,18 +76,12 @@ def optional(declared: Declared) -> Declared:
 
 
 def instance(wanted: type) -> Declared:
-    def check(name: str, value: Any, _: Args) -> Any:
-        if not isinstance(value, wanted):
-            checks.check_type(name, value, wanted)
-        return value
-    return Declared(f"a {wanted.__name__}", check)
+    return Declared(f"a {wanted.__name__}", lambda name, value, _: checks.check_type(name, value, wanted))
 
 
 def count(least: int = 1, most: int | Callable[[Args], int] = 2**63 - 1) -> Declared:
-    def check(name: str, value: Any, args: Args) -> Any:
-        top = most(args) if callable(most) else most
-        return value if type(value) is int and least <= value <= top else checks.check_count(name, value, least, top)
-    return Declared(f"an int of at least {least}", check)
+    return Declared(f"an int of at least {least}", lambda name, value, args:
+                    checks.check_count(name, value, least, most(args) if callable(most) else most))
 
 
 def real(low: float, high: float = math.inf, *, closed: bool = False) -> Declared:
@@ -96,11 +90,7 @@ def real(low: float, high: float = math.inf, *, closed: bool = False) -> Declare
 
 
 def choice(*choices: str) -> Declared:
-    def check(name: str, value: Any, _: Args) -> Any:
-        if type(value) is not str or value not in choices:
-            checks.check_choice(name, value, *choices)
-        return value
-    return Declared(" or ".join(map(repr, choices)), check)
+    return Declared(" or ".join(map(repr, choices)), lambda name, value, _: checks.check_choice(name, value, *choices))
 
 
 def sizes(shape: tuple[int | str, ...], args: Args) -> list[int | str]:
@@ -117,19 +107,14 @@ def numbers(*shape: int | str) -> Declared:
     def check(name: str, value: Any, args: Args) -> Any:
         net = args.get("self")
         xp = getattr(net, "xp", None)
-        if type(value) is np.ndarray and not shape and value.dtype.kind in "fc":
-            return value
         array = checks.check_array(name, value, xp or get_array_module(value), None if xp is None else net.dtype)  # type: ignore[union-attr]
         return checks.check_shape(name, array, *sizes(shape, args)) if shape else array
     return Declared(f"an array of numbers{shown(shape)}", check)
 
 
 def rows() -> Declared:
-    def check(name: str, value: Any, _: Args) -> Any:
-        array = checks.check_array(name, value, get_array_module(value))
-        checks.check_rows(name, array)
-        return array
-    return Declared("an array of numbers, with a row or more", check)
+    return Declared("an array of numbers, with a row or more", lambda name, value, _:
+                    checks.check_rows(name, checks.check_array(name, value, get_array_module(value))))
 
 
 def like(other: str) -> Declared:
@@ -143,10 +128,8 @@ def like(other: str) -> Declared:
 
 def times(of: str, least: int = 0) -> Declared:
     """An int t in least..T, or one for each row of another argument."""
-    def check(name: str, value: Any, args: Args) -> Any:
-        T = steps_of(args)
-        return value if type(value) is int and least <= value <= T else checks.check_times(value, args[of], T, least)
-    return Declared(f"an int in {least}..T, or one for each row of `{of}`", check)
+    return Declared(f"an int in {least}..T, or one for each row of `{of}`", lambda name, value, args:
+                    checks.check_times(value, args[of], steps_of(args), least))
 
 
 def home_of(denoiser: Any, value: Any = None) -> tuple[Any, Any]:
@@ -171,14 +154,9 @@ def limits() -> Declared:
 
 
 def weights() -> Declared:
-    def check(name: str, value: Any, args: Args) -> Any:
-        checks.check_weighting(value, steps_of(args))
-        return value
-    return Declared("'simple', 'elbo' or a (T+1,) array of floats of at least 0", check)
+    return Declared("'simple', 'elbo' or a (T+1,) array of floats of at least 0", lambda name, value, args:
+                    checks.check_weighting(value, steps_of(args)))
 
 
 def network() -> Declared:
-    def check(name: str, value: Any, _: Args) -> Any:
-        checks.check_backward(value)
-        return value
-    return Declared("a denoiser with a method `backward`", check)
+    return Declared("a denoiser with a method `backward`", lambda name, value, _: checks.check_backward(value))

@@ -115,7 +115,7 @@ def parser() -> Parser:
 
 def train(args: argparse.Namespace) -> int:
     out = args.out or Path(Path(args.data).stem + ".npz")
-    x, image = data.as_rows(data.load(args.data, tell=say))
+    x, image = data.load_rows(args.data, tell=say)
     comm, ranks = args.comm, 1 if args.comm is None else args.comm.size
     by_first(comm, lambda: check_output(out, data=args.data))
     given = {name: value for name in ("hidden", "depth", "steps", "lr", "image", *DEFAULTS) if (value := getattr(args, name)) is not None}
@@ -148,25 +148,26 @@ def train(args: argparse.Namespace) -> int:
     if not 0 <= settings["holdout"] < 1:
         raise ValueError(f"--holdout must lie in [0, 1), got {settings['holdout']}")
     kept = x if image else data.without_far(x, say, args.data)
-    rows, held = data.split(data.as_images(kept, image), settings["holdout"])
+    rows, held = data.split(kept, settings["holdout"])
     if len(rows) < 2:
         raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, "
                          "and 2 are needed")
+    shaped = data.as_images(rows, image)
     if "steps" not in settings:
         if len(rows) < rules.FEW:
             say(f"{len(rows)} rows: three trials, each without a fifth of them, show how long to train")
-        settings["steps"] = by_first(comm, lambda: model.usual_steps(rows, batch_size=settings["batch_size"], lr=settings.get("lr"),
+        settings["steps"] = by_first(comm, lambda: model.usual_steps(shaped, batch_size=settings["batch_size"], lr=settings.get("lr"),
                                                                      device=args.device))
-        if settings["steps"] < rules.steps(len(rows), x.shape[1]):
+        if settings["steps"] < rules.steps(*rows.shape):
             say(f"from step {settings['steps']} on rows held back are predicted worse than by one Gaussian: training ends there, before "
                 "it knows its rows by heart; --steps trains longer")
     settings = {"lr": rules.lr(len(rows))} | settings
-    run = model.training(rows, settings["steps"], settings["batch_size"], settings["lr"], rng=settings.get("seed"),
+    run = model.training(shaped, settings["steps"], settings["batch_size"], settings["lr"], rng=settings.get("seed"),
                          device=args.device, resume=args.resume, comm=comm)
     if ranks > 1 or "ranks" in settings:
         settings["ranks"] = ranks
     model.about = {**model.about, "data": args.data, "sha256": by_first(comm, lambda: digest(x)), "settings": settings,
-                   "columns": by_first(comm, lambda: note(data.as_rows(rows)[0], args.data))}
+                   "columns": by_first(comm, lambda: note(rows, args.data))}
     what = f"images of {data.sizes(image)}, with one scale for all numbers," if image else f"rows of {x.shape[1]}"
     say(f"{args.data}: {len(rows)} {what} to train on, {len(held)} held out; "
         f"{model.schedule}; checkpoint {out}" + (f"; {ranks} ranks" if ranks > 1 else ""))

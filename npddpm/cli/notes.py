@@ -86,7 +86,7 @@ class Reference(NamedTuple):
         source = args.data or noted.data
         if source is None:
             raise ValueError(f"{args.model} does not say what it was trained on: name DATA")
-        x: Any = data.as_rows(data.load(source, tell=say))[0]
+        x, _ = data.load_rows(source, tell=say)
         if x.shape[1] != len(model.axes.mean):
             raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {len(model.axes.mean)}")
         if len(x) < 4:
@@ -123,7 +123,7 @@ def training_rows(model: DDPM, noted: Notes) -> np.ndarray | None:
     if noted.data is None:
         return None
     with contextlib.suppress(ValueError, OSError):
-        x, _ = data.as_rows(data.load(noted.data))
+        x, _ = data.load_rows(noted.data)
         if noted.is_of(noted.data, x):
             x = x if model.image else data.without_far(x, lambda line: None)
             rows: np.ndarray = data.split(x, noted.settings.get("holdout", 0.0))[0]

@@ -17,7 +17,7 @@ from .files import open_to_read
 from .table import as_images, as_rows, blocks, moments, read_npy, split, without_far
 from .text import read_text
 
-__all__ = ["GAUSSIANS", "PLANAR", "as_images", "as_rows", "blocks", "load", "moments", "sizes", "split", "without_far"]
+__all__ = ["GAUSSIANS", "PLANAR", "as_images", "as_rows", "blocks", "load", "load_rows", "moments", "sizes", "split", "without_far"]
 SUFFIXES = (".npy", ".npz", ".csv", ".tsv", ".txt")
 
 
@@ -92,11 +92,16 @@ def load(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None]
     OSError
         If the file cannot be read.
     """
+    return as_images(*load_rows(source, n, rng, tell))
+
+
+def load_rows(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None] = lambda line: None) -> tuple[Any, tuple[int, ...]]:
+    """What `load` returns, as rows (n, d), and the shape of an image, () for a table, see `as_rows`."""
     if source == "digits":
         with resources.files(__name__).joinpath("digits.npz").open("rb") as file:
-            return check_data(np.load(file)["x"]).reshape(-1, 8, 8)
+            return check_data(np.load(file)["x"]), (8, 8)
     if source in PLANAR:
-        return PLANAR[source](check_count("n", n, least=2), generator(rng))
+        return PLANAR[source](check_count("n", n, least=2), generator(rng)), ()
     path = Path(source)
     if path.suffix.lower() not in SUFFIXES:
         names = ["digits", *PLANAR]
@@ -109,7 +114,7 @@ def load(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None]
             raise ValueError(f"it is no text in UTF-8 (byte {error.start}): save it as such") from None
     x, image = as_rows(raw, source)
     tell(f"{source}: {len(x)} {f'images of {sizes(image)}' if image else f'rows of {x.shape[1]}'}{how}")
-    return as_images(x, image)
+    return x, image
 
 
 def sizes(image: tuple[int, ...]) -> str:

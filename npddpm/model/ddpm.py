@@ -201,10 +201,9 @@ class DDPM:
             If the loss becomes NaN or infinite, or stays above ten times that of a guess of 0 (a thousand times in the first
             200 steps).
         """
-        rows, image = as_rows(x)
-        x = as_images(rows, image) if image else without_far(rows, lambda line: warnings.warn(line, stacklevel=3))
-        for _ in self.training(x, steps, batch_size, lr, rng=rng, device=device, weighting=weighting,
-                               resume=resume, comm=comm):
+        x, image = as_rows(x)
+        x = x if image else without_far(x, lambda line: warnings.warn(line, stacklevel=3))
+        for _ in self._training(x, image, steps, batch_size, lr, rng, device, weighting, resume, comm):
             pass
         return self
 
@@ -218,7 +217,10 @@ class DDPM:
         Between two steps the model is whole: it can be sampled, saved, or left as it is. Until the first it is what
         it was before the call. Ranks must all take the same number of steps, and one of them is enough to save.
         """
-        x, image = as_rows(x)
+        return self._training(*as_rows(x), steps, batch_size, lr, rng, device, weighting, resume, comm)
+
+    def _training(self, x: Any, image: tuple[int, ...], steps: int | None, batch_size: int, lr: float | None, rng: Any, device: str,
+                  weighting: str | None, resume: bool, comm: Any) -> Iterator[int]:
         given = {"batch_size": batch_size, "lr": lr, "weighting": weighting, "device": device}
         steps = by_first(comm, lambda: self._usual_steps(x, image, **given)) if steps is None else check_count("steps", steps)
         batch_size = check_count("batch_size", batch_size)
@@ -250,7 +252,8 @@ class DDPM:
 
         def times(u: Any) -> Any:
             return draw_times(u, self.schedule.T, rules.time_power(models[0].net.dim))
-        return stopping.last_good_step(models, as_images(x[:], image), times, most, **{"lr": rules.lr(len(x)), **{k: v for k, v in options.items() if v is not None}})
+        given = {name: value for name, value in options.items() if value is not None}
+        return stopping.last_good_step(models, as_images(x[:], image), times, most, **{"lr": rules.lr(len(x)), **given})
 
     def _fresh(self, x: Any, image: tuple[int, ...], rng: Any, device: str, comm: Any) -> dict[str, Any]:
         """What a new training begins with."""

@@ -124,6 +124,9 @@ def test_text_that_would_be_misread_is_refused(text):
 
 @pytest.mark.parametrize("text, message", [
     ("1,2\n3,nan\n", "line 2 holds 'nan', which is not finite"), ("1,2\n3,1e999\n", "line 2 holds '1e999', which is not finite"),
+    ("a,b\n1,nan\n2,3\n", r"line 2 holds 'nan', which is not finite \(column 2, b\): fill it in"),
+    ("1 2\n3 4\n5 1e400\n", r"line 3 holds '1e400', which is not finite \(column 2\): fill it in"),
+    ('a,b\n"1,234",2\n"2,345",3\n', "leave the commas out where they mark thousands, or write decimal points"),
     ("1,2\n", r"f.csv must have shape \(n, d\) with n >= 2 rows .* got \(1, 2\)")])
 def test_what_is_no_table_of_finite_numbers(text, message):
     write(text)
@@ -192,16 +195,6 @@ def test_names_of_columns(text, names):
     write(text)
     with open("f.csv", "rb") as file:
         assert column_names(file) == names
-
-
-@pytest.mark.parametrize("text, message", [
-    ("a,b\n1,nan\n2,3\n", r"line 2 holds 'nan', which is not finite \(column 2, b\): fill it in"),
-    ("1 2\n3 4\n5 1e400\n", r"line 3 holds '1e400', which is not finite \(column 2\): fill it in"),
-    ('a,b\n"1,234",2\n"2,345",3\n', "leave the commas out where they mark thousands, or write decimal points")])
-def test_advice_for_single_cells(text, message):
-    write(text)
-    with pytest.raises(ValueError, match=message):
-        load()
 
 
 @pytest.mark.parametrize("name", ["House price", '"House price"'])
