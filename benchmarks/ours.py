@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npddpm import MLP, Schedule, loss_and_gradient, sample
-from npddpm.arrays.backend import device_module, generator, standard_normal, synchronize
+from npddpm import MLP, Schedule, sample
+from npddpm.arrays.backend import device_module, generator, shared, standard_normal, synchronize
 from npddpm.arrays.layout import zeros
+from npddpm.arrays.threads import Team
 from npddpm.features import count_features
 from npddpm.mlp import g, g_backward
 from npddpm.model.ddpm import draw_times
@@ -35,22 +36,25 @@ def data(d: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((ROWS, d), dtype="float32")
 
 
-def training(shape: Shape, device: str, comm: Any = None) -> Run:
+def training(shape: Shape, device: str, comm: Any = None, threads: int | None = None) -> Run:
     """Draw rows, t and noise; noise the rows; forward, backward, Adam; read the loss every 100 steps."""
     net = MLP(shape.d, shape.hidden, shape.depth, schedule=SCHEDULE, rng=0, device=device)
-    xp, adam, ranks = net.xp, Adam(net.parameters), Ranks(comm, net, shape.batch, np.random.default_rng(0), 0)
+    team = Team(threads)
+    xp, adam, ranks = net.xp, Adam(net.parameters), Ranks(comm, net, shape.batch, np.random.default_rng(0), 0, team)
     x, taken = xp.asarray(data(shape.d)), 0
 
     def run(n: int) -> None:
         nonlocal taken
         for _ in range(n):
-            rng = ranks.rng(taken)
-            x0 = x.take(rng.integers(0, ROWS, size=ranks.rows), axis=0)
-            t = draw_times(rng.random(ranks.rows), SCHEDULE.T, 1)
-            eps = standard_normal(rng, x0.shape, x0.dtype)
-            loss, _ = loss_and_gradient(net, SCHEDULE, x0, t, eps, out=ranks.gradient)
-            gradient, loss = ranks.mean(loss)
-            adam.step(gradient, LR)
+            with ranks.pace:
+                rng = ranks.rng(taken)
+                u = rng.random((2, ranks.rows))
+                x0 = x.take((ROWS * u[0]).astype(int), axis=0)
+                t = draw_times(u[1], SCHEDULE.T, 1)
+                eps = standard_normal(rng, x0.shape, x0.dtype)
+                loss, gradient = ranks.loss_and_gradient(net, SCHEDULE, x0, t, eps, "simple")
+                with shared(team):
+                    adam.step(gradient, LR)
             taken += 1
             if taken % READ_EVERY == 0:
                 float(loss)

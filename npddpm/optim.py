@@ -71,7 +71,8 @@ def clip_norm(gradient: Any, max_norm: float) -> None:
     if xp is np and norm == math.inf:       # a square overflows: scale it by its largest entry first
         gradient *= max_norm / np.abs(gradient).max()
         norm = np.sqrt(gradient @ gradient)
-    gradient *= max_norm / xp.maximum(max_norm, norm)
+    if xp is not np or norm > max_norm:     # a GPU would have to be waited for
+        gradient *= max_norm / xp.maximum(max_norm, norm)
 
 
 def update_average(average: Any, parameters: Any, t: int, decay: float = 0.999) -> None:

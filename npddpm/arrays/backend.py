@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
@@ -115,9 +117,9 @@ def axpby(a: Any, x: Any, b: Any, y: Any) -> Any:
 def elementwise(expression: Callable[..., None]) -> Callable[..., None]:
     """`fused` for an ``expression(xp, *arrays)`` that works in place.
 
-    On the CPU it runs over blocks of rows small enough for all its operands to stay in cache. Arrays of
-    the shape of the first one are cut into blocks alike; other arguments, scalars say, are passed whole
-    to each block.
+    On the CPU it runs over blocks of rows small enough for all its operands to stay in cache, on several threads
+    inside `shared`. Arrays of the shape of the first one are cut into blocks alike; other arguments, scalars say, are passed
+    whole to each block.
     """
     @functools.cache
     def kernel(cupy: Any) -> Any:
@@ -132,12 +134,25 @@ def elementwise(expression: Callable[..., None]) -> Callable[..., None]:
         elif first.size <= BLOCK:
             expression(np, *arrays)
         else:
-            alike = [getattr(a, "shape", None) == first.shape for a in arrays]
-            rows = max(1, BLOCK * len(first) // first.size)
-            for i in range(0, len(first), rows):
-                expression(np, *[a[i:i + rows] if cut else a for a, cut in zip(arrays, alike)])
+            threads, share = SHARE.get()
+            blocks = threads * math.ceil(first.size / (BLOCK * threads))
+            alike, rows = [getattr(a, "shape", None) == first.shape for a in arrays], math.ceil(len(first) / blocks)
+            share(lambda i: expression(np, *[a[i * rows:(i + 1) * rows] if cut else a for a, cut in zip(arrays, alike)]), range(blocks))
 
     return call
+
+
+SHARE: ContextVar[tuple[int, Callable[..., Any]]] = ContextVar("SHARE", default=(1, lambda work, items: [work(i) for i in items]))
+
+
+@contextmanager
+def shared(team: Any) -> Iterator[None]:
+    """Here the threads of a `Team` share out the blocks of `elementwise`."""
+    token = SHARE.set((team.threads, team.map))
+    try:
+        yield
+    finally:
+        SHARE.reset(token)
 
 
 def has_avx512() -> bool:
@@ -151,15 +166,15 @@ AVX512 = has_avx512()
 
 def one_plus_tanh(xp: Any, z: Any, out: Any) -> None:
     """1 + tanh z = 2 / (1 + e^-2z), in the way that takes less time: NumPy's float32 tanh is the faster one with AVX-512 alone."""
-    with np.errstate(over="ignore", under="ignore"):    # below z = -44 e^-2z is infinite in float32, and 1 + tanh z is 0
-        if xp is not np or AVX512:
-            xp.tanh(z, out=out)
-            out += 1
-        else:
-            xp.multiply(z, -2, out=out)
+    if xp is not np or AVX512:
+        xp.tanh(z, out=out)
+        out += 1
+    else:
+        xp.multiply(z, -2, out=out)
+        with np.errstate(over="ignore", under="ignore"):    # below z = -44 e^-2z is infinite in float32, and 1 + tanh z is 0
             xp.exp(out, out=out)
-            out += 1
-            xp.divide(2, out, out=out)
+        out += 1
+        xp.divide(2, out, out=out)
 
 
 @elementwise

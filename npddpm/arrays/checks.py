@@ -218,7 +218,7 @@ def check_backward(net: Any) -> Any:
 
 def check_unmasked(name: str, x: Any) -> None:
     """Raise ValueError if entries are masked: the arithmetic would not see that."""
-    if np.ma.is_masked(x):
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
         raise ValueError(f"{name} must have no masked entries")
 
 

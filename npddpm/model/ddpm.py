@@ -13,7 +13,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from .. import diffusion, flow, samplers
-from ..arrays.backend import fused, generator, standard_normal, to_host, use_gpu
+from ..arrays.backend import fused, generator, shared, standard_normal, to_host, use_gpu
 from ..arrays.checks import (
     LARGE,
     MOST_LAYERS,
@@ -27,6 +27,7 @@ from ..arrays.checks import (
     check_shaped,
     check_type,
 )
+from ..arrays.threads import Team
 from ..data.files import Outputs, open_to_read
 from ..data.table import Mapped, as_images, as_rows, moments, without_far
 from ..mlp import MLP
@@ -146,7 +147,7 @@ class DDPM:
     # ---- training
 
     def fit(self, x: Any, steps: int | None = None, batch_size: int = 256, lr: float | None = None, *, rng: Any = None,
-            device: str = "cpu", weighting: str | None = None, resume: bool = False,
+            device: str = "cpu", weighting: str | None = None, resume: bool = False, threads: int | None = None,
             comm: Any = None) -> DDPM:
         """Train on the rows of x, and return the model.
 
@@ -177,6 +178,9 @@ class DDPM:
         resume : bool
             Go on from `step` to `steps`, with the generator as it was left; rng and device are not used. On the CPU,
             and with the other arguments as before, the result is bit-identical to a run that was never interrupted.
+        threads : int, optional
+            That share the slices of a batch out, on the CPU, see `npddpm.model.ranks`; each has one thread of BLAS. By default as many as
+            BLAS has. The result is the same to the bit. More than one need threadpoolctl, which the extra "cli" brings.
         comm : communicator, optional
             Of mpi4py, ``MPI.COMM_WORLD`` say: all its ranks train one model. Each calls `fit` with the same arguments, draws
             its share of every batch from a stream of its own, and keeps the whole model, which is the same to the bit on
@@ -203,13 +207,13 @@ class DDPM:
         """
         x, image = as_rows(x)
         x = x if image else without_far(x, lambda line: warnings.warn(line, stacklevel=3))
-        for _ in self._training(x, image, steps, batch_size, lr, rng, device, weighting, resume, comm):
+        for _ in self._training(x, image, steps, batch_size, lr, rng, device, weighting, resume, threads, comm):
             pass
         return self
 
     def training(self, x: Any, steps: int | None = None, batch_size: int = 256, lr: float | None = None, *,
                  rng: Any = None, device: str = "cpu", weighting: str | None = None,
-                 resume: bool = False, comm: Any = None) -> Iterator[int]:
+                 resume: bool = False, threads: int | None = None, comm: Any = None) -> Iterator[int]:
         """`fit` as a generator that yields the number of steps taken, after each step; parameters and errors are those of `fit`.
 
         Rows are taken as they are, also where a cell stands apart.
@@ -217,10 +221,11 @@ class DDPM:
         Between two steps the model is whole: it can be sampled, saved, or left as it is. Until the first it is what
         it was before the call. Ranks must all take the same number of steps, and one of them is enough to save.
         """
-        return self._training(*as_rows(x), steps, batch_size, lr, rng, device, weighting, resume, comm)
+        return self._training(*as_rows(x), steps, batch_size, lr, rng, device, weighting, resume, threads, comm)
 
     def _training(self, x: Any, image: tuple[int, ...], steps: int | None, batch_size: int, lr: float | None, rng: Any, device: str,
-                  weighting: str | None, resume: bool, comm: Any) -> Iterator[int]:
+                  weighting: str | None, resume: bool, threads: int | None, comm: Any) -> Iterator[int]:
+        team = Team(threads)
         given = {"batch_size": batch_size, "lr": lr, "weighting": weighting, "device": device}
         steps = by_first(comm, lambda: self._usual_steps(x, image, **given)) if steps is None else check_count("steps", steps)
         batch_size = check_count("batch_size", batch_size)
@@ -231,11 +236,12 @@ class DDPM:
         check_comm(comm, x=x.shape, steps=steps, batch_size=batch_size, lr=lr, weighting=weighting, resume=resume,
                    schedule=self.schedule, step=self.step if resume else 0, **self.shape)
         if not resume:
-            return self._steps(x, steps, batch_size, lr, weighting, comm, self._fresh(x, image, rng, device, comm))
+            fresh = self._fresh(x, image, rng, device, comm)
+            return team.during(self._steps(x, steps, batch_size, lr, weighting, comm, team, fresh))
         if self.step == 0:
             raise ValueError("resume needs a model that was trained or loaded")
         self._check_alike(self._check_width(x))
-        return self._steps(x, steps, batch_size, lr, weighting, comm, {})
+        return team.during(self._steps(x, steps, batch_size, lr, weighting, comm, team, {}))
 
     def usual_steps(self, x: Any, **options: Any) -> int:
         """`npddpm.model.rules.steps`, at most 10,000; for fewer than 1,000 rows at most `npddpm.model.stopping.last_good_step`.
@@ -276,7 +282,7 @@ class DDPM:
             return GatedMLP(r, directions=None if axes.V is None else axes.V[axes.V.any(1)].T, **shape, **options)
         return GatedMLP(r, directions=np.empty((r, 0)), **shape, **options) if rules.kept_wide(r) else MLP(r, **shape, **options)
 
-    def _steps(self, x: Any, steps: int, batch_size: int, lr: float, weighting: Any, comm: Any,
+    def _steps(self, x: Any, steps: int, batch_size: int, lr: float, weighting: Any, comm: Any, team: Team,
                fresh: dict[str, Any]) -> Iterator[int]:
         vars(self).update(fresh)
         self._run += 1
@@ -286,21 +292,23 @@ class DDPM:
         if weighting is None:
             weighting, power = rules.weighting(net.rotation.cos), rules.time_power(net.dim)
         rows_of_x, dtype = self._rows(x), net.dtype
-        ranks = Ranks(comm, net, batch_size, self._rng, self.step)
+        ranks = Ranks(comm, net, batch_size, self._rng, self.step, team)
         while self.step < steps:
             if self._run != run:
                 raise RuntimeError("another training of this model has begun, so that this one cannot go on")
-            rng = ranks.rng(self.step)
-            x0 = rows_of_x(rng.integers(0, len(x), size=ranks.rows))
-            t = draw_times(rng.random(ranks.rows), s.T, power)
-            eps = standard_normal(rng, (ranks.rows, net.dim), dtype)
-            loss, _ = diffusion.loss_and_gradient(net, s, x0, t, eps, weighting, out=ranks.gradient)
-            gradient, loss = ranks.mean(loss)
-            if isinstance(loss, float):
-                self._check_finite(loss)
-            clip_norm(gradient, 1.0)
-            self.optimizer.step(gradient, learning_rate(self.step, steps, lr))
-            update_average(self.average, net.parameters, self.optimizer.t)
+            with ranks.pace:
+                rng = ranks.rng(self.step)
+                u = rng.random((2, ranks.rows))
+                x0 = rows_of_x((len(x) * u[0]).astype(int))
+                t = draw_times(u[1], s.T, power)
+                eps = standard_normal(rng, (ranks.rows, net.dim), dtype)
+                loss, gradient = ranks.loss_and_gradient(net, s, x0, t, eps, weighting)
+                if isinstance(loss, float):
+                    self._check_finite(loss)
+                with shared(team):
+                    clip_norm(gradient, 1.0)
+                    self.optimizer.step(gradient, learning_rate(self.step, steps, lr))
+                    update_average(self.average, net.parameters, self.optimizer.t)
             self.step += 1
             self._loss_sum += loss
             if self.step % LOSS_EVERY == 0:  # the one moment at which the GPU is waited for
@@ -354,7 +362,7 @@ class DDPM:
             net.drift[...] = self._drift[1]
         return net
 
-    def sample(self, n: int, rng: Any = None, *, comm: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:
+    def sample(self, n: int, rng: Any = None, *, threads: int | None = None, comm: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:
         """Draw n samples in the units of the data, (n, d) float64.
 
         They are drawn in chunks of 2500 (on a GPU 10,000), each from a stream of its own: the first 2500 of a larger n are
@@ -365,6 +373,8 @@ class DDPM:
         n : int
         rng : None, int or Generator
             Chunk i = 0, 1, ... has its stream from i jumps ahead, and it is left where the next chunk's would begin.
+        threads : int, optional
+            That draw a chunk each, at once, on the CPU; by default as many as BLAS has. It changes nothing in the samples.
         comm : communicator, optional
             Of mpi4py: its ranks, which all call `sample` with the same arguments, share the chunks out, and all get all
             samples. How many ranks there are changes nothing in them.
@@ -384,9 +394,9 @@ class DDPM:
         FloatingPointError
             If the network gives NaN or infinity.
         """
-        return np.concatenate([*self.sample_chunks(n, rng, comm=comm, **options)])
+        return np.concatenate([*self.sample_chunks(n, rng, threads=threads, comm=comm, **options)])
 
-    def sample_chunks(self, n: int, rng: Any = None, *, comm: Any = None,
+    def sample_chunks(self, n: int, rng: Any = None, *, threads: int | None = None, comm: Any = None,
                       **options: Unpack[SamplerOptions]) -> Iterator[np.ndarray]:
         """`sample` as a generator of chunks of at most 2500 rows (on a GPU 10,000), for any n in bounded memory."""
         check_comm(comm, n=n)
@@ -407,15 +417,13 @@ class DDPM:
 
         def chunk(i: int) -> Any:
             rows = slice(i * size, min((i + 1) * size, n))
-            if x_T is not None:
-                options["x_T"] = x_T[rows]
-            if noise is not None:
-                options["noise"] = noise[:, rows]
-            z = samplers.sample(net, self.schedule, rows.stop - rows.start, net.dim, stream(i), **options)
+            own: SamplerOptions = {**options, "x_T": None if x_T is None else x_T[rows], "noise": None if noise is None else noise[:, rows]}
+            z = samplers.sample(net, self.schedule, rows.stop - rows.start, net.dim, stream(i), **own)
             x = self.axes.restore(z)
             return as_images(x if clip is None else cut(x), self.image)
 
-        return in_turns(comm, math.ceil(n / size), chunk)
+        team = Team(1 if callable(clip) or net.device == "gpu" else threads)     # a function may keep an array of its own
+        return team.during(in_turns(comm, team, math.ceil(n / size), chunk))
 
     def encode(self, x: Any, steps: int | None = None) -> np.ndarray:
         """The x_T, (B, r) in the units of `axes`, from which ``sample(B, x_T=x_T, steps=steps)`` comes back to rows x.

@@ -1,11 +1,14 @@
-"""Many processes, one training: each takes its share of every batch, and their gradients are added up.
+"""Many threads or processes, one training: each takes its share of every batch, and their gradients are added up.
 
 The loss is a mean over the B rows of a batch. So its gradient is the mean of the gradients of slices, each with the
 weight of its n_r rows:
 
     grad L = sum_r (n_r / B) grad L_r,      sum_r n_r = B
 
-A step is one Allreduce of this vector. Everything else, Adam and the average too, every rank does for itself with the
+**Threads.** How a batch is cut into slices depends on it and on the network alone, and the gradients are added in the order of the
+slices: so a result does not depend on how many threads there are, to the bit.
+
+**Processes.** A step is one Allreduce of this vector. Everything else, Adam and the average too, every rank does for itself with the
 same numbers, so that all keep the same model to the bit. `comm` is a communicator of mpi4py, such as MPI.COMM_WORLD,
 or any object with its rank, size, Allreduce, allgather and bcast; None stands for a process alone.
 """
@@ -17,20 +20,34 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 
-from ..arrays.backend import generator, synchronize, to_host
+from .. import diffusion
+from ..arrays.backend import elementwise, generator, shared, synchronize, to_host
 from ..arrays.layout import zeros
+from ..arrays.threads import Pace, Team
 
 GRACE = 2   # seconds in which the other ranks may end as well
 JUMP = 0x9E3779B97F4A7C15F39CC0605CEDC835   # draws from one stream to the next: 2^128 by the golden ratio, as in PCG64.jumped
 MOST_RANKS = 2**20                          # streams that a step has
+WORK = 2**25        # rows times parameters, from which on a step is shared out: two milliseconds, so that waking threads pays
+FEW_ROWS, ROWS = 64, 256    # of a batch that is not cut, since products of matrices get slow; in each of more than two slices
+MOST_SLICES = 8     # each has a gradient of its own
+
+
+@elementwise
+def weighted_sum(xp: Any, total: Any, shares: list[float], *others: Any) -> None:
+    """total <- sum_r shares_r grad_r, in this order; total is the first of the gradients."""
+    total *= shares[0]
+    for share, other in zip(shares[1:], others):
+        total += share * other
 
 
 class Ranks:
-    """The draws and the gradient of a training by all ranks.
+    """The draws and the gradient of a training by all threads and ranks.
 
     Parameters
     ----------
@@ -44,23 +61,31 @@ class Ranks:
         1 + r + 2^20 k jumps ahead, so that nothing but the number of the step has to be known to go on.
     step : int
         Steps taken before.
+    team : Team
+        The threads of this rank.
 
     Attributes
     ----------
     rows : int
         The share of this rank in a batch.
-    gradient : (P,) array
-        Where the gradient of its rows is put before `mean`.
+    slices : list of slices
+        Of these rows, a piece of work each.
+    pace : context
+        For each step: the threads that BLAS has in it.
     """
 
-    def __init__(self, comm: Any, net: Any, batch_size: int, rng: np.random.Generator, step: int) -> None:
-        self.comm, self.xp = comm, net.xp
+    def __init__(self, comm: Any, net: Any, batch_size: int, rng: np.random.Generator, step: int, team: Team) -> None:
+        self.comm, self.xp, self.team = comm, net.xp, team
         self._rank: int = 0 if comm is None else comm.rank
         size: int = 1 if comm is None else comm.size
         self.rows = batch_size // size + (self._rank < batch_size % size)
         self._share = self.rows / batch_size
+        self.slices = slices(self.rows, len(net.parameters)) if net.xp is np else [slice(None)]
+        short = net.xp is np and max(self.rows, *(m for m, _ in net.shapes)) <= Pace.SHORT
+        self.pace = Pace(team) if len(self.slices) == 1 < team.threads and short else team
         self._own = zeros(net.xp, (len(net.parameters) + 1,), net.dtype)    # the gradient and the loss
-        self.gradient, self._start = self._own[:-1], None
+        self._gradients = [self._own[:-1], *(zeros(np, net.parameters.shape, net.dtype) for _ in self.slices[1:])]
+        self._start: Any = None
         if comm is None:
             self._rng = generator(rng, net.xp)
             return
@@ -78,15 +103,28 @@ class Ranks:
             self._rng.bit_generator.advance((1 + self._rank + MOST_RANKS * step) * JUMP)
         return self._rng
 
-    def mean(self, loss: Any) -> tuple[Any, Any]:
-        """Gradient and loss of the whole batch, from those of this rank's rows."""
+    def loss_and_gradient(self, net: Any, s: Any, x0: Any, t: Any, eps: Any, weighting: Any) -> tuple[Any, Any]:
+        """Those of the whole batch, from the rows of this rank."""
+        def work(piece: tuple[slice, Any]) -> Any:
+            rows, out = piece
+            return diffusion.loss_and_gradient(net, s, x0[rows], t[rows], eps[rows], weighting, out)[0]
+        losses = self.team.map(work, [*zip(self.slices, self._gradients)])
+        loss = losses[0]
+        if len(losses) > 1:
+            shares = [(rows.stop - rows.start) / self.rows for rows in self.slices]
+            loss = sum(share * loss for share, loss in zip(shares, losses))
+            with shared(self.team):
+                weighted_sum(self._gradients[0], shares, *self._gradients[1:])
+        return self._over_ranks(loss)
+
+    def _over_ranks(self, loss: Any) -> tuple[Any, Any]:
         if self.comm is None:
-            return self.gradient, loss
+            return loss, self._own[:-1]
         self._own[-1] = loss
         self._own *= self._share
         if self.xp is np:
             self.comm.Allreduce(self._own, self._sum)
-            return self._sum[:-1], float(self._sum[-1])
+            return float(self._sum[-1]), self._sum[:-1]
         if self._on_device:
             synchronize(self.xp)
             self.comm.Allreduce(self._own, self._sum)
@@ -95,7 +133,7 @@ class Ranks:
             total = np.empty_like(own)
             self.comm.Allreduce(own, total)
             self._sum[...] = self.xp.asarray(total)
-        return self._sum[:-1], self._sum[-1]
+        return self._sum[-1], self._sum[:-1]
 
     def check_alike(self, parameters: Any, step: int) -> None:
         """Raise RuntimeError if the parameters of two ranks differ in a bit."""
@@ -139,14 +177,20 @@ def by_first(comm: Any, work: Callable[[], Any]) -> Any:
     return result
 
 
-def in_turns(comm: Any, n: int, work: Callable[[int], Any]) -> Iterator[Any]:
-    """work(0) ... work(n - 1) in this order and on every rank, each done by one of them."""
-    if comm is None:
-        yield from map(work, range(n))
-        return
-    for first in range(0, n, comm.size):
-        own = first + comm.rank
-        yield from comm.allgather(work(own) if own < n else None)[:n - first]
+def slices(rows: int, parameters: int) -> list[slice]:
+    """A batch in one to eight pieces, as alike as can be."""
+    n = 1 if rows < FEW_ROWS or rows * parameters < WORK else min(max(2, rows // ROWS), MOST_SLICES)
+    edges = [rows * i // n for i in range(n + 1)]
+    return [slice(*edge) for edge in pairwise(edges)]
+
+
+def in_turns(comm: Any, team: Team, n: int, work: Callable[[int], Any]) -> Iterator[Any]:
+    """work(0) ... work(n - 1) in this order and on every rank, each done by one thread of one of them."""
+    size, rank = (1, 0) if comm is None else (comm.size, comm.rank)
+    for first in range(0, n, size * team.threads):
+        with team:
+            done = team.map(work, range(first + rank * team.threads, n)[:team.threads])
+        yield from done if comm is None else chain.from_iterable(comm.allgather(done))
 
 
 def streams(rng: Any, n: int) -> Callable[[int], np.random.Generator]:

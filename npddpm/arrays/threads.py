@@ -1,0 +1,133 @@
+"""Threads of one process that share work out, while BLAS keeps to one thread in each.
+
+BLAS's own threads wait for each other in every product, at full speed, and where another program runs they take the cores from
+each other. Threads that do larger pieces meet a few times in a step, and sleep while they wait. threadpoolctl, of the extra
+"cli", tells and sets how many threads BLAS has; without it there is one thread here, and BLAS has its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import Context, copy_context
+from queue import Empty, SimpleQueue
+from statistics import median
+from typing import Any, TypeVar
+
+from .checks import check_count
+
+T = TypeVar("T")
+
+
+class Team:
+    """Threads that do the pieces of some work. As a context it gives BLAS `of_blas` threads, one, and in the end what it had before.
+
+    Parameters
+    ----------
+    threads : int, optional
+        With the caller's. By default as many as BLAS has: what the machine offers, or OPENBLAS_NUM_THREADS says.
+
+    Raises
+    ------
+    ValueError
+        If `threads` is less than 1, or more and threadpoolctl is not installed.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        try:
+            from threadpoolctl import ThreadpoolController
+        except ImportError:
+            if threads is not None and check_count("threads", threads) > 1:
+                raise ValueError(f"threads must be 1 without threadpoolctl, got {threads}: pip install 'npddpm[cli]'") from None
+            self._blas = []
+        else:
+            self._blas = [library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]
+        available = max([1, *(library.num_threads for library in self._blas)])
+        self.threads = available if threads is None else check_count("threads", threads)
+        self.of_blas = 1
+        self._helpers: list[threading.Thread] = []
+        self._pieces: SimpleQueue[Any] = SimpleQueue()
+        self._done: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
+
+    def __enter__(self) -> None:
+        self._before = [library.num_threads for library in self._blas]
+        for library in self._blas:
+            library.set_num_threads(self.of_blas)
+
+    def __exit__(self, *_: object) -> None:
+        for library, threads in zip(self._blas, self._before):
+            library.set_num_threads(threads)
+
+    def map(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """[work(item) for item in items], each done by the next thread that is free; an error is raised once all have ended."""
+        if self.threads == 1 or len(items) < 2:
+            return [work(item) for item in items]
+        while len(self._helpers) < min(self.threads, len(items)) - 1:
+            self._helpers.append(threading.Thread(target=self._help, daemon=True))
+            self._helpers[-1].start()
+        for number, item in enumerate(items):
+            self._pieces.put((number, copy_context(), work, item))      # NumPy's errstate belongs to the context
+        try:
+            while True:
+                self._done.put(attempt(*self._pieces.get_nowait()))
+        except Empty:
+            done = sorted((self._done.get() for _ in items), key=lambda piece: piece[0])
+        for _, _, error in done:
+            if error is not None:
+                raise error
+        return [result for _, result, _ in done]
+
+    def _help(self) -> None:
+        for piece in iter(self._pieces.get, None):
+            self._done.put(attempt(*piece))
+
+    def during(self, steps: Iterator[T]) -> Iterator[T]:
+        """The steps of some work; once it ends, however it does, so do the threads."""
+        try:
+            yield from steps
+        finally:
+            for _ in self._helpers:
+                self._pieces.put(None)
+            for helper in self._helpers:
+                helper.join()
+            self._helpers = []
+
+
+class Pace:
+    """A `Team` for steps too short to be shared out: BLAS has as many threads, or one where that is faster.
+
+    On a quiet machine more threads are faster, beside another program one is. So the first five steps of a hundred are made with one
+    and the next five with all; the others with what took less time, by the median. That changes no bit while BLAS adds no more
+    than `SHORT` products up in a number: OpenBLAS then does so in one go, in whatever thread.
+    """
+
+    SHORT = 256
+
+    def __init__(self, team: Team) -> None:
+        self.team, self._step = team, 0
+        self._seconds: list[float] = []
+
+    def __enter__(self) -> None:
+        k = self._step % 100
+        if k < 10:
+            self.team.of_blas = 1 if k < 5 else self.team.threads
+        elif k == 10:
+            one, all_of_them = (median(self._seconds[-10:][half]) for half in (slice(5), slice(5, 10)))
+            self.team.of_blas = 1 if one < all_of_them else self.team.threads
+        self.team.__enter__()
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self._step % 100 < 10:
+            self._seconds = [*self._seconds[-9:], time.perf_counter() - self._start]
+        self._step += 1
+        self.team.__exit__()
+
+
+def attempt(number: int, context: Context, work: Callable[[Any], Any], item: Any) -> tuple[int, Any, BaseException | None]:
+    """A piece of work: its number, its result and its error."""
+    try:
+        return number, context.run(work, item), None
+    except BaseException as error:  # noqa: BLE001, raised again by the thread that called `map`
+        return number, None, error
