@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from .checks import check_count
 
@@ -34,6 +34,10 @@ class Team:
         If `threads` is less than 1, or more and threadpoolctl is not installed.
     """
 
+    # BLAS is one for all teams of the process: the first to enter notes what it had, the last to leave restores it.
+    _lock, _inside = threading.Lock(), 0
+    _before: ClassVar[list[tuple[Any, int]]] = []
+
     def __init__(self, threads: int | None = None) -> None:
         try:
             from threadpoolctl import ThreadpoolController
@@ -43,21 +47,28 @@ class Team:
             self._blas = []
         else:
             self._blas = [library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]
-        available = max([1, *(library.num_threads for library in self._blas)])
-        self.threads = available if threads is None else check_count("threads", threads)
+        with Team._lock:
+            before = [n for _, n in Team._before] or [library.num_threads for library in self._blas]
+        self.threads = max([1, *before]) if threads is None else check_count("threads", threads)
         self.of_blas = 1
         self._helpers: list[threading.Thread] = []
         self._pieces: SimpleQueue[Any] = SimpleQueue()
         self._done: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
 
     def __enter__(self) -> None:
-        self._before = [library.num_threads for library in self._blas]
-        for library in self._blas:
-            library.set_num_threads(self.of_blas)
+        with Team._lock:
+            Team._inside += 1
+            Team._before = Team._before or [(library, library.num_threads) for library in self._blas]
+            for library in self._blas:
+                library.set_num_threads(self.of_blas)
 
     def __exit__(self, *_: object) -> None:
-        for library, threads in zip(self._blas, self._before):
-            library.set_num_threads(threads)
+        with Team._lock:
+            Team._inside -= 1
+            if Team._inside == 0:
+                for library, threads in Team._before:
+                    library.set_num_threads(threads)
+                Team._before = []
 
     def map(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         """[work(item) for item in items], each done by the next thread that is free; an error is raised once all have ended."""

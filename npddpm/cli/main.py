@@ -80,6 +80,7 @@ def parser() -> Parser:
     train.add_argument("--lr", type=float, help="peak learning rate (0.001; for fewer than 250 rows 0.0005)")
     train.add_argument("--seed", type=int)
     train.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    train.add_argument("--threads", type=int, help="cores to train on (all; the result is the same)")
     train.add_argument("--image", metavar="HxW[xC]", help="rows are images of this shape; none: a table (images are arrays (n, h, w) or (n, h, w, c))")
     train.add_argument("--holdout", type=float, help="share of the rows kept for evaluate (0.2)")
     train.add_argument("--out", type=Path, help="checkpoint (DATA.npz in this folder)")
@@ -92,6 +93,7 @@ def parser() -> Parser:
     sample.add_argument("--variance", choices=["gaussian", "beta", "posterior"], help="of all T steps (gaussian); fewer steps have --eta in its place")
     sample.add_argument("--clip", action="store_true", help="stay within the least and the greatest value of each training column")
     sample.add_argument("--round", action="store_true", help="whole numbers in columns that held nothing else")
+    sample.add_argument("--threads", type=int, help="cores to draw on (all; the samples are the same)")
     sample.add_argument("--out", type=Path, default=Path("samples.npy"), help="a .npy or .csv file (samples.npy)")
 
     evaluate = commands.add_parser("evaluate", help="compare a model with held-out data")
@@ -157,13 +159,13 @@ def train(args: argparse.Namespace) -> int:
         if len(rows) < rules.FEW:
             say(f"{len(rows)} rows: three trials, each without a fifth of them, show how long to train")
         settings["steps"] = by_first(comm, lambda: model.usual_steps(shaped, batch_size=settings["batch_size"], lr=settings.get("lr"),
-                                                                     device=args.device))
+                                                                     device=args.device, threads=args.threads))
         if settings["steps"] < rules.steps(*rows.shape):
             say(f"from step {settings['steps']} on rows held back are predicted worse than by one Gaussian: training ends there, before "
                 "it knows its rows by heart; --steps trains longer")
     settings = {"lr": rules.lr(len(rows))} | settings
     run = model.training(shaped, settings["steps"], settings["batch_size"], settings["lr"], rng=settings.get("seed"),
-                         device=args.device, resume=args.resume, comm=comm)
+                         device=args.device, resume=args.resume, threads=args.threads, comm=comm)
     if ranks > 1 or "ranks" in settings:
         settings["ranks"] = ranks
     model.about = {**model.about, "data": args.data, "sha256": by_first(comm, lambda: digest(x)), "settings": settings,
@@ -221,7 +223,7 @@ def sample(args: argparse.Namespace) -> None:
     size = (2 if text else 8) * args.n * len(known.low)     # at least: text has a digit and a separator for each number
     by_first(args.comm, lambda: check_output(args.out, [".npy", ".csv"], size, model=args.model, data=Notes.of(model, args.model).data))
     chunks = model.sample_chunks(args.n, args.seed, variance=args.variance or "gaussian", steps=args.steps, eta=args.eta,
-                                 clip=known.clipped if args.clip else None, comm=args.comm)
+                                 clip=known.clipped if args.clip else None, threads=args.threads, comm=args.comm)
     if args.round:
         chunks = map(known.rounded, chunks)
     with written(args.out) if is_first(args.comm) else open(os.devnull, "wb") as file:

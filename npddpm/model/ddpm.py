@@ -41,7 +41,7 @@ from .gates import GatedMLP, measure_drift
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
 
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
-CHUNK = {"cpu": 2500, "gpu": 10_000}    # samples drawn at a time: fewer leave a GPU idle, more leave a CPU's cache
+CHUNK = {"cpu": 500, "gpu": 10_000}     # samples drawn at a time: fewer leave a GPU idle, more leave a CPU's cache or its cores
 DIVERGED = 10      # times the loss of a guess of 0
 
 
@@ -226,7 +226,7 @@ class DDPM:
     def _training(self, x: Any, image: tuple[int, ...], steps: int | None, batch_size: int, lr: float | None, rng: Any, device: str,
                   weighting: str | None, resume: bool, threads: int | None, comm: Any) -> Iterator[int]:
         team = Team(threads)
-        given = {"batch_size": batch_size, "lr": lr, "weighting": weighting, "device": device}
+        given = {"batch_size": batch_size, "lr": lr, "weighting": weighting, "device": device, "threads": threads}
         steps = by_first(comm, lambda: self._usual_steps(x, image, **given)) if steps is None else check_count("steps", steps)
         batch_size = check_count("batch_size", batch_size)
         if weighting is not None:
@@ -246,7 +246,7 @@ class DDPM:
     def usual_steps(self, x: Any, **options: Any) -> int:
         """`npddpm.model.rules.steps`, at most 10,000; for fewer than 1,000 rows at most `npddpm.model.stopping.last_good_step`.
 
-        `options` are batch_size, lr, weighting and device of the training that is meant.
+        `options` are batch_size, lr, weighting, device and threads of the training that is meant.
         """
         return self._usual_steps(*as_rows(x), **options)
 
@@ -365,8 +365,8 @@ class DDPM:
     def sample(self, n: int, rng: Any = None, *, threads: int | None = None, comm: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:
         """Draw n samples in the units of the data, (n, d) float64.
 
-        They are drawn in chunks of 2500 (on a GPU 10,000), each from a stream of its own: the first 2500 of a larger n are
-        those of n = 2500.
+        They are drawn in chunks of 500 (on a GPU 10,000), each from a stream of its own: the first 500 of a larger n are
+        those of n = 500.
 
         Parameters
         ----------
@@ -398,7 +398,7 @@ class DDPM:
 
     def sample_chunks(self, n: int, rng: Any = None, *, threads: int | None = None, comm: Any = None,
                       **options: Unpack[SamplerOptions]) -> Iterator[np.ndarray]:
-        """`sample` as a generator of chunks of at most 2500 rows (on a GPU 10,000), for any n in bounded memory."""
+        """`sample` as a generator of chunks of at most 500 rows (on a GPU 10,000), for any n in bounded memory."""
         check_comm(comm, n=n)
         n, net = check_count("n", n), self.denoiser()
         size = CHUNK[net.device]

@@ -16,6 +16,7 @@ or any object with its rank, size, Allreduce, allgather and bcast; None stands f
 from __future__ import annotations
 
 import copy
+import math
 import os
 import time
 import zlib
@@ -36,6 +37,7 @@ MOST_RANKS = 2**20                          # streams that a step has
 WORK = 2**25        # rows times parameters, from which on a step is shared out: two milliseconds, so that waking threads pays
 FEW_ROWS, ROWS = 64, 256    # of a batch that is not cut, since products of matrices get slow; in each of more than two slices
 MOST_SLICES = 8     # each has a gradient of its own
+AHEAD = 4           # pieces a thread between two meetings
 
 
 @elementwise
@@ -107,7 +109,7 @@ class Ranks:
         """Those of the whole batch, from the rows of this rank."""
         def work(piece: tuple[slice, Any]) -> Any:
             rows, out = piece
-            return diffusion.loss_and_gradient(net, s, x0[rows], t[rows], eps[rows], weighting, out)[0]
+            return diffusion.loss_and_gradient(net, s, x0[rows], t[rows], eps[rows], weighting, out=out)[0]
         losses = self.team.map(work, [*zip(self.slices, self._gradients)])
         loss = losses[0]
         if len(losses) > 1:
@@ -187,9 +189,10 @@ def slices(rows: int, parameters: int) -> list[slice]:
 def in_turns(comm: Any, team: Team, n: int, work: Callable[[int], Any]) -> Iterator[Any]:
     """work(0) ... work(n - 1) in this order and on every rank, each done by one thread of one of them."""
     size, rank = (1, 0) if comm is None else (comm.size, comm.rank)
-    for first in range(0, n, size * team.threads):
+    share = min(AHEAD * team.threads, math.ceil(n / size))
+    for first in range(0, n, size * share):
         with team:
-            done = team.map(work, range(first + rank * team.threads, n)[:team.threads])
+            done = team.map(work, range(first + rank * share, n)[:share])
         yield from done if comm is None else chain.from_iterable(comm.allgather(done))
 
 

@@ -22,7 +22,7 @@ def test_package_needs_numpy_alone():
     """Import and train in a process where everything optional is blocked."""
     code = """
 import sys
-for name in ("matplotlib", "tqdm", "cupy", "scipy", "pytest", "hypothesis"):
+for name in ("matplotlib", "tqdm", "threadpoolctl", "cupy", "scipy", "pytest", "hypothesis"):
     sys.modules[name] = None
 import npddpm, numpy
 x = npddpm.data.load("moons", 50)
@@ -34,7 +34,7 @@ print(sorted(name for name in third_party if not name.startswith("_")))
     assert done.returncode == 0, done.stderr
     loaded = set(eval(done.stdout))
     assert {"npddpm", "numpy"} <= loaded
-    assert not loaded & {"matplotlib", "tqdm", "cupy", "scipy"}
+    assert not loaded & {"matplotlib", "tqdm", "threadpoolctl", "cupy", "scipy"}
 
 
 def test_cupy_is_named_in_one_file():

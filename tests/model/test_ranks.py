@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import os
 import re
 import shutil
@@ -14,15 +15,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import strict_cupy
+from hypothesis import given
+from hypothesis import strategies as st
 from pytest import approx
 
 import npddpm
-from npddpm import DDPM, MLP, Schedule, data, loss_and_gradient
+from npddpm import DDPM, MLP, Schedule, data, diffusion, loss_and_gradient
 from npddpm.arrays.backend import standard_normal
+from npddpm.arrays.threads import Team
 from npddpm.cli.main import main
+from npddpm.model import ranks
 from npddpm.model.axes import PrincipalAxes
 from npddpm.model.ddpm import CHUNK
-from npddpm.model.ranks import by_first, in_turns, streams
+from npddpm.model.ranks import by_first, in_turns, slices, streams
 from npddpm.optim import Adam, clip_norm, learning_rate
 
 S = Schedule([0.01, 0.9, 0.99])
@@ -83,7 +88,7 @@ def by_hand(shares, steps, batch_size, lr, rng, weighting):
         draws = []
         for rank, n in enumerate(shares):
             own = np.random.Generator(rng.bit_generator.jumped(1 + rank + step * 2**20))
-            draws.append((z[own.integers(0, len(z), n)], 1 + (S.T * own.random(n)).astype(int), standard_normal(own, (n, 2), np.float64)))
+            draws.append((z[(len(z) * own.random(n)).astype(int)], 1 + (S.T * own.random(n)).astype(int), standard_normal(own, (n, 2), np.float64)))
         loss, gradient = loss_and_gradient(net, S, *map(np.concatenate, zip(*draws)), weighting)
         clip_norm(gradient, 1.0)
         adam.step(gradient, learning_rate(step, steps, lr))
@@ -156,8 +161,8 @@ def test_samples_do_not_depend_on_the_number_of_ranks(monkeypatch, n):
 
 def test_each_chunk_is_drawn_by_one_rank():
     done = []
-    results = on_ranks(3, lambda comm: list(in_turns(comm, 7, lambda i: done.append((i, comm.rank)) or i * i)))
-    assert results == [[i * i for i in range(7)]] * 3 and sorted(done) == [(i, i % 3) for i in range(7)]
+    results = on_ranks(3, lambda comm: list(in_turns(comm, Team(1), 7, lambda i: done.append((i, comm.rank)) or i * i)))
+    assert results == [[i * i for i in range(7)]] * 3 and sorted(done) == [(i, i // 3) for i in range(7)]
 
 
 @pytest.mark.parametrize("bits", [np.random.PCG64, np.random.Philox, np.random.MT19937, np.random.SFC64])
@@ -377,3 +382,84 @@ def test_processes_that_cannot_find_each_other(monkeypatch, capsys, name):
         monkeypatch.setitem(sys.modules, "mpi4py", module)
         assert main(["train", "moons"]) == 2
         assert said in capsys.readouterr().err
+
+
+# ---- threads
+
+@given(st.integers(1, 10_000), st.integers(1, 10**8))
+def test_slices_are_a_batch_cut_into_parts_as_alike_as_can_be(rows, parameters):
+    cut = slices(rows, parameters)
+    assert [i for part in cut for i in range(rows)[part]] == [*range(rows)]
+    lengths = [part.stop - part.start for part in cut]
+    assert 1 <= min(lengths) and max(lengths) <= min(lengths) + 1 and len(cut) <= 8
+    if len(cut) > 1:
+        assert rows * parameters >= 2**25 and min(lengths) >= 32 and (len(cut) == 2 or min(lengths) >= 256)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("weighting", ["elbo", None])
+def test_any_number_of_threads_trains_the_same_model_to_the_bit(monkeypatch, gated, weighting):
+    """And that of one slice but for rounding; 150 rows are cut into slices of 37 and 38."""
+    settings = {"steps": 30, "batch_size": 150, "rng": 0, "weighting": weighting}
+
+    def trained(threads):
+        return DDPM(S, 16, 2, gated=gated, dtype="float64").fit(MOONS, **settings, threads=threads)
+
+    whole = trained(1)
+    monkeypatch.setattr(ranks, "WORK", 1)
+    monkeypatch.setattr(ranks, "ROWS", 37)
+    first, *others = map(trained, (1, 2, 3, 8, None))
+    assert len(ranks.slices(150, 1)) == 4
+    for model in others:
+        assert (model.net.parameters == first.net.parameters).all() and (model.average == first.average).all()
+        assert model._loss_sum == first._loss_sum
+    assert first.net.parameters == approx(whole.net.parameters, rel=1e-6, abs=1e-9) and first._loss_sum == approx(whole._loss_sum)
+    assert (first.net.parameters != whole.net.parameters).any()     # the slices were taken
+
+
+def test_a_run_goes_on_with_another_number_of_threads(monkeypatch, tmp_path):
+    monkeypatch.setattr(ranks, "WORK", 1)
+    whole = DDPM(S, 16, 2).fit(MOONS, 40, 64, rng=0, threads=1)
+    part = DDPM(S, 16, 2)
+    for step in part.training(MOONS, 40, 64, rng=0, threads=3):
+        if step == 23:
+            break
+    part.save(tmp_path / "part.npz")
+    rest = DDPM.load(tmp_path / "part.npz").fit(MOONS, 40, 64, resume=True, threads=2)
+    assert (rest.average == whole.average).all()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ZeroDivisionError])
+def test_what_ends_a_slice_ends_the_training_between_two_steps(monkeypatch, error):
+    monkeypatch.setattr(ranks, "WORK", 1)
+    plain, calls = diffusion.loss_and_gradient, itertools.count()
+
+    def until_the_ninth(*args, **options):
+        if next(calls) == 9:        # in the fifth step of two slices each
+            raise error
+        return plain(*args, **options)
+
+    monkeypatch.setattr(diffusion, "loss_and_gradient", until_the_ninth)
+    model = DDPM(S, 16, 2)
+    with pytest.raises(error):
+        model.fit(MOONS, 40, 64, rng=0, threads=2)
+    assert model.step == 4 and not [thread for thread in threading.enumerate() if "_help" in thread.name]
+    monkeypatch.undo()
+    assert (model.net.parameters == DDPM(S, 16, 2).fit(MOONS, 40, 64, rng=0).net.parameters).sum() == 0     # whole, of step 4
+
+
+@pytest.mark.parametrize("options", [{}, {"steps": 2}, {"steps": 2, "eta": 0.5}, {"clip": (-1, 1)}], ids=str)
+def test_any_number_of_threads_draws_the_same_samples(options):
+    model, n = DDPM(S, 8, 1).fit(MOONS, 20, 16, rng=0), 2 * CHUNK["cpu"] + 7
+    first, *others = (model.sample(n, rng=3, threads=threads, **options) for threads in (1, 2, 5, None))
+    assert all((x == first).all() for x in others)
+    rng = np.random.default_rng(0)
+    given = {"x_T": rng.standard_normal((n, 2)), "noise": rng.standard_normal((S.T + 1, n, 2))}
+    first, second = (model.sample(n, threads=threads, **given) for threads in (1, 3))
+    assert (first == second).all() and (first[:10] == model.sample(10, x_T=given["x_T"][:10], noise=given["noise"][:, :10])).all()
+
+
+def test_a_clip_that_is_a_function_is_called_by_one_thread():
+    model, seen = DDPM(S, 8, 1).fit(MOONS, 20, 16, rng=0), set()
+    model.sample(2 * CHUNK["cpu"], rng=0, steps=2, threads=2, clip=lambda x: (seen.add(threading.get_ident()), x)[1])
+    assert seen == {threading.get_ident()}

@@ -1,0 +1,158 @@
+"""Threads that share work out: each piece once, errors and contexts as in one thread, and BLAS as it was before."""
+
+import builtins
+import threading
+import types
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npddpm.arrays import threads
+from npddpm.arrays.backend import BLOCK, SHARE, shared
+from npddpm.arrays.threads import Pace, Team
+from npddpm.optim import adam_step
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """Of any test: no thread, and the threads that BLAS had."""
+    before = Team().threads
+    yield
+    assert Team().threads == before and Team._inside == 0
+    assert not [thread for thread in threading.enumerate() if "_help" in thread.name]
+
+
+
+@given(st.integers(1, 5), st.integers(0, 12))
+def test_each_piece_is_done_once_and_results_have_the_order_of_the_items(size, n):
+    team, done = Team(size), []
+    for _ in team.during(iter([0])):
+        assert team.map(lambda i: done.append(i) or -i, range(n)) == [-i for i in range(n)]
+        assert sorted(done) == [*range(n)]
+        assert team.map(str, range(n)) == [*map(str, range(n))]     # and again
+
+
+def test_several_threads_take_part():
+    team, meet = Team(3), threading.Barrier(3, timeout=30)
+    for _ in team.during(iter([0])):
+        assert len(set(team.map(lambda _: (meet.wait(), threading.get_ident())[1], range(3)))) == 3
+
+
+@pytest.mark.parametrize("error", [ValueError("it"), KeyboardInterrupt(), MemoryError()])
+def test_an_error_is_raised_once_all_pieces_have_ended(error):
+    team, ended = Team(2), []
+
+    def work(i):
+        if i in (1, 3):
+            raise error
+        ended.append(i)
+
+    for _ in team.during(iter([0])):
+        with pytest.raises(type(error)):
+            team.map(work, range(6))
+        assert sorted(ended) == [0, 2, 4, 5]
+        assert team.map(abs, [-1, -2]) == [1, 2]
+
+
+def test_threads_end_with_the_steps_also_if_these_are_left_or_fail():
+    def steps(team):
+        while True:
+            yield team.map(abs, range(4))
+
+    for leave in (lambda run: run.close(), lambda run: pytest.raises(KeyError, run.throw, KeyError("it"))):
+        team = Team(3)
+        run = team.during(steps(team))
+        next(run)
+        assert len(team._helpers) == 2
+        helpers = [*team._helpers]
+        leave(run)
+        assert not any(helper.is_alive() for helper in helpers)
+
+
+def test_numpys_error_state_is_that_of_the_caller():
+    team = Team(2)
+    meet = threading.Barrier(2, timeout=30)
+
+    def divide(_):
+        meet.wait()
+        return np.ones(1) / 0
+
+    for _ in team.during(iter([0])):
+        with np.errstate(divide="ignore"):
+            assert np.isinf(team.map(divide, range(2))).all()
+        with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+            team.map(divide, range(2))
+
+
+def test_blas_has_one_thread_inside_and_afterwards_what_it_had():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+
+    def of_blas():
+        return {library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"}
+
+    with threadpoolctl.threadpool_limits(3, user_api="blas"):
+        team = Team()
+        assert team.threads == 3 and Team(2).threads == 2
+        with pytest.raises(KeyError), team:
+            assert of_blas() == {1} and Team().threads == 3
+            raise KeyError
+        assert of_blas() == {3}
+        other = Team(2)
+        team.__enter__()            # as in two trainings at once, whose steps overlap
+        other.__enter__()
+        team.__exit__()
+        assert of_blas() == {1}
+        other.__exit__()
+        assert of_blas() == {3}
+
+
+@pytest.mark.parametrize("wanted", [0, -1, 1.5, "2", True])
+def test_a_number_of_threads_is_an_int_of_at_least_one(wanted):
+    with pytest.raises(ValueError, match="threads must be"):
+        Team(wanted)
+
+
+def test_without_threadpoolctl_there_is_one_thread(monkeypatch):
+    plain = builtins.__import__
+
+    def without(name, *args):
+        if name == "threadpoolctl":
+            raise ImportError(name)
+        return plain(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert Team().threads == Team(1).threads == 1
+    with pytest.raises(ValueError, match=r"threads must be 1 without threadpoolctl, got 2: pip install 'npddpm\[cli\]'"):
+        Team(2)
+
+
+@pytest.mark.parametrize("of_one, of_all, taken", [(1.0, 0.6, 3), (1.0, 4.0, 1)])
+def test_short_steps_take_the_number_of_threads_that_was_faster(monkeypatch, of_one, of_all, taken):
+    """On a clock by hand; and when the machine changes, from the next hundred on the other one."""
+    now, team = 0.0, Team(1)
+    team.threads = 3
+    monkeypatch.setattr(threads, "time", types.SimpleNamespace(perf_counter=lambda: now))
+    pace, seen = Pace(team), []
+    for step in range(300):
+        with pace:
+            seen.append(team.of_blas)
+            now += (of_one if team.of_blas == 1 else of_all) if step < 200 else (0.6 if team.of_blas == taken else 0.1)
+            now += 100 * (step % 100 in (2, 7))         # once something else came between
+    for hundred, best in ((seen[:100], taken), (seen[100:200], taken), (seen[200:], 4 - taken)):
+        assert hundred == [1] * 5 + [3] * 5 + [best] * 90
+
+
+@pytest.mark.parametrize("size", [BLOCK, BLOCK + 1, 3 * BLOCK, 5 * BLOCK + 17])
+def test_a_long_pass_is_the_same_to_the_bit_on_any_number_of_threads(size):
+    rng, results = np.random.default_rng(0), []
+    given = rng.random((4, size), dtype=np.float32)
+    for number in (1, 2, 3):
+        team, arrays = Team(number), given.copy()
+        for _ in team.during(iter([0])):
+            with shared(team):
+                adam_step(*arrays, 1e-3, 0.9, 0.999, 1e-8)
+        results.append(arrays)
+    assert (results[0] != given).any(1).sum() == 3 and all((result == results[0]).all() for result in results)
+    assert SHARE.get()[0] == 1
