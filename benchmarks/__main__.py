@@ -3,6 +3,7 @@
     python -m benchmarks             this project on every device there is; writes benchmarks/results/
     python -m benchmarks --peers     and the same step in PyTorch, JAX and scikit-learn, where installed
     python -m benchmarks --quick     the small sizes only, nothing written
+    python -m benchmarks threads     a step by 1, 2, 4 ... threads, on a quiet machine and beside another program
     python -m benchmarks ranks       a step by 1, 2, 4 ... ranks of one thread each, against one process with all
     python -m benchmarks quality     seconds until samples are as good as real data; with --peers also tables and digits
                                      beside scikit-learn, and fewer steps; with --images FILE also a file of images
@@ -25,7 +26,7 @@ from typing import Any
 from npddpm import __version__
 from npddpm.arrays.backend import device_module
 
-from . import measure, ours, peers, quality, ranks, report, rows
+from . import measure, ours, peers, quality, ranks, report, rows, threads
 from .ours import Shape
 
 SHAPES = [Shape(2, 128, 3, 32), Shape(2, 128, 3, 256), Shape(64, 256, 3, 256), Shape(64, 512, 3, 512),
@@ -88,7 +89,7 @@ def run(device: str, with_peers: bool, quick: bool) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["speed", "ranks", "quality", "conformance", "pictures"], default="speed")
+    parser.add_argument("what", nargs="?", choices=["speed", "threads", "ranks", "quality", "conformance", "pictures"], default="speed")
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds; writes nothing")
     parser.add_argument("--device", choices=["cpu", "gpu", "all"], default="all")
     parser.add_argument("--peers", action="store_true", help="compare with the frameworks that are installed")
@@ -110,12 +111,12 @@ def main() -> None:
             print("not all libraries are installed: conformance.md stays as it is", file=sys.stderr)
         print(text)
         return
-    if args.what == "ranks":
-        about = describe("cpu")
-        found = ranks.run(SHAPES[1:3] if args.quick else SHAPES[2:5], about["cores"], args.peers)
-        text = f"{report.machine(about)}\n\n{ranks.tables(found)}\n"
+    if args.what in ("threads", "ranks"):
+        about, many = describe("cpu"), {"threads": threads, "ranks": ranks}[args.what]
+        found = many.run(SHAPES[1:3] if args.quick else SHAPES[:5] if many is threads else SHAPES[2:5], about["cores"], args.peers)
+        text = f"{report.machine(about)}\n\n{many.tables(found)}\n"
         if not args.quick:
-            (report.RESULTS / "ranks.md").write_text(text, encoding="utf-8")
+            (report.RESULTS / f"{args.what}.md").write_text(text, encoding="utf-8")
         print(json.dumps(about | {"rows": found}, indent=1) if args.json else text)
         return
     devices = ["cpu", "gpu"] if args.device == "all" else [args.device]

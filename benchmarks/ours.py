@@ -46,7 +46,7 @@ def training(shape: Shape, device: str, comm: Any = None, threads: int | None = 
     def run(n: int) -> None:
         nonlocal taken
         for _ in range(n):
-            with ranks.pace:
+            with team:
                 rng = ranks.rng(taken)
                 u = rng.random((2, ranks.rows))
                 x0 = x.take((ROWS * u[0]).astype(int), axis=0)

@@ -8,11 +8,9 @@ each other. Threads that do larger pieces meet a few times in a step, and sleep 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
-from statistics import median
 from typing import Any, ClassVar, TypeVar
 
 from .checks import check_count
@@ -21,7 +19,7 @@ T = TypeVar("T")
 
 
 class Team:
-    """Threads that do the pieces of some work. As a context it gives BLAS `of_blas` threads, one, and in the end what it had before.
+    """Threads that do the pieces of some work. As a context it gives BLAS one thread, and in the end what it had before.
 
     Parameters
     ----------
@@ -50,7 +48,6 @@ class Team:
         with Team._lock:
             before = [n for _, n in Team._before] or [library.num_threads for library in self._blas]
         self.threads = max([1, *before]) if threads is None else check_count("threads", threads)
-        self.of_blas = 1
         self._helpers: list[threading.Thread] = []
         self._pieces: SimpleQueue[Any] = SimpleQueue()
         self._done: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
@@ -60,7 +57,7 @@ class Team:
             Team._inside += 1
             Team._before = Team._before or [(library, library.num_threads) for library in self._blas]
             for library in self._blas:
-                library.set_num_threads(self.of_blas)
+                library.set_num_threads(1)
 
     def __exit__(self, *_: object) -> None:
         with Team._lock:
@@ -103,37 +100,6 @@ class Team:
             for helper in self._helpers:
                 helper.join()
             self._helpers = []
-
-
-class Pace:
-    """A `Team` for steps too short to be shared out: BLAS has as many threads, or one where that is faster.
-
-    On a quiet machine more threads are faster, beside another program one is. So the first five steps of a hundred are made with one
-    and the next five with all; the others with what took less time, by the median. That changes no bit while BLAS adds no more
-    than `SHORT` products up in a number: OpenBLAS then does so in one go, in whatever thread.
-    """
-
-    SHORT = 256
-
-    def __init__(self, team: Team) -> None:
-        self.team, self._step = team, 0
-        self._seconds: list[float] = []
-
-    def __enter__(self) -> None:
-        k = self._step % 100
-        if k < 10:
-            self.team.of_blas = 1 if k < 5 else self.team.threads
-        elif k == 10:
-            one, all_of_them = (median(self._seconds[-10:][half]) for half in (slice(5), slice(5, 10)))
-            self.team.of_blas = 1 if one < all_of_them else self.team.threads
-        self.team.__enter__()
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        if self._step % 100 < 10:
-            self._seconds = [*self._seconds[-9:], time.perf_counter() - self._start]
-        self._step += 1
-        self.team.__exit__()
 
 
 def attempt(number: int, context: Context, work: Callable[[Any], Any], item: Any) -> tuple[int, Any, BaseException | None]:

@@ -296,7 +296,7 @@ class DDPM:
         while self.step < steps:
             if self._run != run:
                 raise RuntimeError("another training of this model has begun, so that this one cannot go on")
-            with ranks.pace:
+            with team:
                 rng = ranks.rng(self.step)
                 u = rng.random((2, ranks.rows))
                 x0 = rows_of_x((len(x) * u[0]).astype(int))

@@ -29,7 +29,7 @@ import numpy as np
 from .. import diffusion
 from ..arrays.backend import elementwise, generator, shared, synchronize, to_host
 from ..arrays.layout import zeros
-from ..arrays.threads import Pace, Team
+from ..arrays.threads import Team
 
 GRACE = 2   # seconds in which the other ranks may end as well
 JUMP = 0x9E3779B97F4A7C15F39CC0605CEDC835   # draws from one stream to the next: 2^128 by the golden ratio, as in PCG64.jumped
@@ -72,8 +72,6 @@ class Ranks:
         The share of this rank in a batch.
     slices : list of slices
         Of these rows, a piece of work each.
-    pace : context
-        For each step: the threads that BLAS has in it.
     """
 
     def __init__(self, comm: Any, net: Any, batch_size: int, rng: np.random.Generator, step: int, team: Team) -> None:
@@ -83,8 +81,6 @@ class Ranks:
         self.rows = batch_size // size + (self._rank < batch_size % size)
         self._share = self.rows / batch_size
         self.slices = slices(self.rows, len(net.parameters)) if net.xp is np else [slice(None)]
-        short = net.xp is np and max(self.rows, *(m for m, _ in net.shapes)) <= Pace.SHORT
-        self.pace = Pace(team) if len(self.slices) == 1 < team.threads and short else team
         self._own = zeros(net.xp, (len(net.parameters) + 1,), net.dtype)    # the gradient and the loss
         self._gradients = [self._own[:-1], *(zeros(np, net.parameters.shape, net.dtype) for _ in self.slices[1:])]
         self._start: Any = None

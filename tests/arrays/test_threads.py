@@ -2,16 +2,14 @@
 
 import builtins
 import threading
-import types
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npddpm.arrays import threads
 from npddpm.arrays.backend import BLOCK, SHARE, shared
-from npddpm.arrays.threads import Pace, Team
+from npddpm.arrays.threads import Team
 from npddpm.optim import adam_step
 
 
@@ -126,22 +124,6 @@ def test_without_threadpoolctl_there_is_one_thread(monkeypatch):
     assert Team().threads == Team(1).threads == 1
     with pytest.raises(ValueError, match=r"threads must be 1 without threadpoolctl, got 2: pip install 'npddpm\[cli\]'"):
         Team(2)
-
-
-@pytest.mark.parametrize("of_one, of_all, taken", [(1.0, 0.6, 3), (1.0, 4.0, 1)])
-def test_short_steps_take_the_number_of_threads_that_was_faster(monkeypatch, of_one, of_all, taken):
-    """On a clock by hand; and when the machine changes, from the next hundred on the other one."""
-    now, team = 0.0, Team(1)
-    team.threads = 3
-    monkeypatch.setattr(threads, "time", types.SimpleNamespace(perf_counter=lambda: now))
-    pace, seen = Pace(team), []
-    for step in range(300):
-        with pace:
-            seen.append(team.of_blas)
-            now += (of_one if team.of_blas == 1 else of_all) if step < 200 else (0.6 if team.of_blas == taken else 0.1)
-            now += 100 * (step % 100 in (2, 7))         # once something else came between
-    for hundred, best in ((seen[:100], taken), (seen[100:200], taken), (seen[200:], 4 - taken)):
-        assert hundred == [1] * 5 + [3] * 5 + [best] * 90
 
 
 @pytest.mark.parametrize("size", [BLOCK, BLOCK + 1, 3 * BLOCK, 5 * BLOCK + 17])
