@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import math
 import os
@@ -19,6 +20,14 @@ IN_MEMORY = 2**28   # bytes of a .npy file that is read whole; a longer one is m
 BLOCK = 2**20       # numbers of a mapped file that are looked at together
 
 
+class View(NamedTuple):
+    """Some of the rows before, by functions of arrays of ints: no list of them, which could be longer than the file, is kept."""
+
+    n: int
+    of: Callable[[np.ndarray], np.ndarray]          # where row i was
+    position: Callable[[np.ndarray], np.ndarray]    # the i whose row was there, or -1
+
+
 class Mapped:
     """Rows of a file in place of an array: they are read, and made float64, when they are asked for.
 
@@ -28,8 +37,6 @@ class Mapped:
         As from ``np.load(path, mmap_mode="r")``.
     image : tuple of ints
         The shape of one image, see `as_rows`.
-    order : (m,) ints, optional
-        Which rows, and in which order; all by default.
 
     Attributes
     ----------
@@ -40,40 +47,65 @@ class Mapped:
     ``x[rows]`` takes a slice, an int or an array of ints. ``np.asarray(x)`` reads all of it.
     """
 
-    def __init__(self, x: np.memmap, image: tuple[int, ...] = (), order: np.ndarray | None = None) -> None:
-        self._file, self._x, self._order, self.image = x, x.view(np.ndarray), order, image
-        self.shape = (len(x) if order is None else len(order), x.shape[1])
+    def __init__(self, x: np.memmap, image: tuple[int, ...] = ()) -> None:
+        self._file, self._x, self.image = x, x.view(np.ndarray), image
+        self.shape: tuple[int, int] = (len(x), x.shape[1])
+        self._views: tuple[View, ...] = ()
+        self._stamp = self._stat()
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> Array:
-        found = np.asarray(self._read(rows if self._order is None else self._order[rows]), dtype=np.float64)
-        if not np.isfinite(found).all():        # which `check_rows_of` has not found
+        rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
+        for view in reversed(self._views):
+            rows = view.of(rows)
+        found = np.asarray(self._read(rows), dtype=np.float64)
+        if not np.isfinite(found).all():        # which `as_rows` has not found
             raise self._changed()
         return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or np.float64, copy=bool(copy))
 
-    def take(self, order: np.ndarray) -> Mapped:
-        """x[order], not yet read."""
-        return Mapped(self._file, self.image, order if self._order is None else self._order[order])
+    def seen(self, view: View) -> Mapped:
+        """The rows of a view, not yet read."""
+        out = copy.copy(self)
+        out._views, out.shape = (*self._views, view), (view.n, self.shape[1])
+        return out
+
+    def reshaped(self, image: tuple[int, ...]) -> Mapped:
+        out = copy.copy(self)
+        out.image = image
+        return out
 
     def as_filed(self) -> Iterator[np.ndarray]:
         """All rows once, block by block, in the order and the dtype that they have in the file."""
-        order, rows = None if self._order is None else np.sort(self._order), max(1, BLOCK // self.shape[1])
-        for start in range(0, len(self), rows):
-            part = slice(start, start + rows)
-            yield self._read(part if order is None else order[part])
+        rows = max(1, BLOCK // self.shape[1])
+        for start in range(0, len(self._x), rows):
+            here = position = np.arange(start, min(start + rows, len(self._x)))
+            for view in self._views:
+                here, position = here[position >= 0], position[position >= 0]
+                position = view.position(position)
+            here = here[position >= 0]
+            if len(here):
+                yield self._read(here if self._views else slice(start, start + rows))
 
     def _read(self, rows: Any) -> np.ndarray:
         """Rows by their numbers in the file; where that has been cut, the system would end the process."""
-        whole = getattr(self._file, "_mmap", None)
-        if whole is not None and whole.size() < len(whole):
+        whole, now = getattr(self._file, "_mmap", None), self._stat()
+        if whole is not None and whole.size() < len(whole) or now[:1] == self._stamp[:1] and now != self._stamp:
             raise self._changed()
         found: np.ndarray = self._x[rows]
         return found
+
+    def _stat(self) -> tuple[int, ...]:
+        """Which file it is, and when it was written; () if it has no name any more."""
+        try:
+            found = os.stat(self._file.filename)    # type: ignore[arg-type]
+        except (OSError, TypeError):
+            return ()
+        return found.st_ino, found.st_mtime_ns
 
     def _changed(self) -> ValueError:
         return ValueError(f"{self._file.filename or 'x'} has changed while it was in use: its rows are read when they are needed, and "
@@ -110,7 +142,7 @@ def as_rows(x: Any, name: str = "x", least: int = 2) -> tuple[Array | Mapped, tu
 def as_images(x: Array | Mapped, image: tuple[int, ...]) -> Any:
     """Rows (n, d) as images of this shape, or, for (), as a table: what `as_rows` takes apart."""
     if isinstance(x, Mapped):
-        return Mapped(x._file, image, x._order)
+        return x.reshaped(image)
     return x.reshape(len(x), *image) if image else x
 
 
@@ -166,8 +198,47 @@ def without_far(x: Array | Mapped, tell: Callable[[str], None], name: str = "x")
              "column's median, and nothing lies between: the row is left out")
     if len(cells) > 5:
         tell(f"{name}: so do {len(cells) - 5} other cells")
-    keep = np.setdiff1d(np.arange(len(x)), [cell.row for cell in cells])
-    return x if not cells else x.take(keep) if isinstance(x, Mapped) else x[keep]
+    gone = np.unique([cell.row for cell in cells])
+    return x if not cells else x.seen(without(len(x), gone)) if isinstance(x, Mapped) else np.delete(x, gone, axis=0)
+
+
+def without(n: int, gone: np.ndarray) -> View:
+    """All rows but those, which are in rising order."""
+    before = gone - np.arange(len(gone))        # rows that are kept before each
+
+    def position(rows: np.ndarray) -> np.ndarray:
+        return np.where(np.isin(rows, gone), -1, rows - np.searchsorted(gone, rows))
+    return View(n - len(gone), lambda i: i + np.searchsorted(before, i, side="right"), position)
+
+
+def shuffled(n: int, start: int, stop: int) -> View:
+    """Places start ... stop - 1 of n shuffled rows, always in the same way.
+
+    The permutation is four rounds of a Feistel network on the pairs of numbers of b bits, 4^b >= n, (l, r) -> (r, l ^ h(r)), which
+    has an inverse for any h; from a number of n and more it goes on (Black and Rogaway 2002, doi:10.1007/3-540-45760-7_9).
+    """
+    b = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
+    low = (np.uint64(1) << b) - np.uint64(1)
+    keys = [*np.random.default_rng(0).integers(2**64, size=4, dtype=np.uint64)]
+
+    def rounds(i: np.ndarray, keys: list[np.uint64]) -> np.ndarray:
+        l, r = i >> b, i & low
+        for key in keys:
+            h = (r + key) * np.uint64(0x9E3779B97F4A7C15)
+            l, r = r, l ^ ((h ^ (h >> np.uint64(32))) & low)
+        return r << b | l           # so that the rounds in reverse are the inverse
+
+    def permuted(i: np.ndarray, keys: list[np.uint64]) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            out = np.atleast_1d(rounds(np.asarray(i, dtype=np.uint64), keys))
+            while (beyond := out >= n).any():
+                out[beyond] = rounds(out[beyond], keys)
+        return out.astype(np.int64).reshape(np.shape(i))
+
+    def position(rows: np.ndarray) -> np.ndarray:
+        place = permuted(rows, keys[::-1])
+        return np.where((place >= start) & (place < stop), place - start, -1)
+    return View(stop - start, lambda i: permuted(i + start, keys), position)
 
 
 class Moments(NamedTuple):
@@ -199,10 +270,10 @@ def moments(x: Array | Mapped) -> Moments:
 
 def split(x: Any, holdout: float = 0.2) -> tuple[Any, Any]:
     """Shuffle the rows, always in the same way, and hold out a share of them: (training, held out)."""
-    order = np.random.default_rng(0).permutation(len(x))
-    count = round(holdout * len(x))
-    take = x.take if isinstance(x, Mapped) else x.__getitem__
-    return take(order[count:]), take(order[:count])
+    n, count = len(x), round(holdout * len(x))
+    views = shuffled(n, count, n), shuffled(n, 0, count)
+    training, held = (x.seen(view) if isinstance(x, Mapped) else x[view.of(np.arange(view.n))] for view in views)
+    return training, held
 
 
 def read_npy(file: BinaryIO, path: Path) -> tuple[Any, str]:

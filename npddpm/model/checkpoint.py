@@ -16,7 +16,7 @@ from ..mlp import layer_shapes
 from ..schedule import Schedule
 from .axes import MOST_TURNED
 
-FORMAT = 11
+FORMAT = 12
 OF_PARAMETERS = "parameters", "average", "m", "v"
 
 

@@ -6,6 +6,7 @@ worse than by F = 0, it knows its own rows by heart and little else.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,12 @@ def held_out_loss(model: Any, x: Any, t: Any, seed: int) -> Callable[[], float]:
     z = model.to_network(np.resize(x.reshape(len(x), -1), (len(t), x[0].size)))
     eps = model.net.xp.asarray(np.random.default_rng(seed).standard_normal(z.shape), dtype=z.dtype)
     xt = model.schedule.q_sample(z, t, eps)
-    return lambda: float(((model.denoiser()(xt, t) - eps) ** 2).mean())
+
+    def loss() -> float:
+        net = copy.deepcopy(model.net)
+        net.parameters[...] = model.average
+        return float(((net(xt, t) - eps) ** 2).mean())
+    return loss
 
 
 def last_good_step(models: list[Any], x: Any, times: Callable[[Any], Any], most: int, **options: Any) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -166,12 +167,79 @@ def test_rows_of_rows(mapped):
     x = table.as_rows(mapped(TABLE))[0]
     for part in (slice(3, 9), 5, -1, np.array([7, 2, 7])):
         assert (x[part] == TABLE[part]).all()
-        assert (x.take(np.arange(50, 0, -1))[part] == TABLE[50:0:-1][part]).all()
-    assert (x.take(np.arange(50, 0, -1)).take(np.array([4, 0]))[:] == TABLE[[46, 50]]).all()
     assert (np.asarray(x) == TABLE).all() and len(x) == 1000 and x.shape == (1000, 3)
     for found, expected in zip(data.split(x, 0.3), data.split(TABLE, 0.3)):
         assert (found[:] == expected).all()
         assert (np.concatenate([*data.blocks(found)]) == TABLE[np.isin(TABLE[:, 0], expected[:, 0])]).all()
+        for part in (slice(3, 9), 5, np.array([7, 2, 7])):
+            assert (found[part] == expected[part]).all()
+
+
+@given(st.integers(1, 3000), st.floats(0, 1))
+def test_a_split_shuffles_the_rows_and_loses_none(n, holdout):
+    x = np.arange(n)
+    training, held = data.split(x, holdout)
+    assert len(held) == round(holdout * n) and sorted([*training, *held]) == [*x]
+    assert (training == data.split(x, holdout)[0]).all()
+    if n > 1000 and len(training) > 500:
+        assert abs(np.corrcoef(training[1:], training[:-1])[0, 1]) < 0.2 and abs(training.mean() / n - 0.5) < 0.07
+
+
+@given(st.integers(2, 300), st.data())
+def test_a_view_knows_where_its_rows_were(n, draw):
+    """`position` is the inverse of `of`, and -1 for the rows that are not in it."""
+    start = draw.draw(st.integers(0, n - 1))
+    stop = draw.draw(st.integers(start + 1, n))
+    gone = np.array(sorted(draw.draw(st.sets(st.integers(0, n - 1), min_size=1, max_size=n - 1))))
+    for view in (table.shuffled(n, start, stop), table.without(n, gone)):
+        rows = view.of(np.arange(view.n))
+        assert len({*rows}) == view.n and rows.min() >= 0 and rows.max() < n
+        expected = np.full(n, -1)
+        expected[rows] = np.arange(view.n)
+        assert (view.position(np.arange(n)) == expected).all()
+    assert (table.without(n, gone).of(np.arange(n - len(gone))) == np.delete(np.arange(n), gone)).all()
+
+
+def test_rows_of_a_split_without_some(mapped):
+    """Views of views, read by number and in the order of the file."""
+    part = table.as_rows(mapped(TABLE))[0]
+    expected = TABLE
+    for _ in range(2):
+        gone = np.array([0, 3, 4, 17])
+        part, expected = part.seen(table.without(len(part), gone)), np.delete(expected, gone, axis=0)
+        part, expected = data.split(part, 0.3)[0], data.split(expected, 0.3)[0]
+    assert (part[:] == expected).all() and part.shape == expected.shape
+    assert (np.concatenate([*data.blocks(part)]) == TABLE[np.isin(TABLE[:, 0], expected[:, 0])]).all()
+
+
+def test_a_split_keeps_no_list_of_its_rows(monkeypatch):
+    """Ten million rows of one byte: a list of them would take eight times as much."""
+    monkeypatch.setattr(table, "BLOCK", 2**17)
+    with open("bytes.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (10**7, 1)})
+        file.truncate(file.tell() + 10**7)
+    with memory(20e6):
+        x = table.as_rows(np.load("bytes.npy", mmap_mode="r"))[0]
+        training, held = data.split(x)
+        assert sum(len(block) for block in data.blocks(held)) == len(held) == 2 * 10**6
+        assert training[np.array([5, 10**6])].shape == (2, 1)
+
+
+def test_a_file_that_is_written_to_meanwhile_is_noticed(mapped):
+    x = table.as_rows(mapped(TABLE))[0]
+    part = data.split(x)[0]
+    path = Path(x._file.filename)
+    before = path.stat().st_mtime_ns
+    writable = np.load(path, mmap_mode="r+")
+    writable[5] = 7
+    writable.flush()
+    os.utime(path, ns=(before, before + 10**9))
+    for rows in (x, part):
+        with pytest.raises(ValueError, match="has changed while it was in use"):
+            rows[3]
+    path.unlink()       # what has no name any more cannot be written to by name
+    np.save(path, TABLE)
+    assert x[3].shape == (3,)
 
 
 def test_the_commands_on_a_long_file(mapped, monkeypatch, capsys):

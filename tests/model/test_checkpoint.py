@@ -44,7 +44,7 @@ def test_all_of_a_model_comes_back():
     assert (again.sample(7, rng=3) == model.sample(7, rng=3)).all() and (again.bound(MOONS[:3], rng=0) == model.bound(MOONS[:3], rng=0)).all()
     with np.load("m.npz") as file:
         config = json.loads(str(file["config"]))
-    assert config["loss_sum"] == model._loss_sum and config["format"] == 11      # which later versions must know
+    assert config["loss_sum"] == model._loss_sum and config["format"] == 12      # which later versions must know
     assert [path.name for path in Path().iterdir()] == ["m.npz"]
 
 
