@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ._version import __version__ as __version__
 from .diffusion import Bound, loss_and_gradient, variational_bound
 from .flow import encode, log_likelihood
 from .mixture import GaussianMixture
@@ -10,7 +11,6 @@ from .model.ddpm import DDPM
 from .samplers import sample, trajectory
 from .schedule import Schedule
 
-__version__ = "0.10.0"
 __all__ = ["DDPM", "MLP", "Bound", "GaussianMixture", "Schedule", "encode", "log_likelihood", "loss_and_gradient", "sample",
            "trajectory", "variational_bound"]
 

@@ -21,7 +21,8 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from .. import __version__, data
+from .. import data
+from .._version import __version__
 from ..arrays.backend import use_gpu
 from ..arrays.checks import check_count, did_you_mean
 from ..data.files import Outputs, check_output, follow, free_names
