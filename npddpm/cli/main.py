@@ -25,6 +25,7 @@ from .. import data
 from .._version import __version__
 from ..arrays.backend import use_gpu
 from ..arrays.checks import check_count, did_you_mean
+from ..arrays.threads import Team
 from ..data.files import Outputs, check_output, follow, free_names
 from ..gaussian import log_density
 from ..model import rules
@@ -428,8 +429,9 @@ def main(argv: list[str] | None = None) -> int:
     less, comm = "", None
     try:
         comm = world()
-        # Signals would leave temporary files behind; what overflows ends in one line of its own.
-        with quiet(not is_first(comm)), handled(interrupt, "SIGINT", "SIGTERM", "SIGHUP"), np.errstate(all="ignore"):
+        # Signals would leave temporary files behind; what overflows ends in one line of its own; several threads of BLAS are slow
+        # beside other programs, and training and sampling have threads of their own.
+        with quiet(not is_first(comm)), handled(interrupt, "SIGINT", "SIGTERM", "SIGHUP"), np.errstate(all="ignore"), Team():
             args = parser().parse_args(argv)
             if args.command == "train":
                 less = "; smaller --hidden, --depth, --batch-size or --T need less"

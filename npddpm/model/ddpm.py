@@ -358,7 +358,8 @@ class DDPM:
         if isinstance(net, GatedMLP):
             key = hash(to_host(net.parameters).tobytes())
             if self._drift[0] != key:
-                self._drift = key, measure_drift(net)
+                with Team():
+                    self._drift = key, measure_drift(net)
             net.drift[...] = self._drift[1]
         return net
 

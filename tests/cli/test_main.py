@@ -8,6 +8,7 @@ import pytest
 from commands import SMALL
 
 from npddpm import DDPM, Schedule
+from npddpm.arrays.threads import Team
 from npddpm.cli.main import main
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
@@ -47,3 +48,17 @@ def test_advice_names_options_that_the_command_has(command, monkeypatch, capsys)
     with pytest.raises(SystemExit):
         main([command.split()[0], "--help"])
     assert "out of memory" in line and set(re.findall(r"--\w[\w-]*", line)) <= set(re.findall(r"--\w[\w-]*", capsys.readouterr().out))
+
+
+def test_blas_has_one_thread_in_a_command_and_the_training_those_that_it_had(monkeypatch):
+    """Beside another program two threads of BLAS took fifteen times as long to plot as one."""
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    seen = []
+
+    def blas():
+        return {library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"}
+
+    monkeypatch.setitem(main.__globals__, "evaluate", lambda args: seen.append((blas(), Team().threads)))
+    with threadpoolctl.threadpool_limits(3, user_api="blas"):
+        assert main(["evaluate", "m.npz"]) == 0
+        assert seen == [({1}, 3)] and blas() == {3}
