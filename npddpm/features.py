@@ -43,7 +43,7 @@ class Features:
         one t, tau W_t is the same in each, and is added to the bias: A_0 W_1 = [phi, 1] [W_x; b + tau W_t].
         """
         k, tau = 2 * TIME_FREQUENCIES, self.tau
-        of_t, of_x = A_0[:len(m), :k], A_0[:len(m), k:-1]
+        of_t, of_x = A_0[:, :k], A_0[:, k:-1]
         if len(self.phase):
             angles = (m[:, :, None] * self.octaves).reshape(len(m), len(self.phase))
             self.xp.sin(angles + self.phase, out=of_x[:, self.dim:])

@@ -159,7 +159,7 @@ class MLP:
         if arrays is None or arrays.batch != len(u):
             arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(u), self.shapes)
         arrays.cos = at(self.rotation.cos, t)                           # kept for the backward pass
-        arrays.m = m = arrays.A[0][:len(u), 2 * TIME_FREQUENCIES:][:, :self.dim]    # its columns of A_0
+        arrays.m = m = arrays.A[0][:, 2 * TIME_FREQUENCIES:][:, :self.dim]    # its columns of A_0
         self.xp.multiply(at(self._of_m, t), u, out=m)                   # m = sqrt(lambda) cos(theta) u
         # For a single t its columns are alike in all rows, and folded into the bias here; arrays.A[0] keeps them for backward.
         A_0, W_1 = self.features.fill_in(arrays.A[0], self.weights[0], m, t)
@@ -168,7 +168,7 @@ class MLP:
         for l in range(1, self.depth + 1):
             matmul(A[l - 1], W[l], out=Z[l])                            # Z_l = A_{l-1} W_l
             arrays.apply(g, l)                                          # A_l = g(Z_l), in the memory of Z_l
-        return (A[-1] @ W[-1])[arrays.rows]                             # F = A_D W_{D+1}
+        return A[-1] @ W[-1]                                            # F = A_D W_{D+1}
 
     def backward(self, grad_out: Any, out: Any = None) -> Any:
         """The gradient of L for all parameters, (P,), from grad_out = dL/d eps_hat, (B, d), of the last forward pass.
@@ -188,13 +188,12 @@ class MLP:
     def correction_backward(self, dF: Any, out: Any) -> Any:
         """The gradient from dF = dL/dF of the last `correction`, written to `out`."""
         arrays = self._last.arrays
-        A, dA, dZ, dH = arrays.A, arrays.dA, arrays.dZ, arrays.dH
-        dH[arrays.rows] = dF                                            # with the rows that pad A, which are 0, see `layout`
+        A, dA, dZ = arrays.A, arrays.dA, arrays.dZ
         W, dW = [None, *self.weights], [None, *split(out, self.shapes)]
 
         # Beside each line stands the forward line that it differentiates. dZ_l takes the place of dA_l.
-        matmul(A[-1].T, dH, out=dW[-1])                                 # F = A_D W_{D+1}
-        matmul(dH, W[-1][:-1].T, out=dA[-1])                            #     without the bias row: the ones are constants
+        matmul(A[-1].T, dF, out=dW[-1])                                 # F = A_D W_{D+1}
+        matmul(dF, W[-1][:-1].T, out=dA[-1])                            #     without the bias row: the ones are constants
         for l in range(self.depth, 0, -1):
             arrays.apply_backward(g_backward, l)                        # A_l = g(Z_l): dZ_l = dA_l * g'(Z_l), in place
             matmul(A[l - 1].T, dZ[l], out=dW[l])                        # Z_l = A_{l-1} W_l

@@ -1,10 +1,7 @@
 """Where the network's arrays lie in memory, and why. All of it is for speed, and changes no result but by rounding.
 
-- **The longer side comes first in memory.** OpenBLAS divides a product between threads by rows if it has more rows than
-  columns, else by columns, for which they exchange more, which shows where two cores share no cache. So a
-  batch smaller than a layer lies transposed.
-- **A batch as large as a layer gets one row more**, which is no example, so that rows outnumber columns. Its dH stays 0,
-  so that it adds nothing to any dW.
+- **The longer side comes first in memory.** A product with few rows and many columns takes longer than its transpose, by a
+  quarter where dZ has 64 rows. So a batch smaller than a layer lies transposed.
 - **Elementwise passes run over memory from end to end**, since gaps slow them down: over padding and
   ones too where an example is a row, and over all but the row of ones where it is a column.
 - **Buffers are used again**: A_l takes the place of Z_l, dZ_l that of dA_l, two buffers serve all dA_l by turns, and a
@@ -33,23 +30,18 @@ class Workspace:
         The features and the layers' outputs: a row for each example, the last column all ones.
     Z, dA, dZ : lists of arrays, l = 1 ... D
         A row for each example, with no column of ones.
-    dH : array
-        A row for each example.
-    rows : slice
-        The rows that are examples of the batch.
     cos, m : arrays
         cos(theta) and E[x_0 | x_t] of the forward pass, for the backward pass and for gates.
     """
 
     def __init__(self, xp: Any, dtype: Any, batch: int, shapes: Sequence[tuple[int, int]]) -> None:
-        (features, h), (_, outputs), D = shapes[0], shapes[-1], len(shapes) - 1
-        self.batch, self.rows = batch, slice(batch)
+        (features, h), D = shapes[0], len(shapes) - 1
+        self.batch = batch
         self.cos: Any = None
         self.m: Any = None
         self.examples_are_rows = xp is np and batch >= h
-        examples = max(batch, h + 1) if self.examples_are_rows else batch
-        shape = (examples, h + 8 - h % 8) if self.examples_are_rows else (h, examples)
-        with_ones = shape if self.examples_are_rows else (h + 1, examples)
+        shape = (batch, h + 8 - h % 8) if self.examples_are_rows else (h, batch)
+        with_ones = shape if self.examples_are_rows else (h + 1, batch)
 
         def by_layer(memory: Sequence[Any], width: int) -> list[Any]:
             return [None, *((m if self.examples_are_rows else m.T)[:, :width] for m in memory)]
@@ -61,7 +53,7 @@ class Workspace:
         self._da = [None, *by_turns]                                        # the memory of dA_l, then of dZ_l
         self.A, self.Z = by_layer(whole, h + 1), by_layer(whole, h)
         self.dA = self.dZ = by_layer(by_turns, h)
-        self.A[0], self.dH = zeros(xp, (examples, features), dtype), zeros(xp, (examples, outputs), dtype)
+        self.A[0] = zeros(xp, (batch, features), dtype)
         for A in self.A:
             A[:, -1] = 1
 

@@ -18,11 +18,10 @@ def test_zeros_start_a_cache_line(dtype):
 def test_arrays_look_like_the_mathematics(batch, hidden):
     """A row for each example, ones at the end of every A, A_l in the place of Z_l; and they survive a pass over memory."""
     work = Workspace(np, np.dtype("float64"), batch, [(4, hidden), (hidden + 1, hidden), (hidden + 1, 2)])
-    assert [A[work.rows].shape for A in work.A] == [(batch, 4), (batch, hidden + 1), (batch, hidden + 1)]
-    assert work.dH[work.rows].shape == (batch, 2)
+    assert [A.shape for A in work.A] == [(batch, 4), (batch, hidden + 1), (batch, hidden + 1)]
     z = np.random.default_rng(0).standard_normal((batch, hidden))
     for l in (1, 2):
-        work.Z[l][work.rows], work.dA[l][work.rows] = z, 2 * z
+        work.Z[l][:], work.dA[l][:] = z, 2 * z
 
         def square(a, u):
             u[:] = 3
@@ -33,19 +32,19 @@ def test_arrays_look_like_the_mathematics(batch, hidden):
 
         work.apply(square, l)
         work.apply_backward(product, l)
-        assert (work.A[l][work.rows] == np.column_stack([z * z, np.ones(batch)])).all()
-        assert (work.dZ[l][work.rows] == 2 * z * (z * z * 3)).all()
+        assert (work.A[l] == np.column_stack([z * z, np.ones(batch)])).all()
+        assert (work.dZ[l] == 2 * z * (z * z * 3)).all()
     assert all((A[:, -1] == 1).all() for A in work.A)
 
 
 @pytest.mark.parametrize("batch, hidden", [(1, 1), (1, 2), (7, 7), (7, 8), (8, 8), (9, 8), (20, 8), (15, 16), (16, 16), (30, 13)])
 def test_the_longer_side_comes_first_in_memory(batch, hidden):
-    """Rows of examples hold a number for the ones and end on a multiple of 8; a batch as large as a layer has a row more."""
+    """Rows of examples hold a number for the ones and end on a multiple of 8."""
     work = Workspace(np, np.dtype("float64"), batch, [(4, hidden), *[(hidden + 1, hidden)] * 3, (hidden + 1, 2)])
     for array in (*work.A[1:], *work.Z[1:], *work.dA[1:], *work.dZ[1:]):
         between_rows, between_columns = (stride // 8 for stride in array.strides)
         if batch >= hidden:
-            assert (between_rows, between_columns) == (8 * (hidden // 8 + 1), 1) and len(array) == max(batch, hidden + 1)
+            assert (between_rows, between_columns) == (8 * (hidden // 8 + 1), 1) and len(array) == batch
         elif batch > 1:
             assert (between_rows, between_columns) == (1, batch) and len(array) == batch
 
