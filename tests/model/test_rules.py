@@ -16,6 +16,7 @@ S = Schedule.linear(50)
     (128, 256, 5, 0, False), (129, 512, 3, 0, True), (10_000, 512, 3, 0, True)])
 def test_the_rules_for_the_network(r, hidden, depth, fourier, gated):
     assert (rules.hidden(r), rules.depth(r), rules.fourier(r), rules.gated(r)) == (hidden, depth, fourier, gated)
+    assert rules.kept_wide(r) == (r > 32)
 
 
 @pytest.mark.parametrize("d, fourier", [(1, 4), (3, 4), (4, 0)])
