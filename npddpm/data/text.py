@@ -21,7 +21,7 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     """Numbers in rows, with tabs, semicolons, commas or spaces between them; lines that begin with # are comments.
 
     The first line is a header if it holds no number, and none of the marks for a missing one; or years, or the numbers
-    0, 1, 2 ... that pandas gives to columns without names. A first column without a name is pandas' index, or R's names of the
+    0, 1, 2 ... that pandas gives to columns without names. Else the comment above it may name the columns, as np.savetxt writes it. A first column without a name is pandas' index, or R's names of the
     rows, whose header is one name short: it is left out.
     So are Excel's line sep=... and a separator at the end of every line.
 
@@ -37,11 +37,11 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
         Naming the line, where rows differ in length, a header does not fit them, or a value is no number.
     """
     lines = io.TextIOWrapper(file, encoding="utf-8-sig")
-    separator, last, header, index = _layout(lines)
+    separator, last, header, first, index = _layout(lines)
 
     def rows(most: int | None = None) -> Iterator[tuple[int, str]]:
         lines.seek(0)
-        return _rows(lines, len(header) > 0, most, last)
+        return _rows(lines, first, most, last)
 
     try:
         x: Array = np.loadtxt((line for _, line in rows()), delimiter=separator, comments=None, quotechar='"', ndmin=2,
@@ -69,13 +69,13 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
 def column_names(file: BinaryIO) -> list[str]:
     """The header's names of the columns that `read_text` gives; none without a header."""
     lines = io.TextIOWrapper(file, encoding="utf-8-sig")
-    separator, _, header, index = _layout(lines)
+    separator, _, header, _, index = _layout(lines)
     lines.detach()
     return [name if separator else name.strip('"') for name in header[int(index):]]     # R's are in quotes between spaces too
 
 
-def _layout(lines: TextIO) -> tuple[str | None, str, list[str], bool]:
-    """By the first two lines: the separator, the one that ends each line, the header, and whether the first column is an index."""
+def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool]:
+    """By the first two lines: the separator, the one that ends each line, the header, its lines, and whether the first column is an index."""
     start = list(_rows(lines, 0, 2))
     if not start:
         raise ValueError("it holds no rows of numbers")
@@ -96,7 +96,13 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], bool]:
     if header and len(header) != len(cells[1]):
         _explain(iter(start[1:]), separator, [])
         raise ValueError(f"its header has {len(header)} names, line {start[1][0]} has {len(cells[1])} values")
-    return separator, last, header, len(header) > 1 and header[0].lower() in ("", "unnamed: 0")
+    first = len(header) > 0
+    if not header and separator:
+        lines.seek(0)
+        above = [line for line in itertools.islice(lines, start[0][0] - 1) if line.startswith("#")]
+        names = _cells(above[-1].lstrip("# ").rstrip("\r\n "), separator) if above else []
+        header = names if len(names) == len(cells[0]) > 1 and all(names) and _header(names) else []
+    return separator, last, header, first, len(header) > 1 and header[0].lower() in ("", "unnamed: 0")
 
 
 def _rows(lines: TextIO, first: int, most: int | None, last: str = "") -> Iterator[tuple[int, str]]:

@@ -85,6 +85,18 @@ def test_other_names_of_text(name):
     assert (load(name)[0] == X).all()
 
 
+@pytest.mark.parametrize("above, names", [
+    ("# a,b c\n", "a, b c"), ("#a,b\n", "a, b"), ("# made by hand\n# a,b\n\n", "a, b"),
+    ("# one name\n", None), ("# by hand, 2020\n", None), ("# a,b,c\n", None), ("# a,\n", None), ("# a,NA\n", None)])
+def test_a_comment_above_the_rows_may_name_the_columns(above, names):
+    """As np.savetxt writes a header, and files of the life sciences have theirs; the rows are the same in any case."""
+    write(above + "1.5,2\n3,4.25\n# c,d\n")
+    x, line = load()
+    assert (x == X).all() and line.endswith(f"header {names}" if names else "no header")
+    with open("f.csv", "rb") as file:
+        assert column_names(file) == (names.split(", ") if names else [])
+
+
 REFUSED = {
     "1,5;2,5\n3,5;4,5\n": "line 1 holds '1,5', which is no number (column 1): write decimal points",
     "1,5\t2\n": "line 1 holds '1,5', which is no number (column 1): write decimal points",
