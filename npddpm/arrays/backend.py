@@ -135,6 +135,7 @@ def elementwise(expression: Callable[..., None]) -> Callable[..., None]:
             expression(np, *arrays)
         else:
             threads, share = SHARE.get()
+            threads = min(threads, math.ceil(first.size / BLOCK))
             blocks = threads * math.ceil(first.size / (BLOCK * threads))
             alike, rows = [getattr(a, "shape", None) == first.shape for a in arrays], math.ceil(len(first) / blocks)
             share(lambda i: expression(np, *[a[i * rows:(i + 1) * rows] if cut else a for a, cut in zip(arrays, alike)]), range(blocks))

@@ -335,16 +335,16 @@ def variances_of(denoiser: Denoiser, dim: int) -> Array:
 
 
 def check_clip(clip: Any, xp: Any, dtype: Any, dim: int) -> Callable[[Any], Any]:
-    """Return a clip of x_0 as a function, whose results are checked; or raise ValueError if it is none, and has not low < high."""
+    """Return a clip of x_0 as a function, whose results are checked; or raise ValueError if it is none, and has not low <= high."""
     if callable(clip):
         return lambda x0: check_shaped("what clip returns", clip(x0), xp, dtype, *x0.shape).copy()
     try:
         low, high = (np.broadcast_to(to_host(v).astype(float), (dim,)) for v in clip)
-        if (low < high).all():
+        if (low <= high).all():
             return operator.methodcaller("clip", xp.asarray(low, dtype=dtype), xp.asarray(high, dtype=dtype))
     except (TypeError, ValueError):
         pass
-    raise ValueError(f"clip must be (low, high), numbers or arrays of shape ({dim},), with low < high, "
+    raise ValueError(f"clip must be (low, high), numbers or arrays of shape ({dim},), with low <= high, "
                      f"got {clip!r:.80}")
 
 

@@ -7,11 +7,14 @@ each other. Threads that do larger pieces meet a few times in a step, and sleep 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context, copy_context
+from functools import cached_property
 from queue import Empty, SimpleQueue
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
+from weakref import WeakSet
 
 from .checks import check_count
 
@@ -26,85 +29,139 @@ class Team:
     threads : int, optional
         With the caller's. By default as many as BLAS has: what the machine offers, or OPENBLAS_NUM_THREADS says.
 
+    Attributes
+    ----------
+    threads : int
+    stopped : bool
+        Whether a piece has failed, or the caller was interrupted: the others may end at once, since nobody waits for their results.
+
     Raises
     ------
     ValueError
-        If `threads` is less than 1, or more and threadpoolctl is not installed.
+        If `threads` is less than 1 or more than 1,024, or more than 1 and threadpoolctl is not installed.
     """
 
-    # BLAS is one for all teams of the process: the first to enter notes what it had, the last to leave restores it.
-    _lock, _inside = threading.Lock(), 0
-    _before: ClassVar[list[tuple[Any, int]]] = []
-
     def __init__(self, threads: int | None = None) -> None:
-        try:
-            from threadpoolctl import ThreadpoolController
-        except ImportError:
-            if threads is not None and check_count("threads", threads) > 1:
-                raise ValueError(f"threads must be 1 without threadpoolctl, got {threads}: pip install 'npddpm[cli]'") from None
-            self._blas = []
-        else:
-            self._blas = [library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]
-        with Team._lock:
-            before = [n for _, n in Team._before] or [library.num_threads for library in self._blas]
-        self.threads = max([1, *before]) if threads is None else check_count("threads", threads)
+        self.threads: int = BLAS.threads() if threads is None else check_count("threads", threads, most=1024)
+        if self.threads > 1 and not BLAS.libraries:
+            raise ValueError(f"threads must be 1 without threadpoolctl, got {threads}: pip install 'npddpm[cli]'")
+        self.stopped = False
         self._helpers: list[threading.Thread] = []
         self._pieces: SimpleQueue[Any] = SimpleQueue()
         self._done: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
 
     def __enter__(self) -> None:
-        with Team._lock:
-            Team._inside += 1
-            Team._before = Team._before or [(library, library.num_threads) for library in self._blas]
-            for library in self._blas:
-                library.set_num_threads(1)
+        BLAS.limit(self)
 
     def __exit__(self, *_: object) -> None:
-        with Team._lock:
-            Team._inside -= 1
-            if Team._inside == 0:
-                for library, threads in Team._before:
-                    library.set_num_threads(threads)
-                Team._before = []
+        BLAS.restore(self)
 
     def map(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """[work(item) for item in items], each done by the next thread that is free; an error is raised once all have ended."""
+        """[work(item) for item in items], each done by the next thread that is free.
+
+        After an error, which is raised, pieces that have not begun are left out; those in hand come to their end.
+        """
         if self.threads == 1 or len(items) < 2:
             return [work(item) for item in items]
-        while len(self._helpers) < min(self.threads, len(items)) - 1:
-            self._helpers.append(threading.Thread(target=self._help, daemon=True))
-            self._helpers[-1].start()
+        self._hire(min(self.threads, len(items)) - 1)
         for number, item in enumerate(items):
             self._pieces.put((number, copy_context(), work, item))      # NumPy's errstate belongs to the context
         try:
-            while True:
-                self._done.put(attempt(*self._pieces.get_nowait()))
-        except Empty:
+            with contextlib.suppress(Empty):
+                while True:
+                    self._done.put(self._attempt(*self._pieces.get_nowait()))
             done = sorted((self._done.get() for _ in items), key=lambda piece: piece[0])
+        except BaseException:       # of the caller alone: a signal
+            self.stopped = True
+            raise
         for _, _, error in done:
             if error is not None:
                 raise error
+        self.stopped = False
         return [result for _, result, _ in done]
+
+    def _hire(self, n: int) -> None:
+        """Start threads until there are n, or as many as the system has room for."""
+        while len(self._helpers) < n:
+            helper = threading.Thread(target=self._help, name="npddpm", daemon=True)
+            try:
+                helper.start()
+            except RuntimeError:
+                return
+            self._helpers.append(helper)
 
     def _help(self) -> None:
         for piece in iter(self._pieces.get, None):
-            self._done.put(attempt(*piece))
+            self._done.put(self._attempt(*piece))
+
+    def _attempt(self, number: int, context: Context, work: Callable[[Any], Any], item: Any) -> tuple[int, Any, BaseException | None]:
+        """A piece of work: its number, its result and its error."""
+        try:
+            return number, None if self.stopped else context.run(work, item), None
+        except BaseException as error:  # noqa: BLE001, raised again by the thread that called `map`
+            self.stopped = True
+            return number, None, error
 
     def during(self, steps: Iterator[T]) -> Iterator[T]:
         """The steps of some work; once it ends, however it does, so do the threads."""
         try:
             yield from steps
         finally:
+            self.stopped = True
             for _ in self._helpers:
                 self._pieces.put(None)
             for helper in self._helpers:
                 helper.join()
-            self._helpers = []
+            self._helpers, self.stopped = [], False
 
 
-def attempt(number: int, context: Context, work: Callable[[Any], Any], item: Any) -> tuple[int, Any, BaseException | None]:
-    """A piece of work: its number, its result and its error."""
-    try:
-        return number, context.run(work, item), None
-    except BaseException as error:  # noqa: BLE001, raised again by the thread that called `map`
-        return number, None, error
+class Blas:
+    """The threads of BLAS, which are the same for all teams of a process: the first to come notes their number, the last restores it.
+
+    A team that an interrupt has kept from leaving is forgotten once nothing refers to it; what the first has noted stays.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), WeakSet[Team]()
+        self._before: list[tuple[Any, int]] = []
+
+    @cached_property
+    def libraries(self) -> list[Any]:
+        """Those that threadpoolctl finds."""
+        try:
+            from threadpoolctl import ThreadpoolController
+        except ImportError:
+            return []
+        return [library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]
+
+    def threads(self) -> int:
+        with self._lock:
+            return max([1, *(threads for _, threads in self._before or self._now())])
+
+    def limit(self, team: Team) -> None:
+        with self._lock:
+            self._before = self._before or self._now()
+            if not self._inside:
+                self._set([(library, 1) for library, _ in self._before])
+            self._inside.add(team)
+
+    def restore(self, team: Team) -> None:
+        with self._lock:
+            self._inside.discard(team)
+            if not self._inside:
+                self._set(self._before)
+                self._before = []
+
+    def _now(self) -> list[tuple[Any, int]]:
+        return [(library, library.num_threads) for library in self.libraries]
+
+    def _set(self, wanted: list[tuple[Any, int]]) -> None:
+        """From version 3.8 on threadpoolctl lets one thread of Python alone set them, until that is cleared."""
+        for library, threads in wanted:
+            clear = getattr(library, "clear_controlling_thread", lambda force: None)
+            clear(force=True)
+            library.set_num_threads(threads)
+            clear(force=True)
+
+
+BLAS = Blas()

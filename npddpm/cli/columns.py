@@ -67,9 +67,6 @@ class Columns(NamedTuple):
                              "DDPM.sample(clip=(low, high)) and np.rint")
         return cls(np.full(d, -math.inf), np.full(d, math.inf), np.full(d, False), [])
 
-    def clipped(self, x: Array) -> Array:
-        return x.clip(self.low, self.high)
-
     def rounded(self, x: Array) -> Array:
         """Rows or images x as rows, with whole numbers where the training rows had nothing else."""
         x = x.reshape(len(x), -1)

@@ -225,7 +225,7 @@ def sample(args: argparse.Namespace) -> None:
     size = (2 if text else 8) * args.n * len(known.low)     # at least: text has a digit and a separator for each number
     by_first(args.comm, lambda: check_output(args.out, [".npy", ".csv"], size, model=args.model, data=Notes.of(model, args.model).data))
     chunks = model.sample_chunks(args.n, args.seed, variance=args.variance or "gaussian", steps=args.steps, eta=args.eta,
-                                 clip=known.clipped if args.clip else None, threads=args.threads, comm=args.comm)
+                                 clip=(known.low, known.high) if args.clip else None, threads=args.threads, comm=args.comm)
     if args.round:
         chunks = map(known.rounded, chunks)
     with written(args.out) if is_first(args.comm) else open(os.devnull, "wb") as file:

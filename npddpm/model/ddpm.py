@@ -22,6 +22,7 @@ from ..arrays.checks import (
     check_clip,
     check_count,
     check_dtype,
+    check_finite,
     check_json,
     check_real,
     check_shaped,
@@ -43,6 +44,17 @@ from .ranks import Ranks, by_first, check_comm, in_turns, streams
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
 CHUNK = {"cpu": 500, "gpu": 10_000}     # samples drawn at a time: fewer leave a GPU idle, more leave a CPU's cache or its cores
 DIVERGED = 10      # times the loss of a guess of 0
+
+
+def check_options(batch_size: Any = 256, lr: Any = None, weighting: Any = None, device: Any = "cpu", threads: Any = None) -> None:
+    """Raise ValueError for an option of a training that is out of range."""
+    check_count("batch_size", batch_size)
+    if weighting is not None:
+        check_choice("weighting", weighting, "simple", "elbo")
+    if lr is not None:
+        check_real("lr", lr, 0, math.inf)
+    check_choice("device", device, "cpu", "gpu")
+    Team(threads)
 
 
 @fused
@@ -225,18 +237,16 @@ class DDPM:
 
     def _training(self, x: Any, image: tuple[int, ...], steps: int | None, batch_size: int, lr: float | None, rng: Any, device: str,
                   weighting: str | None, resume: bool, threads: int | None, comm: Any) -> Iterator[int]:
-        team = Team(threads)
         given = {"batch_size": batch_size, "lr": lr, "weighting": weighting, "device": device, "threads": threads}
+        check_options(**given)
         steps = by_first(comm, lambda: self._usual_steps(x, image, **given)) if steps is None else check_count("steps", steps)
-        batch_size = check_count("batch_size", batch_size)
-        if weighting is not None:
-            check_choice("weighting", weighting, "simple", "elbo")
-        lr = rules.lr(len(x)) if lr is None else check_real("lr", lr, 0, math.inf)
+        lr, team = rules.lr(len(x)) if lr is None else lr, Team(threads)
         check_json("about", self.about)
         check_comm(comm, x=x.shape, steps=steps, batch_size=batch_size, lr=lr, weighting=weighting, resume=resume,
                    schedule=self.schedule, step=self.step if resume else 0, **self.shape)
         if not resume:
-            fresh = self._fresh(x, image, rng, device, comm)
+            with team:      # the axes are the same for any number of threads too
+                fresh = self._fresh(x, image, rng, device, comm)
             return team.during(self._steps(x, steps, batch_size, lr, weighting, comm, team, fresh))
         if self.step == 0:
             raise ValueError("resume needs a model that was trained or loaded")
@@ -251,6 +261,7 @@ class DDPM:
         return self._usual_steps(*as_rows(x), **options)
 
     def _usual_steps(self, x: Any, image: tuple[int, ...], **options: Any) -> int:
+        check_options(**options)
         most = rules.steps(*x.shape)
         if not 2 * stopping.FOLDS < len(x) < rules.FEW:
             return most
@@ -291,7 +302,8 @@ class DDPM:
         power = 1
         if weighting is None:
             weighting, power = rules.weighting(net.rotation.cos), rules.time_power(net.dim)
-        rows_of_x, dtype = self._rows(x), net.dtype
+        with team:
+            rows_of_x, dtype = self._rows(x), net.dtype
         ranks = Ranks(comm, net, batch_size, self._rng, self.step, team)
         while self.step < steps:
             if self._run != run:
@@ -401,7 +413,9 @@ class DDPM:
                       **options: Unpack[SamplerOptions]) -> Iterator[np.ndarray]:
         """`sample` as a generator of chunks of at most 500 rows (on a GPU 10,000), for any n in bounded memory."""
         check_comm(comm, n=n)
-        n, net = check_count("n", n), self.denoiser()
+        n, net, team = check_count("n", n), self.denoiser(), Team(threads)
+        if callable(options.get("clip")) or net.device == "gpu":        # a function may keep an array of its own
+            team = Team(1)
         size = CHUNK[net.device]
         stream = streams(generator(rng), math.ceil(n / size))
         options = {"variance": "gaussian", **options}
@@ -419,11 +433,13 @@ class DDPM:
         def chunk(i: int) -> Any:
             rows = slice(i * size, min((i + 1) * size, n))
             own: SamplerOptions = {**options, "x_T": None if x_T is None else x_T[rows], "noise": None if noise is None else noise[:, rows]}
-            z = samplers.sample(net, self.schedule, rows.stop - rows.start, net.dim, stream(i), **own)
-            x = self.axes.restore(z)
+            z = None
+            for _, z in samplers.trajectory(net, self.schedule, rows.stop - rows.start, net.dim, stream(i), **own):
+                if team.stopped:
+                    return None
+            x = self.axes.restore(check_finite(z, x_T=own["x_T"]))
             return as_images(x if clip is None else cut(x), self.image)
 
-        team = Team(1 if callable(clip) or net.device == "gpu" else threads)     # a function may keep an array of its own
         return team.during(in_turns(comm, team, math.ceil(n / size), chunk))
 
     def encode(self, x: Any, steps: int | None = None) -> np.ndarray:

@@ -37,7 +37,7 @@ MOST_RANKS = 2**20                          # streams that a step has
 WORK = 2**25        # rows times parameters, from which on a step is shared out: two milliseconds, so that waking threads pays
 FEW_ROWS, ROWS = 64, 256    # of a batch that is not cut, since products of matrices get slow; in each of more than two slices
 MOST_SLICES = 8     # each has a gradient of its own
-AHEAD = 4           # pieces a thread between two meetings
+AHEAD = 2           # pieces a thread between two meetings
 
 
 @elementwise

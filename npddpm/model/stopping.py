@@ -6,6 +6,7 @@ worse than by F = 0, it knows its own rows by heart and little else.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -43,21 +44,23 @@ def last_good_step(models: list[Any], x: Any, times: Callable[[Any], Any], most:
     **options
         Of `DDPM.training`.
     """
-    order, losses, runs = np.random.default_rng(0).permutation(len(x)), [], []
-    for fold, model in enumerate(models):
-        held = order[fold::5]
-        try:
-            runs.append(model.training(np.delete(x, held, axis=0), most, rng=fold, **options))
-        except ValueError:                              # the one row that differs is held back, say
-            return most
-        next(runs[-1])                                  # one step, whose F is nearly 0
-        t = times(np.random.default_rng(fold).random(DRAWS))
-        losses.append(held_out_loss(model, x[held], t, fold))
-    first = sum(loss() for loss in losses)
-    for k in range(EVERY, most + 1, EVERY):
-        for run in runs:
-            while next(run) < k:
-                pass
-        if sum(loss() for loss in losses) > first:
-            return max(1, k - EVERY)
+    order = np.random.default_rng(0).permutation(len(x))
+    with contextlib.ExitStack() as stack:
+        losses, runs = [], []
+        for fold, model in enumerate(models):
+            held = order[fold::5]
+            try:
+                runs.append(stack.enter_context(contextlib.closing(model.training(np.delete(x, held, axis=0), most, rng=fold, **options))))
+            except ValueError:                              # the one row that differs is held back, say
+                return most
+            next(runs[-1])                                  # one step, whose F is nearly 0
+            t = times(np.random.default_rng(fold).random(DRAWS))
+            losses.append(held_out_loss(model, x[held], t, fold))
+        first = sum(loss() for loss in losses)
+        for k in range(EVERY, most + 1, EVERY):
+            for run in runs:
+                while next(run) < k:
+                    pass
+            if sum(loss() for loss in losses) > first:
+                return max(1, k - EVERY)
     return most

@@ -1,13 +1,17 @@
 """Threads that share work out: each piece once, errors and contexts as in one thread, and BLAS as it was before."""
 
-import builtins
+import signal
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import threadpoolctl
 from hypothesis import given
 from hypothesis import strategies as st
 
+from npddpm.arrays import threads
 from npddpm.arrays.backend import BLOCK, SHARE, shared
 from npddpm.arrays.threads import Team
 from npddpm.optim import adam_step
@@ -18,8 +22,8 @@ def nothing_is_left():
     """Of any test: no thread, and the threads that BLAS had."""
     before = Team().threads
     yield
-    assert Team().threads == before and Team._inside == 0
-    assert not [thread for thread in threading.enumerate() if "_help" in thread.name]
+    assert Team().threads == before and not threads.BLAS._inside and not threads.BLAS._before
+    assert "npddpm" not in {thread.name for thread in threading.enumerate()}
 
 
 
@@ -39,19 +43,47 @@ def test_several_threads_take_part():
 
 
 @pytest.mark.parametrize("error", [ValueError("it"), KeyboardInterrupt(), MemoryError()])
-def test_an_error_is_raised_once_all_pieces_have_ended(error):
-    team, ended = Team(2), []
+def test_after_an_error_the_pieces_in_hand_end_and_no_other_begins(error):
+    team, meet, ended = Team(2), threading.Barrier(2, timeout=30), []
 
     def work(i):
-        if i in (1, 3):
+        if i < 2:
+            meet.wait()
+        if i == 0:
             raise error
+        while i == 1 and not team.stopped:
+            pass
         ended.append(i)
 
     for _ in team.during(iter([0])):
         with pytest.raises(type(error)):
             team.map(work, range(6))
-        assert sorted(ended) == [0, 2, 4, 5]
-        assert team.map(abs, [-1, -2]) == [1, 2]
+        assert ended == [1]
+
+
+def test_a_signal_while_the_caller_waits_ends_the_others(monkeypatch):
+    team, begun = Team(2), threading.Event()
+
+    def work(i):
+        if threading.current_thread() is threading.main_thread():
+            begun.wait(30)
+            signal.raise_signal(signal.SIGINT)
+        begun.set()
+        while not team.stopped:
+            pass
+
+    with pytest.raises(KeyboardInterrupt):
+        for _ in team.during(iter([0])):
+            team.map(work, range(20))
+
+
+def test_where_the_system_has_no_room_for_threads_there_are_fewer(monkeypatch):
+    def full(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", full)
+    team = Team(3)
+    assert [team.map(abs, [-1, -2, -3]) for _ in team.during(iter([0]))] == [[1, 2, 3]]
 
 
 def test_threads_end_with_the_steps_also_if_these_are_left_or_fail():
@@ -84,43 +116,68 @@ def test_numpys_error_state_is_that_of_the_caller():
             team.map(divide, range(2))
 
 
-def test_blas_has_one_thread_inside_and_afterwards_what_it_had():
-    threadpoolctl = pytest.importorskip("threadpoolctl")
+def of_blas():
+    return {library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"}
 
-    def of_blas():
-        return {library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"}
 
+def elsewhere(work):
+    """In another thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+@pytest.fixture
+def three():
+    """BLAS has three threads."""
     with threadpoolctl.threadpool_limits(3, user_api="blas"):
-        team = Team()
-        assert team.threads == 3 and Team(2).threads == 2
-        with pytest.raises(KeyError), team:
-            assert of_blas() == {1} and Team().threads == 3
-            raise KeyError
-        assert of_blas() == {3}
-        other = Team(2)
-        team.__enter__()            # as in two trainings at once, whose steps overlap
-        other.__enter__()
-        team.__exit__()
-        assert of_blas() == {1}
-        other.__exit__()
+        yield
         assert of_blas() == {3}
 
 
-@pytest.mark.parametrize("wanted", [0, -1, 1.5, "2", True])
-def test_a_number_of_threads_is_an_int_of_at_least_one(wanted):
+def test_blas_has_one_thread_inside_and_afterwards_what_it_had(three):
+    team = Team()
+    assert team.threads == 3 and Team(2).threads == 2
+    with pytest.raises(KeyError), team:
+        assert of_blas() == {1} and Team().threads == 3
+        raise KeyError
+
+
+def test_teams_that_overlap_restore_it_together(three):
+    """As two trainings at once do, in whatever threads of Python."""
+    team, other = Team(2), Team(2)
+    team.__enter__()
+    elsewhere(other.__enter__)
+    elsewhere(team.__exit__)
+    assert of_blas() == {1}
+    other.__exit__()
+
+
+def test_any_thread_of_python_can_set_it(three):
+    def inside():
+        with Team(2):
+            return of_blas()
+
+    assert inside() == elsewhere(inside) == inside() == {1}
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        assert elsewhere(lambda: [of_blas(), inside()]) == [{2}, {1}]
+
+
+def test_an_interrupt_before_a_team_has_left_does_no_lasting_harm(three):
+    Team(2).__enter__()
+    assert of_blas() == {1}
+    with Team() as _:
+        assert Team().threads == 3
+
+
+@pytest.mark.parametrize("wanted", [0, -1, 1.5, "2", True, 1025])
+def test_a_number_of_threads_is_an_int_that_can_be(wanted):
     with pytest.raises(ValueError, match="threads must be"):
         Team(wanted)
 
 
 def test_without_threadpoolctl_there_is_one_thread(monkeypatch):
-    plain = builtins.__import__
-
-    def without(name, *args):
-        if name == "threadpoolctl":
-            raise ImportError(name)
-        return plain(name, *args)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    monkeypatch.setattr(threads, "BLAS", threads.Blas())
     assert Team().threads == Team(1).threads == 1
     with pytest.raises(ValueError, match=r"threads must be 1 without threadpoolctl, got 2: pip install 'npddpm\[cli\]'"):
         Team(2)

@@ -72,6 +72,7 @@ REFUSED = [
 
 OF_A_MODEL = [
     (lambda it: it.sample(0), "n must be an int of at least 1, got 0"),
+    (lambda it: it.sample(3, clip=np.sin, threads=2.0), "threads must be an int of at least 1, got 2.0"),
     (lambda it: it.sample(3, clip=5), r"clip must be .* got 5"),
     *((lambda it, f=f: it.sample(3, clip=f), words, error) for f, words, error in CLIPS),
     *((lambda it, steps=steps: it.sample(3, 0, steps=steps), "steps must be an int, or times that fall")

@@ -35,7 +35,7 @@ def test_the_last_step_at_which_rows_held_back_are_predicted_no_worse(monkeypatc
     class Model:
         def training(self, x, steps, rng, lr):
             seen.append(x[:, 0])
-            return iter(range(1, steps + 1))
+            return (step for step in range(1, steps + 1))
 
     x = np.arange(20.0)[:, None]
     first, later = [1.0, 1.0, 1.0], [[0.5, 1, 1], [0.5, 1.5, 1], [0.5, 1.5, 1.1], [0, 0, 0]]
@@ -69,3 +69,9 @@ def test_the_trials_are_trained_as_the_model_will_be(monkeypatch):
     model.fit(normal(30, 2), batch_size=8, lr=1e-2, weighting="simple", rng=0)
     model.usual_steps(normal(30, 2))
     assert taken == [{"batch_size": 8, "lr": 1e-2, "weighting": "simple", "device": "cpu"}, {"lr": rules.lr(30)}] and model.step == 3
+
+
+@pytest.mark.parametrize("option", [{"threads": 0}, {"batch_size": 0}, {"lr": -1.0}, {"device": "tpu"}, {"weighting": "l1"}], ids=str)
+def test_options_that_no_training_would_take_are_refused(option):
+    with pytest.raises(ValueError, match=f"{next(iter(option))} must be"):
+        DDPM(Schedule.linear(100), 32, 2).usual_steps(normal(60, 3), **option)
