@@ -104,6 +104,12 @@ diffusion.py | control).sum(-1)) / n | control).sum(-1)) | n draws summed
 model/ddpm.py | (T * u**power).astype(int) | (T * u).astype(int) | times that are uniform for few axes too
 model/ranks.py | self._share = self.rows / batch_size | self._share = 1 / size | slices of unequal length weighted alike
 model/ranks.py | advance((1 + self._rank + MOST_RANKS * step) | advance((1 + MOST_RANKS * step) | ranks that all draw the same
+model/ranks.py | total += share * other | total += other | slices added without their weights
+model/ranks.py | shares = [(rows.stop - rows.start) / self.rows | shares = [1 / len(self.slices) | slices of a thread weighted alike
+arrays/threads.py | if not self._inside:\n                self._set(self._before) | if True:\n                self._set(self._before) | BLAS has its threads again while another team is at work
+arrays/threads.py | clear(force=True)\n            library | library | threads of BLAS that only one thread of Python can set
+data/table.py | permuted(rows, keys[::-1]) | permuted(rows, keys) | a permutation for its inverse
+data/table.py | place - start, -1) | place, -1) | places of the whole for those of a part
 mixture.py | total = signal**2 * lam + noise**2 | total = lam + noise**2 | C_k without abar
 mixture.py | x - signal * m, axes) | x - signal**2 * m, axes) | abar for sqrt(abar) in a mean
 mixture.py | ** 2 / total + xp.log( | ** 2 / total - xp.log( | the sign of the normaliser
