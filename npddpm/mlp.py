@@ -53,7 +53,7 @@ def g_backward(xp: Any, da_then_dz: Any, a: Any, s: Any) -> None:
 
 
 class MLP:
-    """The noise prediction: the best one for Gaussian data, plus cos(theta), there the deviation of eps given x_t, times F.
+    """The noise prediction: the best one for Gaussian data, plus cos(theta) F. There cos(theta) is the deviation of eps given x_t.
 
         eps_hat = sin(theta_t) u + cos(theta_t) F( sqrt(lambda) cos(theta_t) u, t ),      u = x_t / sqrt(v_t)
 
@@ -119,8 +119,8 @@ class MLP:
         self.weights = split(self.parameters, self.shapes)
         rng, k, W_1 = generator(rng), 2 * TIME_FREQUENCIES, self.weights[0]
         for block in (W_1[:k], W_1[k:-1], *(W[:-1] for W in self.weights[1:-1])):
-            # He et al. (2015) for relu(2z), which g resembles. t and x have a fan-in each, so that neither drowns the
-            # other; the biases and W_{D+1} start as 0.
+            # He et al. (2015) for relu(2z), which g resembles. The weights of t's features and of x's are scaled by their own numbers
+            # of inputs, so that neither drowns the other; the biases and W_{D+1} start as 0.
             deviation = math.sqrt(2 / len(block)) / 2
             block[...] = self.xp.asarray(deviation * rng.standard_normal(block.shape), dtype=self.dtype)
         self._last = threading.local()              # the arrays of the last forward pass, in each thread its own
@@ -161,7 +161,7 @@ class MLP:
         arrays.cos = at(self.rotation.cos, t)                           # kept for the backward pass
         arrays.m = m = arrays.A[0][:, 2 * TIME_FREQUENCIES:][:, :self.dim]    # its columns of A_0
         self.xp.multiply(at(self._of_m, t), u, out=m)                   # m = sqrt(lambda) cos(theta) u
-        # For a single t its columns are alike in all rows, and folded into the bias here; arrays.A[0] keeps them for backward.
+        # For a single t its columns are alike in all rows, and folded into the bias: Z_1 is the same, and backward has all of A_0.
         A_0, W_1 = self.features.fill_in(arrays.A[0], self.weights[0], m, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
 
@@ -186,7 +186,7 @@ class MLP:
         return self.correction_backward(dF, out)
 
     def correction_backward(self, dF: Any, out: Any) -> Any:
-        """The gradient from dF = dL/dF of the last `correction`, written to `out`."""
+        """The gradient, written to `out`, from dF = dL/dF, where F is what the last layer gave in the last pass, A_D W_{D+1}."""
         arrays = self._last.arrays
         A, dA, dZ = arrays.A, arrays.dA, arrays.dZ
         W, dW = [None, *self.weights], [None, *split(out, self.shapes)]

@@ -119,7 +119,7 @@ def check_betas(betas: Any) -> Array:
     return out
 
 
-def check_times(t: Any, x: Any, T: int, first: int = 0) -> Any:
+def check_times(t: Any, x: Any, T: int, first: int) -> Any:
     """Return t as an int, or as an int array with one entry for each row of x, all in `first` ... T.
 
     An array on the GPU is not looked into: the GPU would have to be waited for.

@@ -1,12 +1,12 @@
 """Where the network's arrays lie in memory, and why. All of it is for speed, and changes no result but by rounding.
 
-- **The longer side comes first in memory.** A product with few rows and many columns takes longer than its transpose, by a
-  quarter where dZ has 64 rows. So a batch smaller than a layer lies transposed.
+- **The longer side comes first in memory.** dZ W^T with few rows and many columns takes longer than its transpose, by a quarter
+  for 64 rows. So a batch smaller than a layer lies transposed.
 - **Elementwise passes run over memory from end to end**, since gaps slow them down: over padding and
   ones too where an example is a row, and over all but the row of ones where it is a column.
 - **Buffers are used again**: A_l takes the place of Z_l, dZ_l that of dA_l, two buffers serve all dA_l by turns, and a
-  batch of the same size finds them as the last one left them.
-- **Buffers start on a cache line**, and rows of examples end on a multiple of 8 numbers.
+  batch of the same size, in the same thread, finds them as the last one left them.
+- **Buffers start on a cache line**, and rows of examples in the layers end on a multiple of 8 numbers.
 - **On the GPU an example is a column**: arrays with gaps would be copied before each product.
 """
 

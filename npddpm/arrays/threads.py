@@ -1,18 +1,17 @@
 """Threads of one process that share work out, while BLAS keeps to one thread in each.
 
-BLAS's own threads wait for each other in every product, at full speed, and where another program runs they take the cores from
-each other. Threads that do larger pieces meet a few times in a step, and sleep while they wait. threadpoolctl, of the extra
+BLAS's own threads spin, that is, keep a core busy while they wait for each other in every product; where another program runs they
+take the cores from each other. Threads that do larger pieces meet a few times in a step, and sleep while they wait. threadpoolctl, of the extra
 "cli", tells and sets how many threads BLAS has; without it there is one thread here, and BLAS has its own.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import Context, copy_context
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
 from functools import cached_property
-from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -27,13 +26,13 @@ class Team:
     Parameters
     ----------
     threads : int, optional
-        With the caller's. By default as many as BLAS has: what the machine offers, or OPENBLAS_NUM_THREADS says.
+        By default as many as BLAS has: what the machine offers, or OPENBLAS_NUM_THREADS says.
 
     Attributes
     ----------
     threads : int
     stopped : bool
-        Whether a piece has failed, or the caller was interrupted: the others may end at once, since nobody waits for their results.
+        Whether a piece has failed, or the caller was interrupted: the others may end at once, since nobody wants their results.
 
     Raises
     ------
@@ -44,11 +43,10 @@ class Team:
     def __init__(self, threads: int | None = None) -> None:
         self.threads: int = BLAS.threads() if threads is None else check_count("threads", threads, most=1024)
         if self.threads > 1 and not BLAS.libraries:
-            raise ValueError(f"threads must be 1 without threadpoolctl, got {threads}: pip install 'npddpm[cli]'")
+            raise ValueError(f"threads must be 1 without threadpoolctl, or with a BLAS that it does not know, got {threads}: "
+                             "pip install 'npddpm[cli]'")
         self.stopped = False
-        self._helpers: list[threading.Thread] = []
-        self._pieces: SimpleQueue[Any] = SimpleQueue()
-        self._done: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="npddpm")      # which starts none before it has work
 
     def __enter__(self) -> None:
         BLAS.limit(self)
@@ -57,50 +55,27 @@ class Team:
         BLAS.restore(self)
 
     def map(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """[work(item) for item in items], each done by the next thread that is free.
-
-        After an error, which is raised, pieces that have not begun are left out; those in hand come to their end.
-        """
+        """[work(item) for item in items], by all threads. An error leaves out what has not begun; what has comes to its end."""
         if self.threads == 1 or len(items) < 2:
             return [work(item) for item in items]
-        self._hire(min(self.threads, len(items)) - 1)
-        for number, item in enumerate(items):
-            self._pieces.put((number, copy_context(), work, item))      # NumPy's errstate belongs to the context
+        self.stopped = False
+        # NumPy's errstate belongs to the context.
+        pieces = [self._pool.submit(copy_context().run, self._piece, work, item) for item in items]
         try:
-            with contextlib.suppress(Empty):
-                while True:
-                    self._done.put(self._attempt(*self._pieces.get_nowait()))
-            done = sorted((self._done.get() for _ in items), key=lambda piece: piece[0])
-        except BaseException:       # of the caller alone: a signal
+            return [piece.result() for piece in pieces]
+        except BaseException:       # of a piece, or a signal to the caller
+            self.stopped = True
+            wait(pieces)
+            raise
+
+    def _piece(self, work: Callable[[Any], Any], item: Any) -> Any:
+        if self.stopped:
+            return None
+        try:
+            return work(item)
+        except BaseException:
             self.stopped = True
             raise
-        for _, _, error in done:
-            if error is not None:
-                raise error
-        self.stopped = False
-        return [result for _, result, _ in done]
-
-    def _hire(self, n: int) -> None:
-        """Start threads until there are n, or as many as the system has room for."""
-        while len(self._helpers) < n:
-            helper = threading.Thread(target=self._help, name="npddpm", daemon=True)
-            try:
-                helper.start()
-            except RuntimeError:
-                return
-            self._helpers.append(helper)
-
-    def _help(self) -> None:
-        for piece in iter(self._pieces.get, None):
-            self._done.put(self._attempt(*piece))
-
-    def _attempt(self, number: int, context: Context, work: Callable[[Any], Any], item: Any) -> tuple[int, Any, BaseException | None]:
-        """A piece of work: its number, its result and its error."""
-        try:
-            return number, None if self.stopped else context.run(work, item), None
-        except BaseException as error:  # noqa: BLE001, raised again by the thread that called `map`
-            self.stopped = True
-            return number, None, error
 
     def during(self, steps: Iterator[T]) -> Iterator[T]:
         """The steps of some work; once it ends, however it does, so do the threads."""
@@ -108,17 +83,13 @@ class Team:
             yield from steps
         finally:
             self.stopped = True
-            for _ in self._helpers:
-                self._pieces.put(None)
-            for helper in self._helpers:
-                helper.join()
-            self._helpers, self.stopped = [], False
+            self._pool.shutdown(cancel_futures=True)
 
 
 class Blas:
     """The threads of BLAS, which are the same for all teams of a process: the first to come notes their number, the last restores it.
 
-    A team that an interrupt has kept from leaving is forgotten once nothing refers to it; what the first has noted stays.
+    If an interrupt prevents `__exit__`, the set of those inside drops the team when it is freed; what the first has noted stays.
     """
 
     def __init__(self) -> None:
@@ -136,7 +107,7 @@ class Blas:
 
     def threads(self) -> int:
         with self._lock:
-            return max([1, *(threads for _, threads in self._before or self._now())])
+            return max((threads for _, threads in self._before or self._now()), default=1)
 
     def limit(self, team: Team) -> None:
         with self._lock:

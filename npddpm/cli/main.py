@@ -82,7 +82,7 @@ def parser() -> Parser:
     train.add_argument("--lr", type=float, help="peak learning rate (0.001; for fewer than 250 rows 0.0005)")
     train.add_argument("--seed", type=int)
     train.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
-    train.add_argument("--threads", type=int, help="cores to train on (all; the result is the same)")
+    train.add_argument("--threads", type=int, help="cores to use at most (all; the result is the same)")
     train.add_argument("--image", metavar="HxW[xC]", help="rows are images of this shape; none: a table (images are arrays (n, h, w) or (n, h, w, c))")
     train.add_argument("--holdout", type=float, help="share of the rows kept for evaluate (0.2)")
     train.add_argument("--out", type=Path, help="checkpoint (DATA.npz in this folder)")
@@ -95,7 +95,7 @@ def parser() -> Parser:
     sample.add_argument("--variance", choices=["gaussian", "beta", "posterior"], help="of all T steps (gaussian); fewer steps have --eta in its place")
     sample.add_argument("--clip", action="store_true", help="stay within the least and the greatest value of each training column")
     sample.add_argument("--round", action="store_true", help="whole numbers in columns that held nothing else")
-    sample.add_argument("--threads", type=int, help="cores to draw on (all; the samples are the same)")
+    sample.add_argument("--threads", type=int, help="cores to use at most, one for each 500 samples (all; the samples are the same)")
     sample.add_argument("--out", type=Path, default=Path("samples.npy"), help="a .npy or .csv file (samples.npy)")
 
     evaluate = commands.add_parser("evaluate", help="compare a model with held-out data")
@@ -158,7 +158,7 @@ def train(args: argparse.Namespace) -> int:
                          "and 2 are needed")
     shaped = data.as_images(rows, image)
     if "steps" not in settings:
-        if len(rows) < rules.FEW:
+        if rules.few(len(rows)):
             say(f"{len(rows)} rows: three trials, each without a fifth of them, show how long to train")
         settings["steps"] = by_first(comm, lambda: model.usual_steps(shaped, batch_size=settings["batch_size"], lr=settings.get("lr"),
                                                                      device=args.device, threads=args.threads))
@@ -175,8 +175,8 @@ def train(args: argparse.Namespace) -> int:
     what = f"images of {data.sizes(image)}, with one scale for all numbers," if image else f"rows of {x.shape[1]}"
     say(f"{args.data}: {len(rows)} {what} to train on, {len(held)} held out; "
         f"{model.schedule}; checkpoint {out}" + (f"; {ranks} ranks" if ranks > 1 else ""))
-    if ranks > 1 and not os.environ.keys() & {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"}:
-        say("each rank takes all cores of its machine, and waits for the others to leave them: set OPENBLAS_NUM_THREADS=1")
+    if ranks > 1 and (threads := Team(args.threads).threads) > 1:
+        say(f"each rank takes up to {threads} cores: for one each give --threads 1, or set OPENBLAS_NUM_THREADS=1")
 
     came: list[int] = []
 

@@ -21,11 +21,11 @@ BLOCK = 2**20       # numbers of a mapped file that are looked at together
 
 
 class View(NamedTuple):
-    """Some of the rows before, by functions of arrays of ints: no list of them, which could be longer than the file, is kept."""
+    """A choice and an order of the rows beneath, as functions of their numbers, since a list of these could be larger than the file."""
 
     n: int
-    of: Callable[[np.ndarray], np.ndarray]          # where row i was
-    position: Callable[[np.ndarray], np.ndarray]    # the i whose row was there, or -1
+    of: Callable[[np.ndarray], np.ndarray]          # the row beneath for each i in 0 ... n - 1
+    position: Callable[[np.ndarray], np.ndarray]    # its inverse, -1 for a row that is left out
 
 
 class Mapped:
@@ -58,6 +58,9 @@ class Mapped:
 
     def __getitem__(self, rows: Any) -> Array:
         rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
+        if ((rows < -len(self)) | (rows >= len(self))).any():
+            raise IndexError(f"rows must lie in 0..{len(self) - 1}")
+        rows = np.where(rows < 0, rows + len(self), rows)
         for view in reversed(self._views):
             rows = view.of(rows)
         found = np.asarray(self._read(rows), dtype=np.float64)
@@ -79,20 +82,20 @@ class Mapped:
         out.image = image
         return out
 
-    def as_filed(self) -> Iterator[np.ndarray]:
-        """All rows once, block by block, in the order and the dtype that they have in the file."""
+    def as_filed(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All rows once, block by block, in the order and the dtype that they have in the file, after their numbers here."""
         rows = max(1, BLOCK // self.shape[1])
         for start in range(0, len(self._x), rows):
             here = position = np.arange(start, min(start + rows, len(self._x)))
             for view in self._views:
                 here, position = here[position >= 0], position[position >= 0]
                 position = view.position(position)
-            here = here[position >= 0]
+            here, position = here[position >= 0], position[position >= 0]
             if len(here):
-                yield self._read(here if self._views else slice(start, start + rows))
+                yield position, self._read(here if self._views else slice(start, start + rows))
 
     def _read(self, rows: Any) -> np.ndarray:
-        """Rows by their numbers in the file; where that has been cut, the system would end the process."""
+        """Rows by their numbers in the file; if it was shortened meanwhile, reading would end the process (SIGBUS)."""
         whole, now = getattr(self._file, "_mmap", None), self._stat()
         if whole is not None and whole.size() < len(whole) or now[:1] == self._stamp[:1] and now != self._stamp:
             raise self._changed()
@@ -133,7 +136,7 @@ def as_rows(x: Any, name: str = "x", least: int = 2) -> tuple[Array | Mapped, tu
         return check_data(x, name, least), image
     check_table(x, name, least)
     mapped, row = Mapped(x, image), 0
-    for block in mapped.as_filed():
+    for _, block in mapped.as_filed():
         check_values(block, name, row)
         row += len(block)
     return mapped, image
@@ -146,9 +149,13 @@ def as_images(x: Array | Mapped, image: tuple[int, ...]) -> Any:
     return x.reshape(len(x), *image) if image else x
 
 
+def numbered_blocks(x: Array | Mapped) -> Iterator[tuple[np.ndarray, Array]]:
+    """Rows' numbers and the rows in float64, an array in one block."""
+    return ((i, block.astype(np.float64)) for i, block in x.as_filed()) if isinstance(x, Mapped) else iter([(np.arange(len(x)), x)])
+
+
 def blocks(x: Array | Mapped) -> Iterator[Array]:
-    """The rows in float64, an array in one block."""
-    return (np.asarray(block, dtype=np.float64) for block in x.as_filed()) if isinstance(x, Mapped) else iter([x])
+    return (block for _, block in numbered_blocks(x))
 
 
 class Far(NamedTuple):
@@ -164,29 +171,29 @@ def far_cells(x: Array | Mapped) -> list[Far]:
     """The cells that stand apart: a mistyped number, a code for a missing one.
 
     They are at most one in a hundred of a column of 20 rows or more, and each is more than a hundred times as far from the median as
-    the next one, or holds the same value. Columns of which more than half of the rows are equal are not judged.
+    the next one, or holds the same value. Columns of which more than half of the rows are equal are not judged. Of a mapped file the
+    median is that of rows spread over it.
     """
-    n, middle, typical, top = len(x), np.zeros(0), np.zeros(0), np.zeros((0, x.shape[1]))
+    n, top = len(x), np.zeros((0, x.shape[1]))
     if n < 20:
         return []
+    some = x[:] if isinstance(x, np.ndarray) else x[np.linspace(0, n - 1, min(n, max(1, BLOCK // x.shape[1]))).astype(int)]
+    middle = np.median(some, axis=0)
+    typical = np.median(np.abs(some - middle), axis=0)
     for block in blocks(x):
-        if not len(middle):
-            middle = np.median(block, axis=0)
-            typical = np.median(np.abs(block - middle), axis=0)
         with np.errstate(over="ignore"):
             top = np.concatenate([top, np.abs(block - middle)])
         top = np.partition(top, -min(len(top), max(n // 100, 1) + 1), axis=0)[-max(n // 100, 1) - 1:]
     top = np.sort(top, axis=0)[::-1]
     alone = (top[:-1] > 100 * top[1:]) & (top[1:] > 0) & (typical > 0)
     alone &= np.logical_and.accumulate(alone | (top[:-1] == top[1:]), axis=0)
-    found, start = [], 0
+    found = []
     least = {int(column): top[np.flatnonzero(alone[:, column])[-1], column] for column in np.flatnonzero(alone.any(0))}
-    for block in blocks(x) if least else []:
+    for numbers, block in numbered_blocks(x) if least else []:
         for column, far in least.items():
             off = np.abs(block[:, column] - middle[column])
-            found += [Far(start + int(row), column, float(block[row, column]), float(off[row] / (typical[column] / 0.6745)))
-                      for row in np.flatnonzero(off >= far)]
-        start += len(block)
+            found += [Far(int(numbers[i]), column, float(block[i, column]), float(off[i] / (typical[column] / 0.6745)))
+                      for i in np.flatnonzero(off >= far)]
     return sorted(found)
 
 
@@ -203,7 +210,7 @@ def without_far(x: Array | Mapped, tell: Callable[[str], None], name: str = "x")
 
 
 def without(n: int, gone: np.ndarray) -> View:
-    """All rows but those, which are in rising order."""
+    """All of n rows but `gone`, which rises."""
     before = gone - np.arange(len(gone))        # rows that are kept before each
 
     def position(rows: np.ndarray) -> np.ndarray:
@@ -215,7 +222,7 @@ def shuffled(n: int, start: int, stop: int) -> View:
     """Places start ... stop - 1 of n shuffled rows, always in the same way.
 
     The permutation is four rounds of a Feistel network on the pairs of numbers of b bits, 4^b >= n, (l, r) -> (r, l ^ h(r)), which
-    has an inverse for any h; from a number of n and more it goes on (Black and Rogaway 2002, doi:10.1007/3-540-45760-7_9).
+    has an inverse for any h; a result of n or more is permuted again, until it is below n (Black and Rogaway 2002, doi:10.1007/3-540-45760-7_9).
     """
     b = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
     low = (np.uint64(1) << b) - np.uint64(1)

@@ -42,7 +42,7 @@ from .gates import GatedMLP, measure_drift
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
 
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
-CHUNK = {"cpu": 500, "gpu": 10_000}     # samples drawn at a time: fewer leave a GPU idle, more leave a CPU's cache or its cores
+CHUNK = {"cpu": 500, "gpu": 10_000}     # samples drawn at a time: fewer leave a GPU idle; more do not fit in a CPU's cache, or leave cores without a chunk
 DIVERGED = 10      # times the loss of a guess of 0
 
 
@@ -191,8 +191,8 @@ class DDPM:
             Go on from `step` to `steps`, with the generator as it was left; rng and device are not used. On the CPU,
             and with the other arguments as before, the result is bit-identical to a run that was never interrupted.
         threads : int, optional
-            That share the slices of a batch out, on the CPU, see `npddpm.model.ranks`; each has one thread of BLAS. By default as many as
-            BLAS has. The result is the same to the bit. More than one need threadpoolctl, which the extra "cli" brings.
+            How many threads work on the slices of a batch, on the CPU, see `npddpm.model.ranks`; each has one thread of BLAS. By default as
+            many as BLAS has. The result is the same to the bit. More than one need threadpoolctl, which the extra "cli" brings.
         comm : communicator, optional
             Of mpi4py, ``MPI.COMM_WORLD`` say: all its ranks train one model. Each calls `fit` with the same arguments, draws
             its share of every batch from a stream of its own, and keeps the whole model, which is the same to the bit on
@@ -244,14 +244,15 @@ class DDPM:
         check_json("about", self.about)
         check_comm(comm, x=x.shape, steps=steps, batch_size=batch_size, lr=lr, weighting=weighting, resume=resume,
                    schedule=self.schedule, step=self.step if resume else 0, **self.shape)
+        fresh: dict[str, Any] = {}
         if not resume:
             with team:      # the axes are the same for any number of threads too
                 fresh = self._fresh(x, image, rng, device, comm)
-            return team.during(self._steps(x, steps, batch_size, lr, weighting, comm, team, fresh))
-        if self.step == 0:
+        elif self.step == 0:
             raise ValueError("resume needs a model that was trained or loaded")
-        self._check_alike(self._check_width(x))
-        return team.during(self._steps(x, steps, batch_size, lr, weighting, comm, team, {}))
+        else:
+            self._check_alike(self._check_width(x))
+        return team.during(self._steps(x, steps, batch_size, lr, weighting, comm, team, fresh))
 
     def usual_steps(self, x: Any, **options: Any) -> int:
         """`npddpm.model.rules.steps`, at most 10,000; for fewer than 1,000 rows at most `npddpm.model.stopping.last_good_step`.
@@ -263,7 +264,7 @@ class DDPM:
     def _usual_steps(self, x: Any, image: tuple[int, ...], **options: Any) -> int:
         check_options(**options)
         most = rules.steps(*x.shape)
-        if not 2 * stopping.FOLDS < len(x) < rules.FEW:
+        if not rules.few(len(x)):
             return most
         models = [DDPM(self.schedule, **self.shape) for _ in range(stopping.FOLDS)]
 
@@ -387,7 +388,7 @@ class DDPM:
         rng : None, int or Generator
             Chunk i = 0, 1, ... has its stream from i jumps ahead, and it is left where the next chunk's would begin.
         threads : int, optional
-            That draw a chunk each, at once, on the CPU; by default as many as BLAS has. It changes nothing in the samples.
+            How many threads draw, a chunk each, on the CPU; by default as many as BLAS has. It changes nothing in the samples.
         comm : communicator, optional
             Of mpi4py: its ranks, which all call `sample` with the same arguments, share the chunks out, and all get all
             samples. How many ranks there are changes nothing in them.
@@ -413,7 +414,7 @@ class DDPM:
                       **options: Unpack[SamplerOptions]) -> Iterator[np.ndarray]:
         """`sample` as a generator of chunks of at most 500 rows (on a GPU 10,000), for any n in bounded memory."""
         check_comm(comm, n=n)
-        n, net, team = check_count("n", n), self.denoiser(), Team(threads)
+        n, team, net = check_count("n", n), Team(threads), self.denoiser()
         if callable(options.get("clip")) or net.device == "gpu":        # a function may keep an array of its own
             team = Team(1)
         size = CHUNK[net.device]

@@ -1,4 +1,4 @@
-"""Many threads or processes, one training: each takes its share of every batch, and their gradients are added up.
+"""Many threads or processes, one training: they share every batch, and their gradients are added up.
 
 The loss is a mean over the B rows of a batch. So its gradient is the mean of the gradients of slices, each with the
 weight of its n_r rows:
@@ -8,7 +8,7 @@ weight of its n_r rows:
 **Threads.** How a batch is cut into slices depends on it and on the network alone, and the gradients are added in the order of the
 slices: so a result does not depend on how many threads there are, to the bit.
 
-**Processes.** A step is one Allreduce of this vector. Everything else, Adam and the average too, every rank does for itself with the
+**Processes.** A step is one Allreduce of the gradient. Everything else, Adam and the average too, every rank does for itself with the
 same numbers, so that all keep the same model to the bit. `comm` is a communicator of mpi4py, such as MPI.COMM_WORLD,
 or any object with its rank, size, Allreduce, allgather and bcast; None stands for a process alone.
 """
@@ -21,7 +21,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,10 @@ GRACE = 2   # seconds in which the other ranks may end as well
 JUMP = 0x9E3779B97F4A7C15F39CC0605CEDC835   # draws from one stream to the next: 2^128 by the golden ratio, as in PCG64.jumped
 MOST_RANKS = 2**20                          # streams that a step has
 WORK = 2**25        # rows times parameters, from which on a step is shared out: two milliseconds, so that waking threads pays
-FEW_ROWS, ROWS = 64, 256    # of a batch that is not cut, since products of matrices get slow; in each of more than two slices
+FEW_ROWS = 64       # a smaller batch is one slice: its products would be slow
+ROWS = 256          # in a slice, once there are more than two
 MOST_SLICES = 8     # each has a gradient of its own
-AHEAD = 2           # pieces a thread between two meetings
+AHEAD = 2           # chunks for each thread before results are yielded, or exchanged between ranks
 
 
 @elementwise
@@ -107,13 +108,12 @@ class Ranks:
             rows, out = piece
             return diffusion.loss_and_gradient(net, s, x0[rows], t[rows], eps[rows], weighting, out=out)[0]
         losses = self.team.map(work, [*zip(self.slices, self._gradients)])
-        loss = losses[0]
-        if len(losses) > 1:
-            shares = [(rows.stop - rows.start) / self.rows for rows in self.slices]
-            loss = sum(share * loss for share, loss in zip(shares, losses))
-            with shared(self.team):
-                weighted_sum(self._gradients[0], shares, *self._gradients[1:])
-        return self._over_ranks(loss)
+        if len(losses) == 1:
+            return self._over_ranks(losses[0])
+        shares = [(rows.stop - rows.start) / self.rows for rows in self.slices]
+        with shared(self.team):
+            weighted_sum(self._gradients[0], shares, *self._gradients[1:])
+        return self._over_ranks(sum(share * loss for share, loss in zip(shares, losses)))
 
     def _over_ranks(self, loss: Any) -> tuple[Any, Any]:
         if self.comm is None:
@@ -140,7 +140,7 @@ class Ranks:
             if len(set(sums)) > 1:
                 rank = next(r for r, s in enumerate(sums) if s != sums[0])
                 raise RuntimeError(f"after step {step} rank {rank} has other parameters than rank 0: "
-                                   "all need the same processor, NumPy and number of BLAS threads")
+                                   "all need the same processor and NumPy, and threadpoolctl or none of them")
 
 
 def check_comm(comm: Any, batch_size: int | None = None, **values: Any) -> None:
@@ -176,16 +176,17 @@ def by_first(comm: Any, work: Callable[[], Any]) -> Any:
 
 
 def slices(rows: int, parameters: int) -> list[slice]:
-    """A batch in one to eight pieces, as alike as can be."""
-    n = 1 if rows < FEW_ROWS or rows * parameters < WORK else min(max(2, rows // ROWS), MOST_SLICES)
-    edges = [rows * i // n for i in range(n + 1)]
-    return [slice(*edge) for edge in pairwise(edges)]
+    """A batch in one to eight pieces of one size, since a network keeps the arrays of one; two of odd numbers of rows differ by one."""
+    most = 1 if rows < FEW_ROWS or rows * parameters < WORK else min(max(2, rows // ROWS), MOST_SLICES)
+    n = next((n for n in range(most, 1, -1) if rows % n == 0), min(most, 2))
+    return [slice(rows * i // n, rows * (i + 1) // n) for i in range(n)]
 
 
 def in_turns(comm: Any, team: Team, n: int, work: Callable[[int], Any]) -> Iterator[Any]:
     """work(0) ... work(n - 1) in this order and on every rank, each done by one thread of one of them."""
     size, rank = (1, 0) if comm is None else (comm.size, comm.rank)
-    share = min(AHEAD * team.threads, math.ceil(n / size))
+    threads = team.threads if comm is None else min(comm.allgather(team.threads))
+    share = min(AHEAD * threads, math.ceil(n / size))
     for first in range(0, n, size * share):
         with team:
             done = team.map(work, range(first + rank * share, n)[:share])

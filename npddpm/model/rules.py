@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-FEW = 1000      # rows: of fewer it is measured how long to train
 MANY = 128      # more axes (in `steps`, columns) than this count as an image, and the network gets gates
 
 
@@ -29,7 +28,7 @@ def gated(r: int) -> bool:
 
 
 def kept_wide(r: int) -> bool:
-    """Whether samples are kept from losing variance, `npddpm.gates.measure_drift`, for r principal axes: for more than 32.
+    """Whether samples are kept from losing variance, `npddpm.model.gates.measure_drift`, for r principal axes: for more than 32.
 
     Many columns are memorised sooner; with few the loss is small, and what a network misses of heavy tails would count as one.
     """
@@ -54,6 +53,11 @@ def time_power(r: int) -> int:
     The fine shapes of a few columns are settled at small t, of which a uniform t has too few.
     """
     return 2 if r <= 8 else 1
+
+
+def few(n: int) -> bool:
+    """Whether it is measured on n rows how long to train, `npddpm.model.stopping`: for 7 to 999."""
+    return 6 < n < 1000
 
 
 def steps(n: int, d: int) -> int:

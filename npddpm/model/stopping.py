@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.threads import Team
+
 FOLDS = 3           # models, each trained without another fifth of the rows
 DRAWS = 4000        # of rows held back, times and noise
 EVERY = 50          # steps between two looks
@@ -23,11 +25,12 @@ def held_out_loss(model: Any, x: Any, t: Any, seed: int) -> Callable[[], float]:
     z = model.to_network(np.resize(x.reshape(len(x), -1), (len(t), x[0].size)))
     eps = model.net.xp.asarray(np.random.default_rng(seed).standard_normal(z.shape), dtype=z.dtype)
     xt = model.schedule.q_sample(z, t, eps)
+    net = copy.deepcopy(model.net)
 
     def loss() -> float:
-        net = copy.deepcopy(model.net)
         net.parameters[...] = model.average
-        return float(((net(xt, t) - eps) ** 2).mean())
+        with Team():
+            return float(((net(xt, t) - eps) ** 2).mean())
     return loss
 
 

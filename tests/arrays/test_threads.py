@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -23,7 +24,7 @@ def nothing_is_left():
     before = Team().threads
     yield
     assert Team().threads == before and not threads.BLAS._inside and not threads.BLAS._before
-    assert "npddpm" not in {thread.name for thread in threading.enumerate()}
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("npddpm")]
 
 
 
@@ -58,32 +59,25 @@ def test_after_an_error_the_pieces_in_hand_end_and_no_other_begins(error):
     for _ in team.during(iter([0])):
         with pytest.raises(type(error)):
             team.map(work, range(6))
-        assert ended == [1]
+        assert ended == [1] and team.map(abs, [-1, -2]) == [1, 2]
 
 
 def test_a_signal_while_the_caller_waits_ends_the_others(monkeypatch):
     team, begun = Team(2), threading.Event()
 
     def work(i):
-        if threading.current_thread() is threading.main_thread():
-            begun.wait(30)
-            signal.raise_signal(signal.SIGINT)
         begun.set()
         while not team.stopped:
             pass
 
+    def interrupt():
+        begun.wait(30)
+        time.sleep(0.1)     # until the caller has handed out all pieces
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        for _ in team.during(iter([0])):
-            team.map(work, range(20))
-
-
-def test_where_the_system_has_no_room_for_threads_there_are_fewer(monkeypatch):
-    def full(thread):
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", full)
-    team = Team(3)
-    assert [team.map(abs, [-1, -2, -3]) for _ in team.during(iter([0]))] == [[1, 2, 3]]
+        next(team.during(team.map(work, range(20)) for _ in range(1)))
 
 
 def test_threads_end_with_the_steps_also_if_these_are_left_or_fail():
@@ -95,8 +89,8 @@ def test_threads_end_with_the_steps_also_if_these_are_left_or_fail():
         team = Team(3)
         run = team.during(steps(team))
         next(run)
-        assert len(team._helpers) == 2
-        helpers = [*team._helpers]
+        helpers = [thread for thread in threading.enumerate() if thread.name.startswith("npddpm")]
+        assert 1 <= len(helpers) <= 3
         leave(run)
         assert not any(helper.is_alive() for helper in helpers)
 
@@ -179,7 +173,7 @@ def test_without_threadpoolctl_there_is_one_thread(monkeypatch):
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
     monkeypatch.setattr(threads, "BLAS", threads.Blas())
     assert Team().threads == Team(1).threads == 1
-    with pytest.raises(ValueError, match=r"threads must be 1 without threadpoolctl, got 2: pip install 'npddpm\[cli\]'"):
+    with pytest.raises(ValueError, match=r"threads must be 1 without threadpoolctl, .* got 2: pip install 'npddpm\[cli\]'"):
         Team(2)
 
 

@@ -1,6 +1,7 @@
 """Tables of numbers: arrays in files, images, rows held out, and what is mapped instead of read."""
 
 import os
+import re
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -210,6 +211,25 @@ def test_rows_of_a_split_without_some(mapped):
         part, expected = data.split(part, 0.3)[0], data.split(expected, 0.3)[0]
     assert (part[:] == expected).all() and part.shape == expected.shape
     assert (np.concatenate([*data.blocks(part)]) == TABLE[np.isin(TABLE[:, 0], expected[:, 0])]).all()
+
+
+def test_a_far_cell_is_left_out_of_a_split_too(mapped):
+    """Where the rows have another order than in the file, whose median is not that of its first rows."""
+    x = np.sort(np.random.default_rng(0).standard_normal((1000, 1)), axis=0)
+    x[700] = 1e9
+    training = data.split(table.as_rows(mapped(x))[0], 0.0)[0]
+    told = []
+    kept = data.without_far(training, told.append)
+    assert len(kept) == 999 and kept[:].max() < 10 and training[int(re.search(r"row (\d+)", told[0])[1])] == 1e9
+
+
+def test_row_numbers_beyond_the_rows_are_refused(mapped):
+    x = table.as_rows(mapped(TABLE))[0]
+    part = x.seen(table.without(1000, np.array([999])))
+    assert (part[-1] == TABLE[998]).all() and part[:0].shape == (0, 3)
+    for i in (999, -1000):
+        with pytest.raises(IndexError, match=r"rows must lie in 0\.\.998"):
+            part[i]
 
 
 def test_a_split_keeps_no_list_of_its_rows(monkeypatch):
