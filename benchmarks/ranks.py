@@ -1,4 +1,4 @@
-"""One training step by several ranks, each with one BLAS thread, against one process with all threads.
+"""One training step by several ranks of one thread each, against one process with threads of its own.
 
 Each contestant has processes of its own, which mpiexec starts and which sleep while it is another's turn.
 """
@@ -75,7 +75,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
     others = [name for name in rows[0]["times"] if name != "npddpm"]
     lines = [[", ".join(map(str, row["shape"])), milliseconds(row["times"]["npddpm"]),
               *(f"{row['times'][name]['ratio']:.2f}" for name in others)] for row in rows]
-    return ("One training step: milliseconds of one process with all BLAS threads, and the time of others over it; a rank "
+    return ("One training step: milliseconds of one process with all its threads, and the time of others over it; a rank "
             "has one thread\n\n" + table(["d, hidden, depth, batch", "npddpm, ms", *others], lines))
 
 

@@ -1,6 +1,6 @@
 """Training and sampling by 1, 2, 4 ... threads, beside ranks and other frameworks, on a quiet machine and on one whose core is taken.
 
-A program that counts takes a core, as a browser or another training would.
+A loop that does nothing takes a core, as a browser or another training would.
 """
 
 from __future__ import annotations
@@ -88,6 +88,6 @@ def tables(rows: list[dict[str, Any]]) -> str:
             first, *others = found[0]["times"]
             lines = [[row["size"], milliseconds(row["times"][first]), *(f"{row['times'][name]['ratio']:.2f}" for name in others)]
                      for row in found]
-            parts.append(f"One {what}, {'a core taken by another program' if busy else 'a quiet machine'}: milliseconds of npddpm with "
+            parts.append(f"{what[0].upper()}{what[1:]}, {'a core taken by another program' if busy else 'a quiet machine'}: milliseconds of npddpm with "
                          f"{first}, and the time of others over it\n\n" + table(["size", f"{first}, ms", *others], lines))
     return "\n\n".join(parts)
