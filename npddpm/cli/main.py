@@ -52,6 +52,7 @@ from .terminal import (
 
 SAVE_EVERY = 1000     # steps between checkpoints
 MOST_COMPARED = 2000  # rows in an energy distance
+MOST_SHOWN = 10_000   # rows in a picture; they are shuffled
 MOST_RATED = 100      # rows whose log-likelihood is taken: seconds
 MOST_EXACT, PROBES = 16, 2      # axes of which each is differentiated; beyond, random directions
 DEFAULTS: dict[str, Any] = {"batch_size": 256, "T": 1000, "schedule": "linear", "seed": 0, "holdout": 0.2}
@@ -322,7 +323,7 @@ def plot(args: argparse.Namespace) -> None:
         check_output(args.animate, [".gif"], **inputs)
     model = DDPM.load(args.model, args.device)
     real = Reference.of(model, args)
-    shown = real.held if real.rows is None or real.name == "rows of DATA" else real.rows
+    shown = (real.held if real.rows is None or real.name == "rows of DATA" else real.rows)[:MOST_SHOWN]
     figure = overview(model, shown, losses(model, real, args.seed), args.seed)
     with written(out) as file, rc_context({"svg.hashsalt": "npddpm"}):      # the same picture has the same bytes
         figure.savefig(file, format=out.suffix[1:].lower(), dpi=110, metadata=NO_DATE.get(out.suffix.lower()))

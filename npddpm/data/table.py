@@ -8,12 +8,13 @@ import functools
 import math
 import os
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ..arrays.checks import Array, check_data, check_table, check_values
+from ..arrays.checks import Array, check_data, check_real, check_table, check_values
 from .files import load_numpy
 
 IN_MEMORY = 2**28   # bytes of a .npy file that is read whole; a longer one is mapped
@@ -44,7 +45,7 @@ class Mapped:
 
     Notes
     -----
-    ``x[rows]`` takes a slice, an int or an array of ints. ``np.asarray(x)`` reads all of it.
+    ``x[rows]`` takes a slice, an int, an array of ints or a mask. ``np.asarray(x)`` reads all of it.
     """
 
     def __init__(self, x: np.memmap, image: tuple[int, ...] = ()) -> None:
@@ -58,8 +59,12 @@ class Mapped:
 
     def __getitem__(self, rows: Any) -> Array:
         rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
-        if ((rows < -len(self)) | (rows >= len(self))).any():
-            raise IndexError(f"rows must lie in 0..{len(self) - 1}")
+        if rows.dtype == bool and rows.shape == (len(self),):
+            rows = np.flatnonzero(rows)
+        if rows.size == 0:
+            rows = rows.astype(int)
+        if rows.dtype.kind not in "iu" or ((rows < -len(self)) | (rows >= len(self))).any():
+            raise IndexError(f"rows must be a slice, ints in 0..{len(self) - 1}, or a mask of them all, got {rows!r:.80}")
         rows = np.where(rows < 0, rows + len(self), rows)
         for view in reversed(self._views):
             rows = view.of(rows)
@@ -67,6 +72,10 @@ class Mapped:
         if not np.isfinite(found).all():        # which `as_rows` has not found
             raise self._changed()
         return found
+
+    def __iter__(self) -> Iterator[Array]:
+        rows = max(1, BLOCK // self.shape[1])
+        return chain.from_iterable(self[start:start + rows] for start in range(0, len(self), rows))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or np.float64, copy=bool(copy))
@@ -277,7 +286,7 @@ def moments(x: Array | Mapped) -> Moments:
 
 def split(x: Any, holdout: float = 0.2) -> tuple[Any, Any]:
     """Shuffle the rows, always in the same way, and hold out a share of them: (training, held out)."""
-    n, count = len(x), round(holdout * len(x))
+    n, count = len(x), round(check_real("holdout", holdout, 0, 1, closed=True) * len(x))
     views = shuffled(n, count, n), shuffled(n, 0, count)
     training, held = (x.seen(view) if isinstance(x, Mapped) else x[view.of(np.arange(view.n))] for view in views)
     return training, held
@@ -286,7 +295,9 @@ def split(x: Any, holdout: float = 0.2) -> tuple[Any, Any]:
 def read_npy(file: BinaryIO, path: Path) -> tuple[Any, str]:
     long = path.suffix.lower() == ".npy" and os.fstat(file.fileno()).st_size > IN_MEMORY
     content, how = load_numpy(file, path if long else None), ""
-    if isinstance(content, np.ndarray) and not long and file.read(1):
+    if isinstance(content, np.memmap):
+        file.seek(content.offset + content.nbytes)
+    if isinstance(content, np.ndarray) and file.read(1):
         raise ValueError("something follows its array: save one array in a file")
     if not isinstance(content, np.ndarray):
         with content:

@@ -21,7 +21,7 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     """Numbers in rows, with tabs, semicolons, commas or spaces between them; lines that begin with # are comments.
 
     The first line is a header if it holds no number, and none of the marks for a missing one; or years, or the numbers
-    0, 1, 2 ... that pandas gives to columns without names. Else the comment above it may name the columns, as np.savetxt writes it. A first column without a name is pandas' index, or R's names of the
+    0, 1, 2 ... that pandas gives to columns without names. Else a comment above it may name the columns, with the same separator. A first column without a name is pandas' index, or R's names of the
     rows, whose header is one name short: it is left out.
     So are Excel's line sep=... and a separator at the end of every line.
 
@@ -47,13 +47,13 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
         x: Array = np.loadtxt((line for _, line in rows()), delimiter=separator, comments=None, quotechar='"', ndmin=2,
                               converters={0: lambda name: 0.0} if index else None)[:, int(index):]
     except ValueError:
-        _explain(rows(), separator, header, int(index))
+        _explain(rows(), separator, header[:first * len(header)], int(index))
         raise
     if not (np.abs(x) < 2**53).all():
-        _explain(rows(), separator, header, int(index))
-    pairs = separator == "," and not header and x.shape[1] % 2 == 0
+        _explain(rows(), separator, header[:first * len(header)], int(index))
+    pairs = separator == "," and not first and x.shape[1] % 2 == 0
     if pairs:
-        _explain(rows(1000), separator, header)
+        _explain(rows(1000), separator, [])
         pairs = all(re.fullmatch(r"-?\d+,\d+(,-?\d+,\d+)*", line) for _, line in rows(1000))
     lines.detach()
     how = f", separated by {SEPARATORS[separator]}" if x.shape[1] > 1 else ""

@@ -189,7 +189,8 @@ class DDPM:
             more of the small t; for up to 128 "simple"; and for more `npddpm.model.rules.weighting`.
         resume : bool
             Go on from `step` to `steps`, with the generator as it was left; rng and device are not used. On the CPU,
-            and with the other arguments as before, the result is bit-identical to a run that was never interrupted.
+            and with the other arguments as before, the result is bit-identical to a run that was never interrupted. (Ctrl-C may end
+            `fit` within a step; who wants to go on leaves `training` between two.)
         threads : int, optional
             How many threads work on the slices of a batch, on the CPU, see `npddpm.model.ranks`; each has one thread of BLAS. By default as
             many as BLAS has. The result is the same to the bit. More than one need threadpoolctl, which the extra "cli" brings.
@@ -417,29 +418,29 @@ class DDPM:
         n, team, net = check_count("n", n), Team(threads), self.denoiser()
         if callable(options.get("clip")) or net.device == "gpu":        # a function may keep an array of its own
             team = Team(1)
-        size = CHUNK[net.device]
+        size, axes, image = CHUNK[net.device], self.axes, self.image     # as they are now: a training may begin meanwhile
         stream = streams(generator(rng), math.ceil(n / size))
         options = {"variance": "gaussian", **options}
         steps, clip, x_T, noise = (options.get(name) for name in ("steps", "clip", "x_T", "noise"))
         if np.iterable(steps) and not isinstance(steps, (str, bytes)):
             steps = options["steps"] = list(steps)      # each chunk goes through them
         if clip is not None:
-            cut = check_clip(clip, np, np.float64, len(self.axes.mean))
-            options["clip"] = lambda z: self.to_network(cut(self.axes.restore(z)))
+            cut = check_clip(clip, np, np.float64, len(axes.mean))
+            options["clip"] = lambda z: net.xp.asarray(axes.standardize(cut(axes.restore(z))), dtype=net.dtype)
         if x_T is not None:
             x_T = check_shaped("x_T", x_T, net.xp, None, n, net.dim)
         if noise is not None:
-            noise = check_shaped("noise", noise, net.xp, None, self.schedule.T + 1, n, net.dim)
+            noise = check_shaped("noise", noise, net.xp, None, net.schedule.T + 1, n, net.dim)
 
         def chunk(i: int) -> Any:
             rows = slice(i * size, min((i + 1) * size, n))
             own: SamplerOptions = {**options, "x_T": None if x_T is None else x_T[rows], "noise": None if noise is None else noise[:, rows]}
             z = None
-            for _, z in samplers.trajectory(net, self.schedule, rows.stop - rows.start, net.dim, stream(i), **own):
+            for _, z in samplers.trajectory(net, net.schedule, rows.stop - rows.start, net.dim, stream(i), **own):
                 if team.stopped:
                     return None
-            x = self.axes.restore(check_finite(z, x_T=own["x_T"]))
-            return as_images(x if clip is None else cut(x), self.image)
+            x = axes.restore(check_finite(z, x_T=own["x_T"]))
+            return as_images(x if clip is None else cut(x), image)
 
         return team.during(in_turns(comm, team, math.ceil(n / size), chunk))
 

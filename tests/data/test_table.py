@@ -1,5 +1,6 @@
 """Tables of numbers: arrays in files, images, rows held out, and what is mapped instead of read."""
 
+import math
 import os
 import re
 import warnings
@@ -227,9 +228,26 @@ def test_row_numbers_beyond_the_rows_are_refused(mapped):
     x = table.as_rows(mapped(TABLE))[0]
     part = x.seen(table.without(1000, np.array([999])))
     assert (part[-1] == TABLE[998]).all() and part[:0].shape == (0, 3)
-    for i in (999, -1000):
-        with pytest.raises(IndexError, match=r"rows must lie in 0\.\.998"):
+    assert (part[np.arange(999) % 7 == 3] == TABLE[:999][3::7]).all() and np.array_equal(list(part), TABLE[:999])
+    for i in (999, -1000, 1.0, [0.5], np.ones(3, dtype=bool)):
+        with pytest.raises(IndexError, match=r"rows must be a slice, ints in 0\.\.998, or a mask of them all, got"):
             part[i]
+
+
+@pytest.mark.parametrize("limit", [2**28, 100])
+def test_what_follows_an_array_is_refused(monkeypatch, limit):
+    monkeypatch.setattr(table, "IN_MEMORY", limit)
+    np.save("a.npy", TABLE)
+    with open("a.npy", "ab") as file:
+        file.write(b"more")
+    with pytest.raises(ValueError, match="something follows its array"):
+        data.load("a.npy")
+
+
+@pytest.mark.parametrize("holdout", [-0.2, 1.5, math.nan])
+def test_a_share_lies_between_0_and_1(holdout):
+    with pytest.raises(ValueError, match=r"holdout must lie in \[0, 1\], got"):
+        data.split(TABLE, holdout)
 
 
 def test_a_split_keeps_no_list_of_its_rows(monkeypatch):
@@ -273,6 +291,9 @@ def test_the_commands_on_a_long_file(mapped, monkeypatch, capsys):
         assert main(["train", "images.npy", *SMALL, "--out", f"{limit}.npz"]) == 0
         assert main(["train", "images.npy", "--steps", "30", "--resume", "--out", f"{limit}.npz"]) == 0
         assert main(["evaluate", f"{limit}.npz"]) == 0
+        np.save("other.npy", PIXELS[:50] + 1)
+        assert main(["evaluate", f"{limit}.npz", "other.npy"]) == 0
+        assert main(["plot", f"{limit}.npz"]) == 0
         results.append((digest(data.as_rows(x)[0]), capsys.readouterr().out.replace(f"{limit}.npz", "")))
     assert results[0][0] == results[1][0] == digest(PIXELS.reshape(200, 25).astype(float))
     assert "images of 5 x 5" in results[0][1] and results[0][1] == results[1][1]

@@ -98,6 +98,7 @@ def test_a_comment_above_the_rows_may_name_the_columns(above, names):
 
 
 REFUSED = {
+    "# length, in cm\n1,05\n2,50\n": "line 2, 1,05, seems to have decimal commas: write decimal points",
     "1,5;2,5\n3,5;4,5\n": "line 1 holds '1,5', which is no number (column 1): write decimal points",
     "1,5\t2\n": "line 1 holds '1,5', which is no number (column 1): write decimal points",
     "x\n1,5\n2,7\n": "its header has 1 names, line 2 has 2 values",

@@ -304,6 +304,16 @@ def test_chunks_are_new_draws_each_from_a_stream_of_its_own():
         assert abs(np.corrcoef(rows[lag:, 0], rows[:-lag, 0])[0, 1]) < 5 / np.sqrt(len(rows) - lag)
 
 
+def test_chunks_are_of_the_model_as_it_was_when_they_were_asked_for(monkeypatch):
+    model = small()
+    monkeypatch.setitem(ddpm.CHUNK, "cpu", 10)
+    expected = model.sample(40, rng=0, steps=2, clip=(-9, 9))
+    chunks = model.sample_chunks(40, 0, steps=2, clip=(-9, 9), threads=1)
+    first = next(chunks)
+    model.fit(np.column_stack([MOONS * 50, MOONS]), 3, 8, rng=0)
+    assert (np.concatenate([first, *chunks]) == expected).all()
+
+
 def test_the_sampler_gets_its_options():
     model = small()
     options = [{}, {"variance": "beta"}, {"variance": "posterior"}, {"steps": 5}, {"steps": 5, "eta": 0.0}, {"clip": (-0.2, 0.3)}]
