@@ -43,21 +43,25 @@ def training(shape: Shape, device: str, comm: Any = None, threads: int | None = 
     xp, adam, ranks = net.xp, Adam(net.parameters), Ranks(comm, net, shape.batch, np.random.default_rng(0), 0, team)
     x, taken = xp.asarray(data(shape.d)), 0
 
-    def run(n: int) -> None:
+    def step() -> None:
         nonlocal taken
-        for _ in range(n):
-            with team:
-                rng = ranks.rng(taken)
-                u = rng.random((2, ranks.rows))
-                x0 = x.take((ROWS * u[0]).astype(int), axis=0)
-                t = draw_times(u[1], SCHEDULE.T, 1)
-                eps = standard_normal(rng, x0.shape, x0.dtype)
-                loss, gradient = ranks.loss_and_gradient(net, SCHEDULE, x0, t, eps, "simple")
-                with shared(team):
-                    adam.step(gradient, LR)
-            taken += 1
-            if taken % READ_EVERY == 0:
-                float(loss)
+        with team:
+            rng = ranks.rng(taken)
+            u = rng.random((2, ranks.rows))
+            x0 = x.take((ROWS * u[0]).astype(int), axis=0)
+            t = draw_times(u[1], SCHEDULE.T, 1)
+            eps = standard_normal(rng, x0.shape, x0.dtype)
+            loss, gradient = ranks.loss_and_gradient(net, SCHEDULE, x0, t, eps, "simple")
+            with shared(team):
+                adam.step(gradient, LR)
+        taken += 1
+        if taken % READ_EVERY == 0:
+            float(loss)
+
+    def run(n: int) -> None:
+        with Team():        # as in `fit`
+            for _ in range(n):
+                step()
         synchronize(xp)
     return run
 

@@ -47,10 +47,7 @@ class Features:
         if len(self.phase):
             angles = (m[:, :, None] * self.octaves).reshape(len(m), len(self.phase))
             self.xp.sin(angles + self.phase, out=of_x[:, self.dim:])
-        if isinstance(t, int):
-            of_t[:] = tau[t]                                            # needed in dW_1 = A_0^T dZ_1 all the same
-        else:
-            self.xp.take(tau, t, axis=0, out=of_t)
+        of_t[:] = at(tau, t)                                            # for one t too: dW_1 = A_0^T dZ_1 needs it
         if not isinstance(t, int) or self.xp is not np:                 # on a GPU the sum's own kernels take longer
             return A_0, W_1
         return A_0[:, k:], self.xp.concatenate([W_1[k:-1], W_1[-1:] + tau[t] @ W_1[:k]])

@@ -217,7 +217,7 @@ class Schedule:
             key = id(table), xp, dtype
             if key not in self._copies:
                 self._copies[key] = xp.asarray(table, dtype=dtype)
-            out.append(self._copies[key][t].reshape(t.shape + (1,) * (x.ndim - 1)))
+            out.append(self._copies[key].take(t).reshape(t.shape + (1,) * (x.ndim - 1)))
         return out
 
     # ---- a value

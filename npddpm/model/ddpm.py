@@ -220,8 +220,9 @@ class DDPM:
         """
         x, image = as_rows(x)
         x = x if image else without_far(x, lambda line: warnings.warn(line, stacklevel=3))
-        for _ in self._training(x, image, steps, batch_size, lr, rng, device, weighting, resume, threads, comm):
-            pass
+        with Team():    # once for all steps, each of which would set the threads of BLAS and restore them
+            for _ in self._training(x, image, steps, batch_size, lr, rng, device, weighting, resume, threads, comm):
+                pass
         return self
 
     def training(self, x: Any, steps: int | None = None, batch_size: int = 256, lr: float | None = None, *,
