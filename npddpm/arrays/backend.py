@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-BLOCK = 2**17  # elements in a block of `elementwise`: half a MiB of float32, so that its operands stay in cache
+BLOCK = 2**18  # elements in a block of `elementwise`: a MiB of float32, so that its operands stay in cache, and waking threads pays
 
 
 def get_array_module(*arrays: Any) -> ModuleType:
