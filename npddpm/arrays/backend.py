@@ -114,6 +114,10 @@ def axpby(a: Any, x: Any, b: Any, y: Any) -> Any:
     return a * x + b * y
 
 
+# How many threads share out the blocks of `elementwise`, and the function that does.
+SHARE: ContextVar[tuple[int, Callable[..., Any]]] = ContextVar("SHARE", default=(1, lambda work, items: [work(i) for i in items]))
+
+
 def elementwise(expression: Callable[..., None]) -> Callable[..., None]:
     """`fused` for an ``expression(xp, *arrays)`` that works in place.
 
@@ -138,12 +142,12 @@ def elementwise(expression: Callable[..., None]) -> Callable[..., None]:
             threads = min(threads, math.ceil(first.size / BLOCK))
             blocks = threads * math.ceil(first.size / (BLOCK * threads))
             alike, rows = [getattr(a, "shape", None) == first.shape for a in arrays], math.ceil(len(first) / blocks)
-            share(lambda i: expression(np, *[a[i * rows:(i + 1) * rows] if cut else a for a, cut in zip(arrays, alike)]), range(blocks))
+
+            def block(i: int) -> None:
+                expression(np, *[a[i * rows:(i + 1) * rows] if cut else a for a, cut in zip(arrays, alike)])
+            share(block, range(blocks))
 
     return call
-
-
-SHARE: ContextVar[tuple[int, Callable[..., Any]]] = ContextVar("SHARE", default=(1, lambda work, items: [work(i) for i in items]))
 
 
 @contextmanager
