@@ -112,9 +112,9 @@ class Mapped:
         return found
 
     def _stat(self) -> tuple[int, ...]:
-        """Which file it is, and when it was written; () if it has no name any more."""
+        """Which file it is, and when it was written; () if it has no name any more, or was opened to write, when the time is not told yet."""
         try:
-            found = os.stat(self._file.filename)    # type: ignore[arg-type]
+            found = os.stat(self._file.filename if self._file.mode == "r" else "")      # type: ignore[arg-type]
         except (OSError, TypeError):
             return ()
         return found.st_ino, found.st_mtime_ns
