@@ -285,6 +285,10 @@ def say_nats(model: DDPM, real: Reference, seed: int) -> None:
         + (f"; {len(held) - len(inside)} lie off the plane of the training rows" if len(inside) < len(held) else ""))
     if len(inside) == 0:
         return
+    varies = axes.scale > 0
+    if not model.image and (whole := np.flatnonzero(varies & (held == np.rint(held)).all(0))).size:
+        say(f"  no score where columns hold whole numbers, on which a density has no bound: column {', '.join(map(str, whole[:5]))}"
+            + (f" and {whole.size - 5} others" if whole.size > 5 else "") + " (from 0)")
     probes = PROBES if axes.variances.size > MOST_EXACT else None
 
     def of_model(x: np.ndarray) -> Any:
@@ -300,7 +304,6 @@ def say_nats(model: DDPM, real: Reference, seed: int) -> None:
     for name, of in laws.items():
         nats = of(inside)
         say(f"  {name:22s}{nats.mean():10.3f} +- {nats.std() / math.sqrt(len(nats)):.3f}, median {np.median(nats):.3f}")
-    varies = axes.scale > 0
     if model.image and (inside == np.round(inside)).all() and axes.variances.size == varies.sum():
         x = inside + np.where(varies, np.random.default_rng(seed).random(inside.shape) - 0.5, 0)
         say("bits for each pixel that varies, dequantised with uniform numbers in -1/2..1/2 (lower is better; an upper bound, loose "

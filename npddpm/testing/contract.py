@@ -177,10 +177,15 @@ def plain(value: Any) -> Any:
 def leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
     """The arrays of a nested list, tuple or dict, with names; an array is its own only one."""
     if isinstance(tree, dict):
-        return [leaf for key, value in tree.items() for leaf in leaves(value, f"{name}[{key!r}]" if name else str(key))]
+        return [leaf for key, value in in_order(tree) for leaf in leaves(value, f"{name}[{key!r}]" if name else str(key))]
     if isinstance(tree, (list, tuple)) and any(isinstance(item, (dict, list, tuple)) or np.ndim(item) for item in tree):
         return [leaf for i, value in enumerate(tree) for leaf in leaves(value, f"{name}[{i}]")]
     return [(name, plain(tree))]
+
+
+def in_order(tree: dict[Any, Any]) -> list[tuple[Any, Any]]:
+    """By their keys: a gradient may have been made in another order than the parameters."""
+    return sorted(tree.items(), key=lambda item: str(item[0]))
 
 
 def vector(tree: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import exact
-from .contract import Args, Check, Implementation, Wrong, call, plain, show, vector
+from .contract import Args, Check, Implementation, Wrong, call, in_order, plain, show, vector
 from .inputs import answer, arbitrary_betas, standard_betas
 from .slips import slips_of
 
@@ -29,7 +29,8 @@ def rebuild(tree: Any, numbers: Any, used: list[int] | None = None) -> Any:
     """
     used = [0] if used is None else used
     if isinstance(tree, dict):
-        return {key: rebuild(value, numbers, used) for key, value in tree.items()}
+        made = {key: rebuild(value, numbers, used) for key, value in in_order(tree)}
+        return {key: made[key] for key in tree}
     if isinstance(tree, (list, tuple)):
         items = [rebuild(value, numbers, used) for value in tree]
         return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
@@ -166,9 +167,9 @@ def weights_of(source: Any) -> Any:
 
 
 def proportional(curvature: Any, weights: Any, tolerance: float) -> bool:
-    """Whether one is a multiple of the other, and no multiple of 0."""
+    """Whether one is a positive multiple of the other."""
     if curvature is None or weights is None or weights.shape != curvature.shape:
         return False
     with np.errstate(all="ignore"):
         ratio = curvature / weights
-        return bool(np.ptp(ratio) < 100 * tolerance * abs(ratio).max())     # false where all are 0, or some infinite
+        return bool((ratio > 0).all() and np.ptp(ratio) < 100 * tolerance * ratio.max())    # false where some are infinite

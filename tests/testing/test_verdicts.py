@@ -145,6 +145,45 @@ def test_a_schedule_without_the_one_length_that_has_an_exact_answer_is_not_judge
     assert result.verdict == "skipped" and "not judged" in result.note and result.digits is None
 
 
+class Named:
+    """Parameters in a dict; its gradient lists them in an order of its own."""
+
+    def parameters(self, rng):
+        return {"W": rng.standard_normal((2, 2)), "b": rng.standard_normal(2), "c": rng.standard_normal(2)}
+
+    def residual(self, p, betas, x0, t, eps):
+        abar = np.cumprod(1 - betas)[t - 1][:, None]
+        xt = np.sqrt(abar) * x0 + np.sqrt(1 - abar) * eps
+        assert [*p] == ["W", "b", "c"]
+        return xt, abar, xt @ p["W"] + p["b"] + abar * p["c"] - eps
+
+    def loss(self, *args):
+        return (self.residual(*args)[2] ** 2).mean()
+
+    def gradient(self, *args):
+        xt, abar, r = self.residual(*args)
+        d = 2 * r / r.size
+        return {"c": (abar * d).sum(0), "b": d.sum(0), "W": xt.T @ d}
+
+
+def test_a_gradient_is_compared_by_its_names():
+    right = Named()
+    assert {r.verdict for r in verdicts(right, "gradient")} == {"pass"}
+
+    class Swapped(Named):
+        def gradient(self, *args):
+            found = super().gradient(*args)
+            return found | {"b": found["c"], "c": found["b"]}
+
+    assert failures(Swapped(), "gradient")
+
+
+def test_a_loss_with_the_wrong_sign_does_not_pass():
+    right = Named()
+    wrong = SimpleNamespace(parameters=right.parameters, loss=lambda *args: -right.loss(*args))
+    assert result_of(right, "loss", "x_t and weights").verdict == "pass" != result_of(wrong, "loss", "x_t and weights").verdict
+
+
 def test_a_gradient_of_a_loss_that_is_noise_is_not_judged():
     rng = np.random.default_rng(0)
     noisy = SimpleNamespace(parameters=small_ddpm.parameters, gradient=lambda p, *_: np.zeros_like(p), loss=lambda *_: rng.standard_normal())
