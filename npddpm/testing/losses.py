@@ -84,8 +84,8 @@ def too_wide(subject: Implementation) -> Args:
 # ---------------------------------------------------------------- rows
 
 def check_rows(check: Check, subject: Implementation) -> Args:
-    """The order of the rows does not matter, also where there are as many as dimensions."""
-    differ, refused = {}, []
+    """The order of the rows does not matter, also where there are as many as dimensions; a batch has the mean of their losses, or the sum."""
+    differ, refused, close = {}, [], 10 * max(subject.tolerance, 1e-8)
     for B in sorted({2, 3, subject.dim, subject.dim + 1, MANY} - {1}):
         batch = training_example(subject, arbitrary_betas(7, 7), [1 + 3 * i % 7 for i in range(B)], B)
         turned = {**batch, **{name: np.roll(batch[name], 1, axis=0) for name in ("x0", "t", "eps")}}
@@ -94,8 +94,15 @@ def check_rows(check: Check, subject: Implementation) -> Args:
         except Exception as error:  # noqa: BLE001, an array of shape (B,) does not go with (B, d)
             refused.append(error)
             continue
-        if not abs(second - first) <= 10 * max(subject.tolerance, 1e-8) * abs(first):
+        if not abs(second - first) <= close * abs(first):
             differ[B] = show(first), show(second)
+        if B == MANY or differ:
+            continue
+        rows = [{**batch, **{name: batch[name][i:i + 1] for name in ("x0", "t", "eps")}} for i in range(B)]
+        losses = [complex(loss_of(subject, row)).real for row in rows]
+        if not min(abs(first - sum(losses)), abs(first - sum(losses) / B)) <= close * sum(map(abs, losses)):
+            raise Wrong(show(first), f"a batch of {B} rows with t = {batch['t'].tolist()}",
+                        exact=f"{show(sum(losses) / B)}, the mean of their losses, or {show(sum(losses))}, the sum")
     if differ:
         B, (one, other) = next(iter(differ.items()))
         mixed = "the time of row i used for coordinate i: abar_t of shape (B,) where (B, 1) belongs"

@@ -178,6 +178,30 @@ def test_a_gradient_is_compared_by_its_names():
     assert failures(Swapped(), "gradient")
 
 
+@pytest.mark.parametrize("wrong", [
+    "(r**2).mean() / len(t)", "(w / w.mean() * r**2).mean()", "w.mean() * (r**2).mean()", "(w * r**2).sum() / w.sum()"])
+def test_a_loss_whose_rows_influence_each_other_fails(wrong):
+    net = Named()
+
+    def loss(*args):
+        betas, t, r = args[1], args[3], net.residual(*args)[2]
+        return eval(wrong, {"r": r, "t": t, "w": betas[t - 1][:, None]})
+
+    result = result_of(SimpleNamespace(parameters=net.parameters, loss=loss), "loss", "rows")
+    assert result.verdict == "fail" and "the mean of their losses" in str(result)
+
+
+@pytest.mark.parametrize("right", ["(r**2).mean()", "(r**2).sum()", "(w * r**2).sum(1).mean()", "0.5 * (w * r**2).sum()"])
+def test_a_mean_and_a_sum_over_the_rows_pass(right):
+    net = Named()
+
+    def loss(*args):
+        betas, t, r = args[1], args[3], net.residual(*args)[2]
+        return eval(right, {"r": r, "t": t, "w": betas[t - 1][:, None]})
+
+    assert result_of(SimpleNamespace(parameters=net.parameters, loss=loss), "loss", "rows").verdict == "pass"
+
+
 def test_a_loss_with_the_wrong_sign_does_not_pass():
     right = Named()
     wrong = SimpleNamespace(parameters=right.parameters, loss=lambda *args: -right.loss(*args))
