@@ -165,7 +165,7 @@ def curvature_of(subject: Implementation, batches: list[Args], source: Any, tole
             moved = {"x0": batch["x0"] - weights[1] / weights[0] * k * delta, "eps": batch["eps"] + k * delta}
             row[k + 2] = loss_of(subject, {**batch, **moved}).real
     second, *higher = np.array([[0, 1, -2, 1, 0], [-1, 2, 0, -2, 1], [1, -4, 6, -4, 1]]) @ L.T
-    return second if (np.abs(higher).max(0) < tolerance * np.abs(L).max(1)).all() else None
+    return second if (np.abs(higher).max(0) <= tolerance * np.abs(L).max(1)).all() else None    # both are 0 for a weight of 0
 
 
 def weights_of(source: Any) -> Any:

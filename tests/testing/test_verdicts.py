@@ -202,6 +202,13 @@ def test_a_mean_and_a_sum_over_the_rows_pass(right):
     assert result_of(SimpleNamespace(parameters=net.parameters, loss=loss), "loss", "rows").verdict == "pass"
 
 
+def test_a_weight_of_0_is_said_to_be_a_weight():
+    net = Named()
+    result = result_of(SimpleNamespace(parameters=net.parameters, loss=lambda *args: ((args[3] > 1)[:, None] * net.residual(*args)[2]**2).mean()),
+                       "loss", "x_t and weights")
+    assert (result.verdict, result.note) == ("skipped", "not judged: weights in t that are neither 1 nor those of step 8")
+
+
 def test_a_loss_with_the_wrong_sign_does_not_pass():
     right = Named()
     wrong = SimpleNamespace(parameters=right.parameters, loss=lambda *args: -right.loss(*args))
