@@ -82,13 +82,15 @@ class Mapped:
 
     def seen(self, view: View) -> Mapped:
         """The rows of a view, not yet read."""
-        out = copy.copy(self)
-        out._views, out.shape = (*self._views, view), (view.n, self.shape[1])
-        return out
+        return self._but(_views=(*self._views, view), shape=(view.n, self.shape[1]))
 
     def reshaped(self, image: tuple[int, ...]) -> Mapped:
+        return self._but(image=image)
+
+    def _but(self, **changed: Any) -> Mapped:
+        """A copy of which this is changed; the file is the same."""
         out = copy.copy(self)
-        out.image = image
+        vars(out).update(changed)
         return out
 
     def as_filed(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -97,9 +99,8 @@ class Mapped:
         for start in range(0, len(self._x), rows):
             here = position = np.arange(start, min(start + rows, len(self._x)))
             for view in self._views:
-                here, position = here[position >= 0], position[position >= 0]
                 position = view.position(position)
-            here, position = here[position >= 0], position[position >= 0]
+                here, position = here[position >= 0], position[position >= 0]
             if len(here):
                 yield position, self._read(here if self._views else slice(start, start + rows))
 
@@ -160,7 +161,7 @@ def as_images(x: Array | Mapped, image: tuple[int, ...]) -> Any:
 
 def numbered_blocks(x: Array | Mapped) -> Iterator[tuple[np.ndarray, Array]]:
     """Rows' numbers and the rows in float64, an array in one block."""
-    return ((i, block.astype(np.float64)) for i, block in x.as_filed()) if isinstance(x, Mapped) else iter([(np.arange(len(x)), x)])
+    return ((i, np.asarray(block, dtype=np.float64)) for i, block in x.as_filed()) if isinstance(x, Mapped) else iter([(np.arange(len(x)), x)])
 
 
 def blocks(x: Array | Mapped) -> Iterator[Array]:

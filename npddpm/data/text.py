@@ -38,6 +38,7 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     """
     lines = io.TextIOWrapper(file, encoding="utf-8-sig")
     separator, last, header, first, index = _layout(lines)
+    first_line = header if first else []        # a comment's names do not make a line of numbers less of one
 
     def rows(most: int | None = None) -> Iterator[tuple[int, str]]:
         lines.seek(0)
@@ -47,13 +48,13 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
         x: Array = np.loadtxt((line for _, line in rows()), delimiter=separator, comments=None, quotechar='"', ndmin=2,
                               converters={0: lambda name: 0.0} if index else None)[:, int(index):]
     except ValueError:
-        _explain(rows(), separator, header[:first * len(header)], int(index))
+        _explain(rows(), separator, first_line, int(index))
         raise
     if not (np.abs(x) < 2**53).all():
-        _explain(rows(), separator, header[:first * len(header)], int(index))
+        _explain(rows(), separator, first_line, int(index))
     pairs = separator == "," and not first and x.shape[1] % 2 == 0
     if pairs:
-        _explain(rows(1000), separator, [])
+        _explain(rows(1000), separator, first_line)
         pairs = all(re.fullmatch(r"-?\d+,\d+(,-?\d+,\d+)*", line) for _, line in rows(1000))
     lines.detach()
     how = f", separated by {SEPARATORS[separator]}" if x.shape[1] > 1 else ""

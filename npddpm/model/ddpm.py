@@ -261,10 +261,10 @@ class DDPM:
 
         `options` are batch_size, lr, weighting, device and threads of the training that is meant.
         """
+        check_options(**options)
         return self._usual_steps(*as_rows(x), **options)
 
     def _usual_steps(self, x: Any, image: tuple[int, ...], **options: Any) -> int:
-        check_options(**options)
         most = rules.steps(*x.shape)
         if not rules.few(len(x)):
             return most
@@ -438,7 +438,7 @@ class DDPM:
             own: SamplerOptions = {**options, "x_T": None if x_T is None else x_T[rows], "noise": None if noise is None else noise[:, rows]}
             z = None
             for _, z in samplers.trajectory(net, net.schedule, rows.stop - rows.start, net.dim, stream(i), **own):
-                if team.stopped:
+                if team.stopped:        # else this would be `samplers.sample`
                     return None
             x = axes.restore(check_finite(z, x_T=own["x_T"]))
             return as_images(x if clip is None else cut(x), image)
