@@ -87,8 +87,8 @@ def write_npy(file: BinaryIO, shape: tuple[int, ...], chunks: Iterable[Array]) -
 def write_csv(file: BinaryIO, names: list[str], whole: np.ndarray, chunks: Iterable[Array]) -> Iterator[int]:
     """Write the names, if there are any, and rows of numbers, as `write_npy` does; `whole` columns without a decimal point."""
     text = codecs.getwriter("utf-8")(file)
-    if names:       # one that begins with # would make the line a comment
-        csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if names[0].startswith("#") else csv.QUOTE_MINIMAL).writerow(names)
+    if names:       # in quotes, since 0, 1 would be numbers, and one that begins with # a comment
+        csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(names)
     table, kinds, done = csv.writer(text, lineterminator="\n"), [int if w else float for w in whole], 0
     for chunk in chunks:
         for row in chunk.reshape(len(chunk), -1):

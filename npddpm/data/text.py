@@ -20,10 +20,10 @@ MISSING = {"", "-", "?", ".", "na", "n/a", "#n/a", "nan", "null", "none"}
 def read_text(file: BinaryIO) -> tuple[Array, str]:
     """Numbers in rows, with tabs, semicolons, commas or spaces between them; lines that begin with # are comments.
 
-    The first line is a header if it holds no number, and none of the marks for a missing one; or years, or the numbers
-    0, 1, 2 ... that pandas gives to columns without names. Else a comment above it may name the columns, with the same separator. A first column without a name is pandas' index, or R's names of the
-    rows, whose header is one name short: it is left out.
-    So are Excel's line sep=... and a separator at the end of every line.
+    The first line is a header if it alone has all its values in quotes; if it holds no number, and none of the marks for a missing one; or
+    years, or the numbers 0, 1, 2 ... that pandas gives to columns without names. Else a comment above it may name the columns,
+    with the same separator. A first column without a name is pandas' index, or R's names of the rows, whose header is one name
+    short: it is left out. So are Excel's line sep=... and a separator at the end of every line.
 
     Returns
     -------
@@ -87,7 +87,9 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool]:
     else:
         last = ""
     cells = [_cells(line, separator) for _, line in start]
-    header = _header(*cells)
+    plain = rf'"[^"{separator}]*"'          # needs no quotes, so they say that "0","1" are names
+    quoted = [re.fullmatch(rf"\s*{plain}(\s*{separator}\s*{plain})+\s*", line) is not None for _, line in start] == [True, False]
+    header = cells[0] if quoted else _header(*cells)
     if header and len(start) == 1:
         raise ValueError("it holds no rows of numbers")
     if separator is None and len(cells) > 1 and len(cells[1]) == 1 < len(header):

@@ -1,58 +1,81 @@
-"""Conduct, where a function is held against itself: its inputs are left unchanged, nothing is kept from one call to the
-next, and float32 gives what float64 does."""
+"""Conduct, where a function is held against itself: its inputs and np.random are left unchanged, nothing is kept from one
+call to the next, and float32 gives what float64 does."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import math
+import pickle
+import time
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .contract import ARGUMENTS, ARRAYS, Args, Check, Implementation, Wrong, call, vector
-from .inputs import arbitrary_betas, assemble, normal
-from .losses import training_example
-from .values import allowed
+from .inputs import arbitrary_betas, assemble, fixed_examples, normal, show_args
+from .losses import MANY, training_example
+from .values import MOST_SECONDS, allowed
+
+KINDS: tuple[Args, ...] = {"variance": "beta", "eta": 0.0}, {"variance": "posterior", "eta": 1.0}
 
 
 def check_calls(check: Check, subject: Implementation) -> Args:
-    """A first call, another, the first again, other betas in the same array, and arrays in float32."""
+    """A first call, another, the first again, other betas in the same array, arrays in float32; and inputs left alone on all examples."""
+    drawn = state()
     a, b = two_examples(check.function, subject)
     run, agree = partial(unchanged, subject.get(check.function)), partial(same, a)
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        first = run(copy.deepcopy(a))
-        kept = vector(first).copy()
-        run(copy.deepcopy(b))
-        if not np.array_equal(vector(first), kept, equal_nan=True):
-            raise Wrong("the result of one call is changed by the next", "two calls")
-        agree(run(copy.deepcopy(a)), kept, subject.tolerance, "the same call a second time gives another result")
-        if "betas" in a:
-            given = copy.deepcopy(a)
-            run(given)
-            given["betas"][...] = b["betas"]
-            agree(run(given), run(copy.deepcopy(given)), subject.tolerance, "new values in the same array betas are not noticed")
-        floats = [name for name in a if name in ARRAYS and "parameters" not in a]
-        single, double = ({**copy.deepcopy(a), **{name: a[name].astype(np.float32).astype(kind) for name in floats}}
-                          for kind in (np.float32, np.float64))
-        agree(run(single), run(double), max(subject.tolerance, 1e-4),
-              "arrays in float32 give another result than the same numbers in float64")
+    first = run(copy.deepcopy(a))
+    kept = vector(first).copy()
+    run(copy.deepcopy(b))
+    if not np.array_equal(vector(first), kept, equal_nan=True):
+        raise Wrong("the result of one call is changed by the next", "two calls")
+    agree(run(copy.deepcopy(a)), kept, subject.tolerance, "the same call a second time gives another result")
+    if "betas" in a:
+        given = copy.deepcopy(a)
+        run(given)
+        given["betas"][...] = b["betas"]
+        agree(run(given), run(copy.deepcopy(given)), subject.tolerance, "new values in the same array betas are not noticed")
+    floats = [name for name in a if name in ARRAYS and "parameters" not in a]
+    single, double = ({**copy.deepcopy(a), **{name: a[name].astype(np.float32).astype(kind) for name in floats}}
+                      for kind in (np.float32, np.float64))
+    agree(run(single), run(double), max(subject.tolerance, 1e-4),
+          "arrays in float32 give another result than the same numbers in float64")
+    start = time.process_time()
+    for args in branches(check.function, subject):
+        if time.process_time() > start + MOST_SECONDS:
+            break
+        try:
+            run(copy.deepcopy(args))
+        except Wrong:
+            raise
+        except Exception:  # noqa: BLE001, S112, the other checks see to it
+            continue
+    if state() != drawn:
+        raise Wrong("the generator of np.random is drawn from, or seeded", "two calls")
     if allowed(subject.tolerance, a) == math.inf:
         return {"verdict": "skipped", "note": "not judged: at this TOLERANCE all results agree"}
     return {}
 
 
+def state() -> bytes:
+    """Where the generator of np.random is."""
+    return pickle.dumps(np.random.get_state())
+
+
 def unchanged(f: Any, given: Args) -> Any:
     """What f returns for the very arguments, if it leaves them as they were."""
     before = copy.deepcopy(given)
-    value = f(*given.values())
-    value = list(value) if hasattr(value, "__next__") else value
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = f(*given.values())
+        value = list(value) if hasattr(value, "__next__") else value
     for name in given:
         if name not in ("denoiser", "rng", "variance") and not np.array_equal(vector(given[name]), vector(before[name])):
-            raise Wrong(f"{name} is written into", "two calls")
+            raise Wrong(f"{name} is written into", show_args(before, [key for key in ("betas", "t", "s") if key in before]) or "a call")
     return value
 
 
@@ -60,7 +83,9 @@ def same(args: Args, x: Any, y: Any, tolerance: float, words: str) -> None:
     """Raise `Wrong` unless x and y agree; what is NaN or infinite in one must be so in the other."""
     x, y = vector(x), vector(y)
     near = allowed(tolerance, args) * np.abs(y[np.isfinite(y)]).max(initial=0)
-    if x.shape != y.shape or not np.all((np.abs(x - y) <= near) | ~(np.isfinite(x) | np.isfinite(y))):
+    with np.errstate(all="ignore"):
+        agree = x.shape == y.shape and np.all((np.abs(x - y) <= near) | ~(np.isfinite(x) | np.isfinite(y)))
+    if not agree:
         raise Wrong(words, "two calls")
 
 
@@ -75,9 +100,18 @@ def two_examples(function: str, subject: Implementation) -> tuple[Args, Args]:
         a, b = (training_example(subject, betas, [5, 1, 7], seed) for seed in (0, 1))
         return a, {**b, "betas": betas[::-1].copy()}
     array = normal(2)
-    for fixed in ({"variance": "beta", "eta": 0.0}, {"variance": "posterior", "eta": 1.0}):
+    for fixed in KINDS:
         a, b = (assemble(function, fixed, order.copy(), 5, 2, array, 2, 2, 1.0, 0.5) for order in (betas, betas[::-1]))
         with contextlib.suppress(NotImplementedError):
             call(subject.get(function), a)
             break
     return a, b
+
+
+def branches(function: str, subject: Implementation) -> Iterator[Args]:
+    """Examples that reach what a function does for the first and last t, for each variance and eta, and for many rows."""
+    if function in ("loss", "gradient"):
+        yield from (training_example(subject, arbitrary_betas(7, 7), t, 2) for t in ([1], [7], [3] * subject.dim, [1, 4] * MANY))
+    elif "betas" in ARGUMENTS[function]:
+        for fixed in KINDS:
+            yield from fixed_examples(function, fixed)

@@ -37,7 +37,7 @@ def check_gradient(check: Check, subject: Implementation) -> Args:
     few, d = np.array([0.5, 0.25, 0.2]), subject.dim
     cases = [(few, [2], 40), (few, [3], 40), (few, [1 + i % 3 for i in range(d)], MOST_ENTRIES),
              (standard_betas("linear", 1000), [1, 1000, 500, 2, 700], 40), (standard_betas("cosine", 20), [20, 1, 7], 40),
-             (few, [1 + i % 3 for i in range(MANY)], 40), *((betas, [2000, 1001, 1], 40) for betas in long_betas(subject))]
+             (few, [1 + i % 3 for i in range(MANY)], 40), (few, [1], 40), *((betas, [2000, 1001, 1], 40) for betas in long_betas(subject))]
     worst, where, judged = 0.0, "", False
     names: list[str] = []
     failure: Args = {}

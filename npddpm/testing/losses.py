@@ -16,7 +16,7 @@ from .inputs import answer, arbitrary_betas, standard_betas
 from .slips import slips_of
 
 BETAS = np.array([0.5, 0.2, 0.1, 0.25, 0.125, 0.4])     # for x_t and the weights
-MANY = 50           # rows
+MANY = 128          # rows
 WIDEST = 5e-3       # a TOLERANCE from here on tells nothing about a loss
 
 
@@ -73,7 +73,8 @@ def check_parameters(check: Check, subject: Implementation) -> Args:
     found = vector(subject.get("parameters")(np.random.default_rng(0)))
     if not found.size or not np.isfinite(found).all():
         raise Wrong("returns no finite numbers")
-    return {"note": f"{found.size} numbers"}
+    other = vector(subject.get("parameters")(np.random.default_rng(1)))
+    return {"note": f"{found.size} numbers" + ", the same for any rng" * np.array_equal(found, other)}
 
 
 def too_wide(subject: Implementation) -> Args:
@@ -98,8 +99,7 @@ def check_rows(check: Check, subject: Implementation) -> Args:
             differ[B] = show(first), show(second)
         if B == MANY or differ:
             continue
-        rows = [{**batch, **{name: batch[name][i:i + 1] for name in ("x0", "t", "eps")}} for i in range(B)]
-        losses = [complex(loss_of(subject, row)).real for row in rows]
+        losses = [complex(loss_of(subject, row)).real for row in one_by_one(batch)]
         if not min(abs(first - sum(losses)), abs(first - sum(losses) / B)) <= close * sum(map(abs, losses)):
             raise Wrong(show(first), f"a batch of {B} rows with t = {batch['t'].tolist()}",
                         exact=f"{show(sum(losses) / B)}, the mean of their losses, or {show(sum(losses))}, the sum")
@@ -120,32 +120,35 @@ def check_line(check: Check, subject: Implementation) -> Args:
     change, and |eps - eps_hat|^2 is a quadratic function, of a curvature that is 1 or the weight of step 8. Where the network
     is linear it is quadratic for any x_t, and the curvature alone tells."""
     tolerance = max(1e-7, subject.tolerance)
-    all_times = training_example(subject, BETAS, range(1, len(BETAS) + 1), 1)
-    batches = [{**all_times, **{name: all_times[name][i:i + 1] for name in ("x0", "t", "eps")}} for i in range(len(BETAS))]
+    batches = one_by_one(training_example(subject, BETAS, range(1, len(BETAS) + 1), 1))
 
-    def is_right(curvature: Any, betas: Any = BETAS, times: Any = slice(None)) -> bool:
+    def kinds(curvature: Any, betas: Any = BETAS, times: Any = slice(None)) -> set[str]:
         of_step_8 = answer("loss_weights", {"betas": betas})[times]
-        return any(proportional(curvature, weights, tolerance) for weights in (np.ones(len(of_step_8)), of_step_8))
+        return {kind for kind, weights in (("1", np.ones(len(of_step_8))), ("step 8", of_step_8))
+                if proportional(curvature, weights, tolerance)}
 
     found = curvature_of(subject, batches, exact, tolerance)
-    if is_right(found):
-        for betas, B in [(BETAS, MANY), *((betas, 1) for betas in long_betas(subject))]:
-            times = np.linspace(2, 0.6 * len(betas), 3).astype(int)
+    if kind := kinds(found):
+        check_coordinates(subject, batches, found, tolerance)
+        for betas, B in [(BETAS, MANY), *((betas, 1) for betas in (arbitrary_betas(20, 20), standard_betas("linear", 1000),
+                                                                   *long_betas(subject)))]:
+            T = len(betas)
+            times = np.unique([1, 2, T // 2, T - 1, T])
             one = training_example(subject, betas, [1] * B, 2)
             larger = [{**one, "t": np.full(B, t)} for t in times]
-            if not is_right(curvature_of(subject, larger, exact, tolerance), betas, times - 1):
-                raise Wrong("another prediction or weight", f"x_t within the loss: {B} rows, T = {len(betas)}",
+            if not kind & kinds(curvature_of(subject, larger, exact, tolerance), betas, times - 1):
+                raise Wrong("another prediction or weight", f"x_t within the loss: {B} rows, T = {T}, t = {times.tolist()}",
                             exact=f"as with one row and T = {len(BETAS)}")
         return too_wide(subject)
     of_x0 = "the residual is that of x_0 where that of eps belongs", 1 / np.cumprod(1 - BETAS) - 1
     for words, weights in chain([of_x0], ((words, weights_of(slip)) for words, slip in slips_of("loss_weights"))):
         if proportional(found, weights, tolerance):
-            raise Wrong(f"{show(found / found[0])} times that of t = 1",
+            raise Wrong(f"{show(found / found.max())} of the largest",
                         f"weight of |eps - eps_hat|^2 in t, betas = {show(BETAS)}",
                         exact="1, or the weights of step 8", looks_like=words)
     for words, slip in slips_of("q_sample"):
         of_slip = curvature_of(subject, batches, slip, tolerance)
-        if is_right(of_slip) or found is None and of_slip is not None:
+        if kinds(of_slip) or found is None and of_slip is not None:
             raise Wrong("another prediction", "x_t within the loss: x_0 and eps move so that x_t stays",
                         exact="the same", looks_like=words)
     return {"verdict": "skipped", "note": "not judged: " + (
@@ -153,17 +156,35 @@ def check_line(check: Check, subject: Implementation) -> Args:
         "weights in t that are neither 1 nor those of step 8")}
 
 
-def curvature_of(subject: Implementation, batches: list[Args], source: Any, tolerance: float) -> Any:
-    """The second difference of the loss for each t, where x_t is that of `source`; None if there are higher ones."""
-    L, delta = np.zeros((len(batches), 5)), np.cos(np.arange(subject.dim))
+def one_by_one(batch: Args) -> list[Args]:
+    """The rows of a batch as batches of one."""
+    return [{**batch, **{name: batch[name][i:i + 1] for name in ("x0", "t", "eps")}} for i in range(len(batch["t"]))]
+
+
+def check_coordinates(subject: Implementation, batches: list[Args], found: Any, tolerance: float) -> None:
+    """|eps - eps_hat|^2 is the sum over all coordinates: its curvature is the same along each, or along groups of them, and as `found`."""
+    for group in np.array_split(np.arange(subject.dim), min(subject.dim, 8)):
+        along = curvature_of(subject, batches, exact, tolerance, group)
+        if along is None or not (np.abs(along - found) <= 100 * tolerance * found).all():
+            which = f"coordinate {group[0]}" + f" to {group[-1]}" * (len(group) > 1)
+            raise Wrong("no square" if along is None else f"{show(along / found)} of it",
+                        f"weight of (eps - eps_hat)^2 in {which}, betas = {show(BETAS)}", exact="that of all coordinates")
+
+
+def curvature_of(subject: Implementation, batches: list[Args], source: Any, tolerance: float, moved: Any = slice(None)) -> Any:
+    """The second difference of the loss for each t, where x_t is that of `source` and some coordinates are moved, by a step of
+    length 1; None if there are higher ones."""
+    L, delta = np.zeros((len(batches), 5)), np.zeros(subject.dim)
+    delta[moved] = np.cos(np.arange(subject.dim))[moved]
+    delta /= np.linalg.norm(delta)
     for row, batch in zip(L, batches):
         unit = {"betas": batch["betas"], "x0": np.array([1.0, 0]), "t": int(batch["t"][0]), "eps": np.array([0, 1.0])}
         weights = answer("q_sample", unit, source)
         if weights is None or not np.isfinite(weights).all() or not weights[0]:
             return None
         for k in range(-2, 3):
-            moved = {"x0": batch["x0"] - weights[1] / weights[0] * k * delta, "eps": batch["eps"] + k * delta}
-            row[k + 2] = loss_of(subject, {**batch, **moved}).real
+            shifted = {"x0": batch["x0"] - weights[1] / weights[0] * k * delta, "eps": batch["eps"] + k * delta}
+            row[k + 2] = loss_of(subject, {**batch, **shifted}).real
     second, *higher = np.array([[0, 1, -2, 1, 0], [-1, 2, 0, -2, 1], [1, -4, 6, -4, 1]]) @ L.T
     return second if (np.abs(higher).max(0) <= tolerance * np.abs(L).max(1)).all() else None    # both are 0 for a weight of 0
 
@@ -174,9 +195,11 @@ def weights_of(source: Any) -> Any:
 
 
 def proportional(curvature: Any, weights: Any, tolerance: float) -> bool:
-    """Whether one is a positive multiple of the other."""
+    """Whether one is a positive multiple of the other, and both are 0 at the same times."""
     if curvature is None or weights is None or weights.shape != curvature.shape:
         return False
     with np.errstate(all="ignore"):
-        ratio = curvature / weights
-        return bool((ratio > 0).all() and np.ptp(ratio) < 100 * tolerance * ratio.max())    # false where some are infinite
+        no = (weights == 0) | np.isnan(weights)     # of a slip, NaN is 0/0
+        ratio = curvature[~no] / weights[~no]
+        return bool(not no.all() and (curvature[no] == 0).all() and (ratio > 0).all()
+                    and np.ptp(ratio) < 100 * tolerance * ratio.max())    # false where some are infinite

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 
 from .contract import Args, Check, Implementation, Wrong, call, plain, said, show
@@ -25,6 +27,11 @@ def check_times(check: Check, subject: Implementation) -> Args:
             raise Wrong(wrong, f"T = {T}, n = {n}", exact=f"{n} whole times that fall from {T} and stay above 0",
                         looks_like=next((words for start, words in starts.items() if wrong.startswith(start)), None))
     note = [f"NotImplementedError in {left} cases, which are left out"] * bool(left)
+    T, n = next(case for case in faults if faults[case] is not None)
+    try:
+        [*map(operator.index, call(subject.get("times"), {"T": T, "n": n}))]
+    except TypeError:
+        note.append("floats, which index no array")
     below = (f"T = {T}, n = {n}: {wrong}" for T, n in BELOW if (wrong := fault(subject, T, n)))
     return {"note": "; ".join([*note, next(below, "T from 1 to 19: the same")])}
 

@@ -219,3 +219,74 @@ def test_a_gradient_of_a_loss_that_is_noise_is_not_judged():
     rng = np.random.default_rng(0)
     noisy = SimpleNamespace(parameters=small_ddpm.parameters, gradient=lambda p, *_: np.zeros_like(p), loss=lambda *_: rng.standard_normal())
     assert result_of(noisy, "gradient", "entries").verdict == "skipped"
+
+
+# ---- wrong in a corner alone
+
+@pytest.mark.parametrize(("wrong", "words"), [
+    ("(r[:, 1:]**2).mean()", "of it"), ("(r**2 @ [1, 2]).mean()", "coordinate 0"), ("(r.mean(1)**2).mean()", "coordinate 0"),
+    ("((r**2).mean(1) * np.where((t == 1) & (len(betas) == 1000), 2, 1)).mean()", "T = 1000"),
+    ("((r**2).mean(1) * np.where((t == 20) & (len(betas) == 20), 2, 1)).mean()", "T = 20"),
+    ("((r**2).mean(1) * (w if len(betas) > 6 else 1)).mean()", "T = 6"),
+    ("((r**2).mean(1) * np.append(0, w_all)[t - 1]).mean()", "t-1 where t belongs")])
+def test_a_loss_that_is_wrong_in_a_corner_alone_fails(wrong, words):
+    net = Named()
+
+    def loss(*args):
+        betas, t = args[1], args[3]
+        w_all = small_ddpm.loss_weights(betas)
+        return eval(wrong, {"np": np, "r": net.residual(*args)[2], "t": t, "betas": betas, "w_all": w_all, "w": w_all[t - 1]})
+
+    result = result_of(SimpleNamespace(parameters=net.parameters, loss=loss), "loss", "x_t and weights")
+    assert result.verdict == "fail" and words in str(result)
+
+
+@pytest.mark.parametrize("where", ["len(t) == 1 and t[0] == 1", "len(t) > 100"])
+def test_a_gradient_that_is_wrong_in_a_corner_alone_fails(where):
+    def gradient(p, betas, x0, t, eps):
+        return small_ddpm.gradient(p, betas, x0, t, eps) * (1.01 if eval(where, {"t": t, "len": len}) else 1)
+    subject = SimpleNamespace(parameters=small_ddpm.parameters, loss=small_ddpm.loss, gradient=gradient)
+    assert result_of(subject, "gradient", "entries").verdict == "fail"
+
+
+@pytest.mark.parametrize(("function", "where", "harm", "words"), [
+    ("q_sample", "args[2] == 1", "args[1].fill(0)", "x0 is written into"), ("q_posterior", "args[3] == len(args[0])", "args[2].fill(0)", "xt is written into"),
+    ("reverse_step", "args[5] == 'posterior'", "args[4].fill(0)", "z is written into"), ("sample", "len(args[0]) == 1000", "args[3].fill(0)", "noise is written into"),
+    ("gradient", "len(args[3]) > 100", "args[4].fill(0)", "eps is written into"), ("alpha_bars", "len(args[0]) == 9", "args[0].fill(0.25)", "betas is written into"),
+    ("predict_x0", "True", "np.random.seed(0)", "np.random"), ("loss", "True", "np.random.random()", "np.random")])
+def test_what_is_done_in_one_branch_to_inputs_or_to_the_global_generator_fails(function, where, harm, words):
+    def harmful(*args):
+        value = getattr(small_ddpm, function)(*args)
+        if eval(where, {"args": args}):
+            eval(harm, {"args": args, "np": np})
+        return value
+    subject = SimpleNamespace(**{"parameters": small_ddpm.parameters, "loss": small_ddpm.loss, function: harmful})
+    result = result_of(subject, function, "calls")
+    assert result.verdict == "fail" and words in result.got
+
+
+@pytest.mark.parametrize(("variance", "verdict"), [
+    ("rho", "pass"), ("[rho]", "pass"), ("np.full(B, rho)", "pass"), ("np.full((B, 1), rho)", "pass"), ("np.full((B, d), rho)", "pass"),
+    ("np.full(7, rho)", "fail"), ("np.full((B, d, 1), rho)", "fail"), ("np.full((0,), rho)", "fail")])
+def test_a_variance_is_one_number_or_has_one_for_each_row_or_entry(variance, verdict):
+    def q_posterior(betas, x0, xt, t):
+        mean, rho = small_ddpm.q_posterior(betas, x0, xt, t)
+        return mean, eval(variance, {"np": np, "rho": rho, "B": len(xt), "d": xt.shape[1]})
+    assert result_of(SimpleNamespace(q_posterior=q_posterior), "q_posterior", "variance").verdict == verdict
+
+
+@pytest.mark.parametrize(("betas", "verdict"), [
+    (lambda T: np.linspace(0.1, 19, T) / T, "pass"), (lambda T: np.linspace(1e-4, 0.02, T) * 1000 / T, "fail"),     # beta = 1 for T = 20,
+    (lambda T: np.minimum(np.linspace(1e-4, 0.02, T) * 1000 / T, 0.999), "pass"), (lambda T: np.full(T, 0.5) + np.arange(T) % 2 / 9, "fail"),
+    (lambda T: np.linspace(1e-2, 0.141, T)**2, "fail"), (lambda T: np.linspace(0.02, 1e-4, T), "fail")])
+def test_a_linear_schedule_of_any_length_rises_on_a_line(betas, verdict):
+    def linear_betas(T):
+        return small_ddpm.linear_betas(T) if T == 1000 else betas(T)
+    assert result_of(SimpleNamespace(linear_betas=linear_betas), "linear_betas", "betas").verdict == verdict
+
+
+def test_what_is_strange_and_not_wrong_is_said():
+    strange = SimpleNamespace(parameters=lambda rng: np.ones(3), times=lambda T, n: np.array(small_ddpm.times(T, n), dtype=float))
+    assert result_of(strange, "parameters", "finite").note == "3 numbers, the same for any rng"
+    assert "floats, which index no array" in result_of(strange, "times", "times").note
+    assert "floats" not in result_of(small_ddpm, "times", "times").note and "same" not in result_of(small_ddpm, "parameters", "finite").note
