@@ -46,7 +46,7 @@ class Team:
             raise ValueError(f"threads must be 1 without threadpoolctl, or with a BLAS that it does not know, got {threads}: "
                              "pip install 'npddpm[cli]'")
         self.stopped = False
-        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="npddpm")      # which starts none before it has work
+        self._pool = ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="npddpm")   # besides the caller; none starts before it has work
 
     def __enter__(self) -> None:
         BLAS.limit(self)
@@ -59,23 +59,32 @@ class Team:
         if self.threads == 1 or len(items) < 2:
             return [work(item) for item in items]
         self.stopped = False
-        # NumPy's errstate belongs to the context.
-        pieces = [self._pool.submit(copy_context().run, self._piece, work, item) for item in items]
-        try:
-            return [piece.result() for piece in pieces]
-        except BaseException:       # of a piece, or a signal to the caller
-            self.stopped = True
-            wait(pieces)
-            raise
+        results: list[Any] = [None] * len(items)
+        left, one_at_a_time = iter(range(len(items))), threading.Lock()
 
-    def _piece(self, work: Callable[[Any], Any], item: Any) -> Any:
-        if self.stopped:
-            return None
+        def take_part() -> None:
+            try:
+                while not self.stopped:
+                    with one_at_a_time:
+                        i = next(left, None)
+                    if i is None:
+                        break
+                    results[i] = work(items[i])
+            except BaseException:       # of a piece, or a signal to the caller
+                self.stopped = True
+                raise
+
+        # NumPy's errstate belongs to the context.
+        others = [self._pool.submit(copy_context().run, take_part) for _ in range(min(self.threads, len(items)) - 1)]
         try:
-            return work(item)
+            take_part()
+            for other in others:
+                other.result()
         except BaseException:
             self.stopped = True
+            wait(others)
             raise
+        return results
 
     def during(self, steps: Iterator[T]) -> Iterator[T]:
         """The steps of some work; once it ends, however it does, so do the threads."""
