@@ -11,15 +11,17 @@ import time
 import warnings
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from .contract import ARGUMENTS, ARRAYS, Args, Check, Implementation, Wrong, call, vector
+from .contract import ARGUMENTS, ARRAYS, Args, Check, Implementation, Wrong, call, plain, vector
 from .inputs import arbitrary_betas, assemble, fixed_examples, normal, show_args
 from .losses import MANY, training_example
 from .values import MOST_SECONDS, allowed
 
+MOST_ITEMS = 10**6      # that are taken from a generator
 KINDS: tuple[Args, ...] = {"variance": "beta", "eta": 0.0}, {"variance": "posterior", "eta": 1.0}
 
 
@@ -34,6 +36,14 @@ def check_calls(check: Check, subject: Implementation) -> Args:
     if not np.array_equal(vector(first), kept, equal_nan=True):
         raise Wrong("the result of one call is changed by the next", "two calls")
     agree(run(copy.deepcopy(a)), kept, subject.tolerance, "the same call a second time gives another result")
+    for array in arrays_of(first):
+        array[...] = 0
+    agree(run(copy.deepcopy(a)), kept, subject.tolerance, "what is written into a result changes the next")
+    if check.function == "variational_bound":
+        alone = run({**copy.deepcopy(a), "x0": a["x0"][:1], "noise": a["noise"][:, :1]})
+        agree(alone, kept[:1], subject.tolerance, "a row alone has another bound than among others")
+        if plain(alone).shape != (1,):
+            raise Wrong(f"of a row alone it returns shape {plain(alone).shape} where (1,) belongs", "a call")
     if "betas" in a:
         given = copy.deepcopy(a)
         run(given)
@@ -72,11 +82,18 @@ def unchanged(f: Any, given: Args) -> Any:
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         value = f(*given.values())
-        value = list(value) if hasattr(value, "__next__") else value
+        value = [*islice(value, MOST_ITEMS)] if isinstance(value, Iterator) else value
     for name in given:
         if name not in ("denoiser", "rng", "variance") and not np.array_equal(vector(given[name]), vector(before[name])):
             raise Wrong(f"{name} is written into", show_args(before, [key for key in ("betas", "t", "s") if key in before]) or "a call")
     return value
+
+
+def arrays_of(value: Any) -> list[Any]:
+    """The arrays of a result that can be written into."""
+    if isinstance(value, (list, tuple, dict)):
+        return [array for item in (value.values() if isinstance(value, dict) else value) for array in arrays_of(item)]
+    return [value] if isinstance(value, np.ndarray) and value.flags.writeable else []
 
 
 def same(args: Args, x: Any, y: Any, tolerance: float, words: str) -> None:

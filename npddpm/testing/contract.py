@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-import traceback
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -34,6 +34,7 @@ loss: parameters(rng), loss(parameters, betas, x0, t, eps), gradient(parameters,
 ARGUMENTS = {function: names.split(", ") for function, names in re.findall(r"(\w+)\((.*?)\)", CONTRACT)}
 STEPS = {function: line.split(":")[0] for line in CONTRACT.splitlines() for function in re.findall(r"\w+(?=\()", line)}
 FUNCTIONS = tuple(ARGUMENTS)
+LIBRARIES = ("numpy", "numpy.random", "random", "os", "scipy", "torch", "jax.numpy", "sympy")     # whose names a file may hold by chance
 ARRAYS = ("x0", "xt", "x_T", "eps", "z", "noise")
 
 
@@ -80,8 +81,14 @@ class Wrong(Exception):
 
 
 def said(error: BaseException) -> str:
-    """The last line of what a function raised, or what is wrong with what it returned."""
-    return str(error) if isinstance(error, Wrong) else traceback.format_exception_only(error)[-1].strip()
+    """What a function raised, in one line, or what is wrong with what it returned."""
+    if isinstance(error, Wrong):
+        return str(error)
+    try:
+        words = f"{type(error).__name__}: {error}".rstrip(": ")
+    except Exception:  # noqa: BLE001, a stranger's __str__
+        words = type(error).__name__
+    return " ".join(words.split())
 
 
 def guarded(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,11 +119,12 @@ class Implementation:
             raise ValueError(f"nothing to check: none of {', '.join(FUNCTIONS)} is defined")
 
     def get(self, function: str) -> Any:
-        """The function, guarded; None if it is not defined."""
+        """The function, guarded; None if it is not defined: no function has the name, or one of a library, as after ``from numpy import *``."""
         f = getattr(self.source, function, None)
-        if f is not None and not callable(f):
-            raise ValueError(f"{function} must be a function, got {f!r:.80}")
-        return f and guarded(f)
+        libraries = [sys.modules[name] for name in LIBRARIES if name in sys.modules]
+        if not callable(f) or any(vars(library).get(function) is f for library in libraries):
+            return None
+        return guarded(f)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,10 +183,12 @@ def plain(value: Any) -> Any:
 
 
 def leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
-    """The arrays of a nested list, tuple or dict, with names; an array is its own only one."""
+    """The arrays of a nested list, tuple or dict, with names; an array is its own only one, and None in the place of one has none."""
+    if tree is None and name:
+        return []
     if isinstance(tree, dict):
         return [leaf for key, value in in_order(tree) for leaf in leaves(value, f"{name}[{key!r}]" if name else str(key))]
-    if isinstance(tree, (list, tuple)) and any(isinstance(item, (dict, list, tuple)) or np.ndim(item) for item in tree):
+    if isinstance(tree, (list, tuple)) and any(item is None or isinstance(item, (dict, list, tuple)) or np.ndim(item) for item in tree):
         return [leaf for i, value in enumerate(tree) for leaf in leaves(value, f"{name}[{i}]")]
     return [(name, plain(tree))]
 

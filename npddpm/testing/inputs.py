@@ -73,8 +73,8 @@ class GaussianDenoiser:
     Its coefficients are doubles, so that it is the same function in floating-point numbers and in Decimals.
     """
 
-    def __init__(self, betas: Any, m: float, v: float) -> None:
-        self.m = m
+    def __init__(self, betas: Any, m: float, v: float, d: int) -> None:
+        self.m, self.d = m, d
         self.data = f"N({show(m)}, {show(v)})" if v else f"a point mass at {show(m)}"
         log_abar = np.cumsum(np.log1p(-betas))
         abar, noise = np.exp(log_abar), -np.expm1(log_abar)     # abar_t and 1 - abar_t for t = 1 ... T; t = 0 has no noise
@@ -85,6 +85,8 @@ class GaussianDenoiser:
         return f"the exact one for {self.data}"
 
     def __call__(self, xt: Any, t: Any) -> Any:
+        if np.shape(xt)[-1:] != (self.d,):
+            raise ValueError(f"denoiser(xt, t) was called with xt of shape {np.shape(xt)}, wants (B, {self.d})")
         whole = np.asarray(t).ravel().astype(int)
         if (whole != np.asarray(t).ravel()).any() or whole.min() < 0 or whole.max() >= len(self.slope):
             raise ValueError(f"denoiser(xt, t) was called with t = {t}, wants whole times in 1..{len(self.slope) - 1}")
@@ -99,7 +101,7 @@ class GaussianDenoiser:
 def assemble(function: str, fixed: Args, betas: Any, t: int, s: int, array: Callable[..., Any], B: int, d: int,
              m: float, v: float) -> Args:
     """The arguments of one example; those in `fixed` (and v, if it is there) are given."""
-    denoiser = GaussianDenoiser(betas, m, fixed.get("v", v))
+    denoiser = GaussianDenoiser(betas, m, fixed.get("v", v), d)
     values: Args = {"betas": betas, "t": t, "s": s, "denoiser": denoiser, **fixed}
     if function == "variational_bound":
         values["x0"], values["noise"] = nodes(d, array(B, d), len(betas))
@@ -158,6 +160,8 @@ def fixed_examples(function: str, fixed: Args) -> Iterator[Args]:
                 B, d = (2, i % 2 + 1) if function == "variational_bound" else shapes[i % len(shapes)]
                 yield assemble(function, fixed, betas, t, s, array, B, d, (1.0, -0.5)[i % 2], (0.5, 2.0, 0.0)[i % 3])
                 i += 1
+    for t in (1, 4, 7) if "t" in ARGUMENTS[function] else [0]:          # points that no clip leaves alone
+        yield assemble(function, fixed, seven, t, t // 2, lambda *shape: 30 * array(*shape), 2, 1 + (function != "variational_bound"), 1.0, 0.5)
 
 
 def larger_examples(function: str, fixed: Args) -> Iterator[Args]:

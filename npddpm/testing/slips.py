@@ -229,6 +229,8 @@ def mistakes(node: ast.expr, old: str, around: str) -> Iterator[tuple[str, str]]
         case ast.BinOp(left=left, op=op, right=right):
             l, r = ast.unparse(left), ast.unparse(right)
             L, R = f"({l})", f"({r})"
+            if isinstance(op, ast.Div):
+                yield from ((f"{L} / ({R} + Decimal('{tiny}'))", f"{tiny} added to {r}") for tiny in ("1e-8", "1e-6", "1e-5"))
             yield from {
                 ast.Pow: [(L, f"{l} where {old} belongs")],
                 ast.Add: [(f"{L} - {R}", f"a sign, in front of {r}"), (L, f"{r} left out"), (R, f"{l} left out")],

@@ -69,7 +69,7 @@ def test_the_exact_bound_lies_below_the_log_density_in_the_mean():
         betas = np.linspace(1e-4, 0.02, T) * 1000 / T * 0.9
         x0, noise = np.repeat(x, 4, axis=0), np.tile(np.tile(np.sign(x), (4, 1)), (T + 1, 1, 1))
         with localcontext(exact.CONTEXT):
-            denoiser = inputs.GaussianDenoiser(betas, 0.0, v)
+            denoiser = inputs.GaussianDenoiser(betas, 0.0, v, d)
             bound = exact.variational_bound(betas, denoiser, exact.exact(x0), exact.exact(noise))
         gaps.append(log_p - float(bound.mean()))
     assert gaps[0] > gaps[1] > gaps[2] > 0 and gaps[2] < 0.05

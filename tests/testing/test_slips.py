@@ -32,7 +32,7 @@ def test_other_ways_to_write_a_formula_agree():
     for function, old, new in slips.FORMS:
         form = slips.made(**{function: slips.replaced(slips.text_of(function), old, new)})
         for t, s in ((4, 2), (1, 0)):
-            fixed = {"t": t, "s": s, "eta": 0.5, "denoiser": inputs.GaussianDenoiser(betas, 1.0, 0.5), "betas": betas}
+            fixed = {"t": t, "s": s, "eta": 0.5, "denoiser": inputs.GaussianDenoiser(betas, 1.0, 0.5, 2), "betas": betas}
             fixed["noise"] = rng.standard_normal((5, 2, 2))
             args = [exact.exact(fixed.get(name, rng.standard_normal((2, 2)))) if name != "betas" else betas
                     for name in inspect.signature(getattr(exact, function)).parameters]
