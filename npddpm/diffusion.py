@@ -11,11 +11,11 @@ import numpy as np
 from . import gaussian
 from .arrays.backend import generator, get_array_module
 from .arrays.checks import Denoiser, check_finite, predict, variances_of
-from .arrays.declared import checked, choice, count, instance, network, points, rows, weights
+from .arrays.declared import checked, choice, count, network, points, rows, schedule, weights
 from .schedule import Schedule
 
 
-@checked(s=instance(Schedule), net=network(), x0=rows(), weighting=weights())
+@checked(s=schedule(Schedule), net=network(), x0=rows(), weighting=weights())
 def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weighting: Any = "simple",
                       out: Any = None) -> tuple[Any, Any]:
     """The training loss on a batch, and its gradient for all parameters of the network.
@@ -77,7 +77,7 @@ class Bound(NamedTuple):
     terms: Any
 
 
-@checked(s=instance(Schedule), variance=choice("beta", "posterior", "gaussian"), n=count(), x0=points("B", "d", dtype=float))
+@checked(s=schedule(Schedule), variance=choice("beta", "posterior", "gaussian"), n=count(), x0=points("B", "d", dtype=float))
 def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None, variance: str = "beta",
                       n: int = 1) -> Bound:
     """Estimate the lower bound of log p(x_0) of steps 2 to 6, constants and all.

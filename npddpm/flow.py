@@ -20,7 +20,7 @@ import numpy as np
 from . import gaussian
 from .arrays.backend import generator, get_array_module
 from .arrays.checks import Denoiser, check_finite, check_steps, predict, variances_of
-from .arrays.declared import checked, count, instance, optional, points, steps_of
+from .arrays.declared import checked, count, optional, points, schedule, steps_of
 from .schedule import Rotation, Schedule
 
 POWER = 2.0     # of `few_times`
@@ -123,7 +123,7 @@ def times_up(s: Schedule, steps: int | None) -> list[int]:
     return [0, *few_times(s.T, min(100, s.T) if steps is None else steps, POWER)[::-1]]
 
 
-@checked(s=instance(Schedule), x0=points("B", "d"), steps=optional(count(most=steps_of)))
+@checked(s=schedule(Schedule), x0=points("B", "d"), steps=optional(count(most=steps_of)))
 def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -> Any:
     """Go up from data to the x_T from which ``sample(..., x_T=x_T, steps=steps)`` comes down to the data again.
 
@@ -154,7 +154,7 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -
     return check_finite(x, x0=x0)
 
 
-@checked(s=instance(Schedule), x0=points("B", "d", dtype=float), steps=optional(count(most=steps_of)), probes=optional(count(2)))
+@checked(s=schedule(Schedule), x0=points("B", "d", dtype=float), steps=optional(count(most=steps_of)), probes=optional(count(2)))
 def log_likelihood(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None, *, probes: int | None = None,
                    rng: Any = None) -> Any:
     """log p(x_0) of the samples that ``sample(..., steps=steps)`` draws, (B,) nats: the density itself, where the bound is a bound.

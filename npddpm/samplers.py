@@ -14,12 +14,12 @@ import numpy as np
 
 from .arrays.backend import axpby, generator, standard_normal
 from .arrays.checks import Denoiser, check_entries, check_finite, check_shaped, predict, variances_of
-from .arrays.declared import checked, choice, count, home_of, instance, limits, optional, points, real, steps_of
+from .arrays.declared import checked, choice, count, home_of, limits, optional, points, real, schedule, steps_of
 from .flow import POWER, Axes, few_times, walk
 from .schedule import Schedule
 
 
-@checked(s=instance(Schedule), n=count(), dim=count(), variance=choice("beta", "posterior", "gaussian"),
+@checked(s=schedule(Schedule), n=count(), dim=count(), variance=choice("beta", "posterior", "gaussian"),
          start=optional(count(most=steps_of)), eta=optional(real(0, 1, closed=True)), clip=optional(limits()),
          x_T=optional(points("n", "dim")))
 def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, *, x_T: Any = None,
@@ -151,7 +151,7 @@ def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None,
     return check_finite(x, x_T=options.get("x_T"))
 
 
-@checked(s=instance(Schedule), variance=choice("beta", "posterior"), t=count(most=steps_of), r=count(0, lambda args: args["t"] - 1),
+@checked(s=schedule(Schedule), variance=choice("beta", "posterior"), t=count(most=steps_of), r=count(0, lambda args: args["t"] - 1),
          eta=real(0, 1, closed=True))
 def reverse_coefficients(s: Schedule, t: int, r: int, eta: float = 1.0,
                          variance: str = "posterior") -> tuple[float, float, float, float]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from .arrays.backend import axpby, get_array_module, running_sums
 from .arrays.checks import MOST_STEPS, Array, check_betas
-from .arrays.declared import checked, count, like, numbers, optional, real, steps_of, times
+from .arrays.declared import checked, count, lambdas, like, numbers, optional, real, steps_of, times
 
 
 class Schedule:
@@ -187,6 +187,7 @@ class Schedule:
         return self._at(t, x, self.loss_weights)[0]
 
     # ---- data whose variances lambda are known: the angle, and the best variance of a step back
+    @checked(variances=lambdas())
     def rotation(self, variances: Any) -> Rotation:
         """The angle theta_t of x_t, coordinate by coordinate, for x_0 ~ N(0, diag lambda), see `Rotation`.
 
@@ -197,6 +198,7 @@ class Schedule:
         sd = np.hypot(signal, noise)                                        # v_t = abar_t lambda + 1 - abar_t
         return Rotation(noise / sd, signal / sd, sd)
 
+    @checked(variances=lambdas())
     def gaussian_variances(self, variances: Any) -> Array:
         """sigma_t^2 = beta_t v_{t-1} / v_t, (T+1, d), the variance of x_{t-1} given x_t for x_0 ~ N(0, diag lambda).
 

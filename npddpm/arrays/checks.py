@@ -8,7 +8,7 @@ import operator
 import os
 from collections.abc import Callable, Iterable
 from itertools import pairwise
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -63,10 +63,10 @@ def check_type(name: str, value: Any, wanted: type) -> Any:
     return value
 
 
-def check_path(path: Any) -> None:
+def check_path(path: Any, name: str = "path") -> None:
     """Raise TypeError if `path` names no file; the number of an open one, say, would be closed."""
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path must be a str or a Path, got {path!r:.80}")
+        raise TypeError(f"{name} must be a str or a Path, got {path!r:.80}")
 
 
 def check_json(name: str, value: Any) -> dict[str, Any]:
@@ -364,9 +364,12 @@ def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
 
 def check_objects(x: np.ndarray, name: str, names: list[str]) -> np.ndarray:
     """Cells of several kinds, numbers and truth values say, as float64; ValueError for the first that is no number."""
-    for row, column in [place for place, cell in np.ndenumerate(x) if not isinstance(cell, (Real, np.bool_))][:1]:
-        raise ValueError(f"{name} must hold real numbers, got {x[row, column]!r:.40} in row {row}, column {column}"
-                         + (f", {names[column]}" if names else "") + ": give it numbers, or leave the column out")
+    for (row, column), cell in np.ndenumerate(x):
+        where = f"in row {row}, column {column}" + (f", {names[column]}" if names else "")
+        if not isinstance(cell, (Real, np.bool_)):
+            raise ValueError(f"{name} must hold real numbers, got {cell!r:.40} {where}: give it numbers, or leave the column out")
+        if isinstance(cell, Integral) and abs(int(cell)) > 2**53:
+            raise ValueError(f"{name} must hold integers of at most 2^53, which float64 does not round, got a larger one {where}")
     out: np.ndarray = x.astype(float)
     return out
 

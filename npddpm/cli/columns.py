@@ -14,26 +14,45 @@ import numpy as np
 from .. import data
 from ..arrays.checks import Array, check_points
 from ..data.files import open_to_read
-from ..data.text import column_names
+from ..data.text import column_names, printable
 from ..model.ddpm import DDPM
+from .terminal import say
 
 MOST = 10_000       # columns that are noted
 
 
 def note(x: Any, source: str) -> dict[str, Any] | None:
     """What is noted of the columns of training rows x from `source`: None if there are too many."""
-    d, names = x.shape[1], []
+    d = x.shape[1]
     if d > MOST:
         return None
     low, high, whole = np.full(d, math.inf), np.full(d, -math.inf), np.full(d, True)
     for block in data.blocks(x):
         low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
         whole &= (block == np.rint(block)).all(0)
-    if Path(source).suffix.lower() in (".csv", ".tsv", ".txt"):
-        with open_to_read(source) as file:
-            names = column_names(file)
+    names = names_in(source)
     notes = {"low": low.tolist(), "high": high.tolist(), "whole": whole.tolist()}
     return notes | {"names": names} if len(names) == d else notes
+
+
+def names_in(source: str) -> list[str]:
+    """The names of the columns of a text file; none of another, or without a header."""
+    if Path(source).suffix.lower() not in (".csv", ".tsv", ".txt"):
+        return []
+    with open_to_read(source) as file:
+        return column_names(file)
+
+
+def check_names(source: str, known: list[str]) -> None:
+    """Say so if the columns of a file have other names than those of the training rows; ValueError if they are these in another order."""
+    names = names_in(source)
+    if not names or not known or names == known:
+        return
+    if sorted(names) == sorted(known):
+        raise ValueError(f"DATA {source} has the columns {printable(', '.join(names)):.200}, and the model {printable(', '.join(known)):.200}: "
+                         "put them into this order")
+    other = [f"{printable(a)!r:.40} for {printable(b)!r:.40}" for a, b in zip(names, known) if a != b]
+    say(f"{source} has other names of columns than the training rows: {', '.join(other[:3])}" + (" ..." if other[3:] else ""))
 
 
 class Columns(NamedTuple):

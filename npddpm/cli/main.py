@@ -29,6 +29,7 @@ from ..arrays.threads import Team
 from ..data.files import Outputs, check_output, follow, free_names
 from ..gaussian import log_density
 from ..model import rules
+from ..model.axes import tell_constant
 from ..model.ddpm import DDPM
 from ..model.ranks import by_first, signalled, world
 from ..optim import learning_rate
@@ -153,6 +154,8 @@ def train(args: argparse.Namespace) -> int:
     if not 0 <= settings["holdout"] < 1:
         raise ValueError(f"--holdout must lie in [0, 1), got {settings['holdout']}")
     kept = x if image else data.without_far(x, say, args.data)
+    if not image:
+        tell_constant(kept, say, args.data)
     rows, held = data.split(kept, settings["holdout"])
     if len(rows) < 2:
         raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, "

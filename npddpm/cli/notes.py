@@ -15,6 +15,7 @@ from .. import data
 from ..arrays.checks import LARGE, check_count, check_real
 from ..mixture import GaussianMixture
 from ..model.ddpm import DDPM
+from .columns import Columns, check_names
 from .terminal import say
 
 
@@ -86,7 +87,12 @@ class Reference(NamedTuple):
         source = args.data or noted.data
         if source is None:
             raise ValueError(f"{args.model} does not say what it was trained on: name DATA")
-        x, _ = data.load_rows(source, tell=say)
+        x, image = data.load_rows(source, tell=say)
+        if image not in ((), model.image):
+            raise ValueError(f"DATA {source} is images of {data.sizes(image)}, and the model of "
+                             + (f"images of {data.sizes(model.image)}" if model.image else "a table"))
+        if source not in ("digits", *data.PLANAR):
+            check_names(source, Columns.of(model, args.model).names)
         if x.shape[1] != len(model.axes.mean):
             raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {len(model.axes.mean)}")
         if len(x) < 4:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays.backend import generator
-from ..arrays.checks import Array, check_count, check_data, did_you_mean
+from ..arrays.checks import Array, check_count, check_data, check_path, did_you_mean
 from ..mixture import GaussianMixture
 from .files import open_to_read
 from .table import as_images, as_rows, blocks, moments, read_npy, split, without_far
@@ -89,6 +89,8 @@ def load(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None]
     ------
     ValueError
         If the name is unknown, or the content is not finite numbers of such a shape, with n >= 2, d >= 1.
+    TypeError
+        If `source` is no str or Path.
     OSError
         If the file cannot be read.
     """
@@ -97,6 +99,7 @@ def load(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None]
 
 def load_rows(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None] = lambda line: None) -> tuple[Any, tuple[int, ...]]:
     """What `load` returns, as rows (n, d), and the shape of an image, () for a table, see `as_rows`."""
+    check_path(source, "source")
     if source == "digits":
         with resources.files(__name__).joinpath("digits.npz").open("rb") as file:
             return check_data(np.load(file)["x"]), (8, 8)

@@ -14,6 +14,7 @@ import numpy as np
 from ..arrays.checks import Array
 
 SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", None: "spaces"}
+ERROR = re.compile(r"#(N/?A|NV|[^\sa-z,;]*[!?])([,;\s]|$)")         # of a spreadsheet, such as #DIV/0! and #N/A: no comment
 MISSING = {"", "-", "?", ".", "na", "n/a", "#n/a", "nan", "null", "none"}
 
 
@@ -62,7 +63,7 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     how += f", header {printable(', '.join(header)):.80}" if header else ", no header"
     if index:
         return x, f"{how}; its first column, which has no name, is an index and left out"
-    if x.shape[1] > 1 and (x[:, 0] == np.arange(len(x))).all():
+    if x.shape[1] > 1 and x[0, 0] in (0, 1) and (x[:, 0] == x[0, 0] + np.arange(len(x))).all():
         how += "; its first column counts the rows: leave it out if it is an index"
     return x, how
 
@@ -70,9 +71,9 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
 def column_names(file: BinaryIO) -> list[str]:
     """The header's names of the columns that `read_text` gives; none without a header."""
     lines = io.TextIOWrapper(file, encoding="utf-8-sig")
-    separator, _, header, _, index = _layout(lines)
+    _, _, header, _, index = _layout(lines)
     lines.detach()
-    return [name if separator else name.strip('"') for name in header[int(index):]]     # R's are in quotes between spaces too
+    return header[int(index):]
 
 
 def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool]:
@@ -87,15 +88,16 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool]:
     else:
         last = ""
     cells = [_cells(line, separator) for _, line in start]
-    plain = rf'"[^"{separator}]*"'          # needs no quotes, so they say that "0","1" are names
-    quoted = [re.fullmatch(rf"\s*{plain}(\s*{separator}\s*{plain})+\s*", line) is not None for _, line in start] == [True, False]
+    apart = separator or " "
+    plain = f'"[^"{apart}]*"'           # needs no quotes, so they say that "0","1" are names
+    quoted = [re.fullmatch(rf"\s*{plain}(\s*{apart}\s*{plain})+\s*", line) is not None for _, line in start] == [True, False]
     header = cells[0] if quoted else _header(*cells)
     if header and len(start) == 1:
         raise ValueError("it holds no rows of numbers")
     if separator is None and len(cells) > 1 and len(cells[1]) == 1 < len(header):
         header = [start[0][1].strip('"')]       # one column, whose name has spaces
-    if header and separator != "," and len(header) == len(cells[1]) - 1:
-        header = ["", *header]
+    if header and separator != "," and len(header) == len(cells[1]) - 1 and re.fullmatch(r"\d+|.*[^-+.\deE].*", cells[1][0]):
+        header = ["", *header]      # a name, or the number of a row
     if header and len(header) != len(cells[1]):
         _explain(iter(start[1:]), separator, [])
         raise ValueError(f"its header has {len(header)} names, line {start[1][0]} has {len(cells[1])} values")
@@ -111,13 +113,13 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool]:
 def _rows(lines: TextIO, first: int, most: int | None, last: str = "") -> Iterator[tuple[int, str]]:
     """Numbered lines without the separator `last` at their ends, but for empty ones, comments and Excel's sep=."""
     rows = ((number, line.rstrip("\r\n ").removesuffix(last)) for number, line in enumerate(lines, 1)
-            if line.strip() and not line.startswith(("#", "sep=", '"sep=')))
+            if line.strip() and not line.startswith(("sep=", '"sep=')) and (not line.startswith("#") or ERROR.match(line)))
     return itertools.islice(rows, first, most)
 
 
 def _cells(line: str, separator: str | None) -> list[str]:
     if separator is None:
-        return line.split()
+        return [cell.strip('"') for cell in re.findall(r'"[^"]*"|\S+', line)]
     return [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
 
 
@@ -150,7 +152,7 @@ def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: lis
             if not _is_number(cell):
                 advice = "leave the commas out where they mark thousands, or write decimal points" \
                     if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+", cell) else "write decimal points" if re.fullmatch(r"[-+]?\d*,\d+", cell) else \
-                    "fill it in, or leave the row out" if cell.lower() in MISSING else \
+                    "fill it in, or leave the row out" if cell.lower() in MISSING or ERROR.match(cell) else \
                     "put commas, semicolons, tabs or spaces between the numbers" if len(cells) == 1 else \
                     "leave the column out, or give it numbers" + (
                         "; in a header every column has a name that is no number" if i == 0 and not header else "")

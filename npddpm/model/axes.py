@@ -10,7 +10,7 @@ known.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -155,6 +155,15 @@ def shrink(variances: Array, n: int, fourth: float) -> Array:
     m, square = variances.mean(), (variances**2).sum()                              # |S|^2
     delta = (fourth - n * square) / n**2 / max(square - len(variances) * m**2, 1e-300)
     return np.asarray(variances + np.clip(delta, 0, 1) * (m - variances))
+
+
+def tell_constant(x: Any, tell: Callable[[str], None], name: str = "x") -> None:
+    """Say which columns vary, but by no more than rounding may do: they are taken for constant."""
+    with np.errstate(over="ignore", invalid="ignore"):      # which `standardization` refuses
+        _, mean, variance, low, high = moments(x)
+    for i in np.flatnonzero((variance > 0) & (np.sqrt(variance) <= ROUNDING * np.abs(mean)) & (low < high))[:5]:
+        tell(f"{name}: column {i} (from 0) varies by {np.sqrt(variance[i]):.2g} about {mean[i]:.9g}, as little as by rounding, and is taken for "
+             f"constant: if it is not, subtract {low[i]:.17g} from it")
 
 
 def standardization(x: Any, images: bool = False) -> tuple[Array, Array, Array]:

@@ -36,7 +36,7 @@ from ..optim import Adam, clip_norm, learning_rate, update_average
 from ..samplers import SamplerOptions
 from ..schedule import Schedule
 from . import checkpoint, rules, stopping
-from .axes import ROUNDING, PrincipalAxes
+from .axes import ROUNDING, PrincipalAxes, tell_constant
 from .checkpoint import FORMAT
 from .gates import GatedMLP, measure_drift
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
@@ -219,7 +219,9 @@ class DDPM:
             200 steps).
         """
         x, image = as_rows(x)
-        x = x if image else without_far(x, lambda line: warnings.warn(line, stacklevel=3))
+        if not image:
+            x = without_far(x, warn := lambda line: warnings.warn(line, stacklevel=3))
+            tell_constant(x, warn)
         with Team():    # once for all steps, each of which would set the threads of BLAS and restore them
             for _ in self._training(x, image, steps, batch_size, lr, rng, device, weighting, resume, threads, comm):
                 pass
@@ -253,7 +255,7 @@ class DDPM:
         elif self.step == 0:
             raise ValueError("resume needs a model that was trained or loaded")
         else:
-            self._check_alike(self._check_width(x))
+            self._check_alike(self._check_width(x, image))
         return team.during(self._steps(x, steps, batch_size, lr, weighting, comm, team, fresh))
 
     def usual_steps(self, x: Any, **options: Any) -> int:
@@ -524,7 +526,7 @@ class DDPM:
     def _in_axes(self, x: Any) -> tuple[np.ndarray, Any]:
         """Rows x of a user, checked, and the same in the units of the network."""
         self._check_trained()
-        x = self._check_width(as_rows(x, least=1)[0][:])
+        x = self._check_width(*as_rows(x, least=1))[:]
         with np.errstate(over="ignore", invalid="ignore"):
             z = self.to_network(x)
             far = ~(np.abs(to_host(z)).max(1) < LARGE)
@@ -532,9 +534,12 @@ class DDPM:
             raise ValueError(f"x must lie near the training rows, got {np.abs(x[far][0]).max():.3g} in row {far.argmax()}")
         return x, z
 
-    def _check_width(self, x: Any) -> Any:
+    def _check_width(self, x: Any, image: tuple[int, ...]) -> Any:
+        """Images may be given as rows, too; ValueError if x has others."""
         if x.shape[1] != len(self.axes.mean):
             raise ValueError(f"x must have {len(self.axes.mean)} columns as the training rows, got {x.shape[1]}")
+        if image not in ((), self.image):
+            raise ValueError(f"x must be {f'images of {self.image}' if self.image else 'a table'} as the training rows, got images of {image}")
         return x
 
     def _check_alike(self, x: Any) -> None:
