@@ -1,6 +1,7 @@
 """evaluate: distances between samples, the loss by time, and what the command says of both."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -292,3 +293,23 @@ def test_nats_of_whole_numbers_are_said_to_be_no_score(capsys):
         assert main(["train", f"{name}.npy", *SMALL]) == 0 and main(["evaluate", f"{name}.npz"]) == 0
         told = re.search("no score where columns hold whole numbers, on which a density has no bound: (.*)", capsys.readouterr().out)
         assert expected == (told and told[1])
+
+
+def test_columns_of_other_names_are_told_and_those_in_another_order_refused(in_an_empty_folder, capsys):
+    lines = "".join(f"{i % 7},{i % 5}.5,{i % 3}\n" for i in range(40))
+    for name, header in (("a", "a,b,n"), ("same", "a,b,n"), ("turned", "b,a,n"), ("other", "a,B,n")):
+        Path(f"{name}.csv").write_text(f"{header}\n{lines}" + "0,0.5,9\n" * (name != "a"))
+    assert main(["train", "a.csv", *SMALL]) == 0 and main(["evaluate", "a.npz", "same.csv"]) == 0
+    assert "other names" not in capsys.readouterr().out
+    assert main(["evaluate", "a.npz", "other.csv"]) == 0
+    assert "other.csv has other names of columns than the training rows: 'B' for 'b'\n" in capsys.readouterr().out
+    assert main(["evaluate", "a.npz", "turned.csv"]) == 2
+    assert "has the columns b, a, n, and the model a, b, n: put them into this order" in capsys.readouterr().err
+
+
+def test_images_of_another_shape_are_not_compared(in_an_empty_folder, capsys):
+    x = np.random.default_rng(0).random((40, 2, 6))
+    np.save("a.npy", x)
+    np.save("b.npy", x.transpose(0, 2, 1))
+    assert main(["train", "a.npy", *SMALL]) == 0 and main(["evaluate", "a.npz", "b.npy"]) == 2
+    assert "DATA b.npy is images of 6 x 2, and the model of images of 2 x 6" in capsys.readouterr().err

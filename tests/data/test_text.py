@@ -32,6 +32,9 @@ READ = {
     "1.5;2\n3;4.25\n": "separated by semicolons, no header",
     "1.5\t2\r\n3\t4.25\r\n": "separated by tabs, no header",
     "1.5  2\n3 4.25\n\n": "separated by spaces, no header",
+    "#note! of N/A\n# DIV/0!\n1.5 2\n#3 4\n#NVIDIA\n3 4.25\n": "separated by spaces, no header",
+    '"Sepal Length" "w"\n"1" 1.5 2\n"2" 3 4.25\n': "header , Sepal Length, w; its first column, which has no name, is an index and left out",
+    '"0" "1"\n1.5 2\n3 4.25\n': "separated by spaces, header 0, 1",
     " 1.5 , 2\n 3 , 4.25": "separated by commas, no header",
     "1.5,02\n03,4.25\n": "separated by commas, no header",
     "left,right\n1.5,2\n3,4.25\n": "separated by commas, header left, right",
@@ -63,9 +66,10 @@ def test_text_is_read_and_what_was_taken_is_told(text):
 
 
 def test_a_first_column_that_counts_is_told():
-    write("0,1.5\n1,2.5\n2,3.5\n")
-    x, line = load()
-    assert x.shape == (3, 2) and line.endswith("its first column counts the rows: leave it out if it is an index")
+    for text in ("0,1.5\n1,2.5\n2,3.5\n", "1,1.5\n2,2.5\n3,3.5\n"):
+        write(text)
+        x, line = load()
+        assert x.shape == (3, 2) and line.endswith("its first column counts the rows: leave it out if it is an index")
 
 
 @pytest.mark.parametrize("text, ambiguous", [
@@ -126,6 +130,9 @@ REFUSED = {
     "1,\n2,3\n": "line 1 holds '', which is no number",
     "some text\nmore text\n": "line 2 holds 'more', which is no number",
     "# nothing\n": "it holds no rows of numbers",
+    "a,b\n1,2\n#DIV/0!,3\n4,5\n": "line 3 holds '#DIV/0!', which is no number (column 1, a): fill it in, or leave the row out",
+    "#N/A;2\n3;4\n": "line 1 holds '#N/A', which is no number (column 1): fill it in", "x\n1\n#NV\n": "line 3 holds '#NV'",
+    "a b\n#¡REF! 2\n": "line 2 holds '#¡REF!'", "Run A\n1.5 2 3\n": "its header has 2 names, line 2 has 3 values",
     "a,b\n": "it holds no rows of numbers",
     "": "it holds no rows of numbers",
 }

@@ -31,6 +31,8 @@ REFUSED = [
     (lambda: DDPM(S, gated=1), "^gated must be a bool, got 1$", TypeError),
     *((lambda directions=directions: GatedMLP(3, 5, 2, schedule=S, directions=directions), "^directions must", error) for directions, error in (
         (np.ones((2, 4)), ValueError), (np.ones(3), ValueError), (np.full((3, 4), np.nan), ValueError), ([["a"] * 4] * 3, TypeError))),
+    *((lambda x=x: fit(x), "x must hold integers of at most 2.53, which float64 does not round, got") for x in (
+        [[2**53 + 1, 1], [2, 3]], [[2**64, 1], [2, 3]], [[10**400, True], [1, 2]], np.array([[2**53 + 1, True], [2, False]], dtype=object))),
     (lambda: fit(np.ma.masked_greater(X, 1)), "x must have no masked entries"),
     (lambda: fit([[1, 2]]), r"x must have shape \(n, d\) with n >= 2 rows .* got \(1, 2\)"),
     (lambda: fit(np.zeros((0, 2))), r"x must have shape .* got \(0, 2\)"),
@@ -101,3 +103,15 @@ def test_a_trained_model_refuses(case, model):
     before = model.sample(3, rng=0)
     refused(lambda: call(model), *said)
     assert (model.sample(3, rng=0) == before).all() and model.step == 5 and not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(("trained", "given", "words"), [
+    ((30, 2, 6), (30, 6, 2), r"x must be images of \(2, 6\) as the training rows, got images of \(6, 2\)"),
+    ((30, 2, 6), (30, 2, 2, 3), "got images of"), ((30, 4), (30, 2, 2), r"x must be a table as the training rows, got images of \(2, 2\)")])
+def test_images_of_another_shape_are_no_rows_of_a_model(trained, given, words):
+    rng = np.random.default_rng(0)
+    model, x = fit(rng.standard_normal(trained)), rng.standard_normal(given)
+    for call in (model.bound, model.encode, model.log_likelihood, lambda x: model.fit(x, 9, resume=True)):
+        with pytest.raises(ValueError, match=words):
+            call(x)
+    assert model.bound(rng.standard_normal(trained).reshape(30, -1)).shape == (30,) and model.step == 5
