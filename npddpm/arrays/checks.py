@@ -367,7 +367,8 @@ def check_objects(x: np.ndarray, name: str, names: list[str]) -> np.ndarray:
     for (row, column), cell in np.ndenumerate(x):
         where = f"in row {row}, column {column}" + (f", {names[column]}" if names else "")
         if not isinstance(cell, (Real, np.bool_)):
-            raise ValueError(f"{name} must hold real numbers, got {cell!r:.40} {where}: give it numbers, or leave the column out")
+            raise ValueError(  # noqa: TRY004, as for other tables
+                f"{name} must hold real numbers, got {cell!r:.40} {where}: give it numbers, or leave the column out")
         if isinstance(cell, Integral) and abs(int(cell)) > 2**53:
             raise ValueError(f"{name} must hold integers of at most 2^53, which float64 does not round, got a larger one {where}")
     out: np.ndarray = x.astype(float)
