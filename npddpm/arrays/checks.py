@@ -317,15 +317,15 @@ def check_directions(directions: Any, dim: int) -> Array:
     return np.array(check_points("directions", directions, np, np.float64, dim, "m"), order="C")
 
 
-def check_variances(variances: Any, dim: int) -> Array:
+def check_variances(variances: Any, dim: int | None = None) -> Array:
     """Return (dim,) float64, or raise ValueError if the variances are no such numbers, or one is negative."""
     try:
         out: Array = np.asarray(variances, dtype=float)
-        if out.shape == (dim,) and np.isfinite(out).all() and (out >= 0).all():
+        if out.size and out.shape == (dim or out.size,) and np.isfinite(out).all() and (out >= 0).all():
             return out
     except (TypeError, ValueError):
         pass
-    raise ValueError(f"variances must be {dim} finite numbers of at least 0, got {variances!r:.80}")
+    raise ValueError(f"variances must be {dim or 'some'} finite numbers of at least 0, got {variances!r:.80}")
 
 
 def variances_of(denoiser: Denoiser, dim: int) -> Array:
@@ -365,12 +365,12 @@ def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
 def check_objects(x: np.ndarray, name: str, names: list[str]) -> np.ndarray:
     """Cells of several kinds, numbers and truth values say, as float64; ValueError for the first that is no number."""
     for (row, column), cell in np.ndenumerate(x):
+        real = isinstance(cell, (Real, np.bool_))
+        if real and not (isinstance(cell, Integral) and abs(int(cell)) > 2**53):
+            continue
         where = f"in row {row}, column {column}" + (f", {names[column]}" if names else "")
-        if not isinstance(cell, (Real, np.bool_)):
-            raise ValueError(  # noqa: TRY004, as for other tables
-                f"{name} must hold real numbers, got {cell!r:.40} {where}: give it numbers, or leave the column out")
-        if isinstance(cell, Integral) and abs(int(cell)) > 2**53:
-            raise ValueError(f"{name} must hold integers of at most 2^53, which float64 does not round, got a larger one {where}")
+        raise ValueError(f"{name} must hold integers of at most 2^53, which float64 does not round, got a larger one {where}" if real else
+                         f"{name} must hold real numbers, got {cell!r:.40} {where}: give it numbers, or leave the column out")
     out: np.ndarray = x.astype(float)
     return out
 

@@ -79,19 +79,19 @@ def instance(wanted: type) -> Declared:
     return Declared(f"a {wanted.__name__}", lambda name, value, _: checks.check_type(name, value, wanted))
 
 
-def schedule(wanted: type) -> Declared:
-    """That of the function's denoiser or network, if it has one, or its first steps."""
+def schedule(wanted: type[Any]) -> Declared:
+    """A schedule: where the denoiser or network has one of its own, that or its first steps."""
     def check(name: str, value: Any, args: Args) -> Any:
         checks.check_type(name, value, wanted)
-        own = getattr(args.get("denoiser", args.get("net")), "schedule", value)
-        if own is not value and not np.array_equal(own.betas[:len(value.betas)], value.betas):
+        own: Any = getattr(args.get("denoiser", args.get("net")), "schedule", value)
+        if own is not value and isinstance(own, wanted) and not np.array_equal(own.betas[:len(value.betas)], value.betas):
             raise ValueError(f"{name} must be the schedule of the denoiser, {own!r}, got {value!r}")
         return value
-    return Declared(f"a {wanted.__name__}, that of the denoiser or its first steps, if it has one", check)
+    return Declared(f"a {wanted.__name__}, that of the denoiser, or its first steps, if that has one", check)
 
 
 def lambdas() -> Declared:
-    return Declared("(d,) finite numbers of at least 0", lambda name, value, _: checks.check_variances(value, np.size(value)))
+    return Declared("(d,) finite numbers of at least 0", lambda name, value, _: checks.check_variances(value))
 
 
 def count(least: int = 1, most: int | Callable[[Args], int] = 2**63 - 1) -> Declared:

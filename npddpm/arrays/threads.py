@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Team:
-    """Threads that do the pieces of some work. As a context it gives BLAS one thread, and in the end what it had before.
+    """The caller and threads that do the pieces of some work. As a context it gives BLAS one thread, and in the end what it had before.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ class Team:
             raise ValueError(f"threads must be 1 without threadpoolctl, or with a BLAS that it does not know, got {threads}: "
                              "pip install 'npddpm[cli]'")
         self.stopped = False
-        self._pool = ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="npddpm")   # besides the caller; none starts before it has work
+        # The caller is one of them; another starts with its first work.
+        self._pool = ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="npddpm")
 
     def __enter__(self) -> None:
         BLAS.limit(self)

@@ -49,8 +49,8 @@ def check_names(source: str, known: list[str]) -> None:
     if not names or not known or names == known:
         return
     if sorted(names) == sorted(known):
-        raise ValueError(f"DATA {source} has the columns {printable(', '.join(names)):.200}, and the model {printable(', '.join(known)):.200}: "
-                         "put them into this order")
+        raise ValueError(f"DATA {source} has the columns {printable(', '.join(names)):.200}, and the model "
+                         f"{printable(', '.join(known)):.200}: put them into the model's order")
     other = [f"{printable(a)!r:.40} for {printable(b)!r:.40}" for a, b in zip(names, known) if a != b]
     say(f"{source} has other names of columns than the training rows: {', '.join(other[:3])}" + (" ..." if other[3:] else ""))
 

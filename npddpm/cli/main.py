@@ -153,8 +153,9 @@ def train(args: argparse.Namespace) -> int:
         model = DDPM(schedule, settings.get("hidden"), settings.get("depth"))
     if not 0 <= settings["holdout"] < 1:
         raise ValueError(f"--holdout must lie in [0, 1), got {settings['holdout']}")
-    kept = x if image else data.without_far(x, say, args.data)
+    kept = x
     if not image:
+        kept = data.without_far(x, say, args.data)
         tell_constant(kept, say, args.data)
     rows, held = data.split(kept, settings["holdout"])
     if len(rows) < 2:

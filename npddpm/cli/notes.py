@@ -88,16 +88,15 @@ class Reference(NamedTuple):
         if source is None:
             raise ValueError(f"{args.model} does not say what it was trained on: name DATA")
         x, image = data.load_rows(source, tell=say)
-        if image not in ((), model.image):
-            raise ValueError(f"DATA {source} is images of {data.sizes(image)}, and the model of "
+        known = noted.is_of(source, x)
+        if image not in ((), model.image) and not known:        # train --image may have overruled the file
+            raise ValueError(f"DATA {source} holds images of {data.sizes(image)}, the training rows were "
                              + (f"images of {data.sizes(model.image)}" if model.image else "a table"))
-        if source not in ("digits", *data.PLANAR):
-            check_names(source, Columns.of(model, args.model).names)
         if x.shape[1] != len(model.axes.mean):
             raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {len(model.axes.mean)}")
+        check_names(source, Columns.of(model, args.model).names)
         if len(x) < 4:
             raise ValueError(f"DATA {source} has {len(x)} rows, and 4 are needed to compare a model with")
-        known = noted.is_of(source, x)
         x = x if model.image else data.without_far(x, say, source)
         if known:
             rows, held = data.split(x, noted.settings.get("holdout", 0.0))

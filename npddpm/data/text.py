@@ -14,14 +14,15 @@ import numpy as np
 from ..arrays.checks import Array
 
 SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", None: "spaces"}
-ERROR = re.compile(r"#(N/?A|NV|[^\sa-z,;]*[!?])([,;\s]|$)")         # of a spreadsheet, such as #DIV/0! and #N/A: no comment
+ERROR = re.compile(r"#(N/[AD]|NV|[^\sa-z,;]+[!?])")       # of a spreadsheet, such as #DIV/0! and #N/A
 MISSING = {"", "-", "?", ".", "na", "n/a", "#n/a", "nan", "null", "none"}
 
 
 def read_text(file: BinaryIO) -> tuple[Array, str]:
-    """Numbers in rows, with tabs, semicolons, commas or spaces between them; lines that begin with # are comments.
+    """Numbers in rows, with tabs, semicolons, commas or spaces between them; lines that begin with # are comments,
+    but for rows that begin with a spreadsheet's error, such as #DIV/0!.
 
-    The first line is a header if it alone has all its values in quotes; if it holds no number, and none of the marks for a missing one; or
+    The first line is a header if it is all in quotes and the second is not; if it holds no number, and none of the marks for a missing one; or
     years, or the numbers 0, 1, 2 ... that pandas gives to columns without names. Else a comment above it may name the columns,
     with the same separator. A first column without a name is pandas' index, or R's names of the rows, whose header is one name
     short: it is left out. So are Excel's line sep=... and a separator at the end of every line.
@@ -89,14 +90,14 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool]:
         last = ""
     cells = [_cells(line, separator) for _, line in start]
     apart = separator or " "
-    plain = f'"[^"{apart}]*"'           # needs no quotes, so they say that "0","1" are names
+    plain = f'"[^"{apart}]*"'           # a cell that needs no quotes: they say that "0" is a name
     quoted = [re.fullmatch(rf"\s*{plain}(\s*{apart}\s*{plain})+\s*", line) is not None for _, line in start] == [True, False]
     header = cells[0] if quoted else _header(*cells)
     if header and len(start) == 1:
         raise ValueError("it holds no rows of numbers")
     if separator is None and len(cells) > 1 and len(cells[1]) == 1 < len(header):
         header = [start[0][1].strip('"')]       # one column, whose name has spaces
-    if header and separator != "," and len(header) == len(cells[1]) - 1 and re.fullmatch(r"\d+|.*[^-+.\deE].*", cells[1][0]):
+    if header and separator != "," and len(header) == len(cells[1]) - 1 and (cells[1][0].isdigit() or not _is_number(cells[1][0])):
         header = ["", *header]      # a name, or the number of a row
     if header and len(header) != len(cells[1]):
         _explain(iter(start[1:]), separator, [])
@@ -113,8 +114,14 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool]:
 def _rows(lines: TextIO, first: int, most: int | None, last: str = "") -> Iterator[tuple[int, str]]:
     """Numbered lines without the separator `last` at their ends, but for empty ones, comments and Excel's sep=."""
     rows = ((number, line.rstrip("\r\n ").removesuffix(last)) for number, line in enumerate(lines, 1)
-            if line.strip() and not line.startswith(("sep=", '"sep=')) and (not line.startswith("#") or ERROR.match(line)))
+            if line.strip() and not line.startswith(("sep=", '"sep=')) and not _comment(line))
     return itertools.islice(rows, first, most)
+
+
+def _comment(line: str) -> bool:
+    """Whether a line is one: it begins with #, and is no row whose first cell is a spreadsheet's error."""
+    first, *others = re.split(r"[,;\s]+", line.strip())
+    return first.startswith("#") and not (ERROR.fullmatch(first) and all(_is_number(cell) or ERROR.fullmatch(cell) for cell in others))
 
 
 def _cells(line: str, separator: str | None) -> list[str]:
@@ -152,7 +159,7 @@ def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: lis
             if not _is_number(cell):
                 advice = "leave the commas out where they mark thousands, or write decimal points" \
                     if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+", cell) else "write decimal points" if re.fullmatch(r"[-+]?\d*,\d+", cell) else \
-                    "fill it in, or leave the row out" if cell.lower() in MISSING or ERROR.match(cell) else \
+                    "fill it in, or leave the row out" if cell.lower() in MISSING or ERROR.fullmatch(cell) else \
                     "put commas, semicolons, tabs or spaces between the numbers" if len(cells) == 1 else \
                     "leave the column out, or give it numbers" + (
                         "; in a header every column has a name that is no number" if i == 0 and not header else "")

@@ -158,12 +158,12 @@ def shrink(variances: Array, n: int, fourth: float) -> Array:
 
 
 def tell_constant(x: Any, tell: Callable[[str], None], name: str = "x") -> None:
-    """Say which columns vary, but by no more than rounding may do: they are taken for constant."""
+    """Name up to five columns that vary no more than rounding might: they are taken for constant."""
     with np.errstate(over="ignore", invalid="ignore"):      # which `standardization` refuses
         _, mean, variance, low, high = moments(x)
     for i in np.flatnonzero((variance > 0) & (np.sqrt(variance) <= ROUNDING * np.abs(mean)) & (low < high))[:5]:
-        tell(f"{name}: column {i} (from 0) varies by {np.sqrt(variance[i]):.2g} about {mean[i]:.9g}, as little as by rounding, and is taken for "
-             f"constant: if it is not, subtract {low[i]:.17g} from it")
+        tell(f"{name}: column {i} (from 0) varies by {np.sqrt(variance[i]):.2g} about {mean[i]:.9g}, as little as by rounding, and is "
+             f"taken for constant: if it is not, subtract {low[i]:.17g} from it")
 
 
 def standardization(x: Any, images: bool = False) -> tuple[Array, Array, Array]:

@@ -219,8 +219,11 @@ class DDPM:
             200 steps).
         """
         x, image = as_rows(x)
+        def warn(line: str) -> None:
+            warnings.warn(line, stacklevel=4)
+
         if not image:
-            x = without_far(x, warn := lambda line: warnings.warn(line, stacklevel=3))
+            x = without_far(x, warn)
             tell_constant(x, warn)
         with Team():    # once for all steps, each of which would set the threads of BLAS and restore them
             for _ in self._training(x, image, steps, batch_size, lr, rng, device, weighting, resume, threads, comm):
@@ -535,11 +538,12 @@ class DDPM:
         return x, z
 
     def _check_width(self, x: Any, image: tuple[int, ...]) -> Any:
-        """Images may be given as rows, too; ValueError if x has others."""
+        """x, if it has the columns of the training rows and is no images of another shape; else ValueError."""
         if x.shape[1] != len(self.axes.mean):
             raise ValueError(f"x must have {len(self.axes.mean)} columns as the training rows, got {x.shape[1]}")
         if image not in ((), self.image):
-            raise ValueError(f"x must be {f'images of {self.image}' if self.image else 'a table'} as the training rows, got images of {image}")
+            wanted = f"images of {self.image}" if self.image else "a table"
+            raise ValueError(f"x must be {wanted} as the training rows, got images of {image}")
         return x
 
     def _check_alike(self, x: Any) -> None:

@@ -34,7 +34,7 @@ loss: parameters(rng), loss(parameters, betas, x0, t, eps), gradient(parameters,
 ARGUMENTS = {function: names.split(", ") for function, names in re.findall(r"(\w+)\((.*?)\)", CONTRACT)}
 STEPS = {function: line.split(":")[0] for line in CONTRACT.splitlines() for function in re.findall(r"\w+(?=\()", line)}
 FUNCTIONS = tuple(ARGUMENTS)
-LIBRARIES = ("numpy", "numpy.random", "random", "os", "scipy", "torch", "jax.numpy", "sympy")     # whose names a file may hold by chance
+LIBRARIES = ("numpy", "numpy.random", "random", "os", "scipy", "torch", "jax.numpy", "sympy")     # whose names may be in a file by a star import
 ARRAYS = ("x0", "xt", "x_T", "eps", "z", "noise")
 
 
@@ -44,9 +44,9 @@ ARRAYS = ("x0", "xt", "x_T", "eps", "z", "noise")
 class Result:
     """What one check found.
 
-    `verdict` is "pass", "fail" or "skipped", also where nothing could be judged; `digits` the decimal digits that are right in the worst of the examples
-    that count; `example`, `got` and `exact` describe a failure, `looks_like` the slip that explains it, or else where to
-    look; `note` what is reported and fails nobody.
+    `verdict` is "pass", "fail" or "skipped", also where nothing could be judged; `digits` the decimal digits that are right in the
+    worst of the examples that count; `example`, `got` and `exact` describe a failure, `looks_like` the slip that explains it, or else
+    where to look; `note` what is reported and fails nobody.
     """
 
     step: str
@@ -119,10 +119,9 @@ class Implementation:
             raise ValueError(f"nothing to check: none of {', '.join(FUNCTIONS)} is defined")
 
     def get(self, function: str) -> Any:
-        """The function, guarded; None if it is not defined: no function has the name, or one of a library, as after ``from numpy import *``."""
+        """The function, guarded; None if there is none of this name, or only a library's, as after ``from numpy import *``."""
         f = getattr(self.source, function, None)
-        libraries = [sys.modules[name] for name in LIBRARIES if name in sys.modules]
-        if not callable(f) or any(vars(library).get(function) is f for library in libraries):
+        if not callable(f) or any(getattr(sys.modules.get(library), function, None) is f for library in LIBRARIES):
             return None
         return guarded(f)
 
@@ -183,7 +182,7 @@ def plain(value: Any) -> Any:
 
 
 def leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
-    """The arrays of a nested list, tuple or dict, with names; an array is its own only one, and None in the place of one has none."""
+    """The arrays of a nested list, tuple or dict, with names; an array alone is one, without a name; a None inside is left out."""
     if tree is None and name:
         return []
     if isinstance(tree, dict):

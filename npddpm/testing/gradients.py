@@ -80,9 +80,10 @@ def both_slopes(subject: Implementation, args: Args, most: int) -> tuple[Any, An
     """The slopes of the loss that the gradient gives and those of `derivatives`, with what else that returns."""
     parameters, found = args["parameters"], call(subject.get("gradient"), args)
     got, numbers = vector(found), vector(parameters)
-    (names, shapes), (of_names, of_found) = ([*zip(*((name, leaf.shape) for name, leaf in leaves(tree)))] for tree in (parameters, found))
-    if isinstance(parameters, dict) and of_names != names:
-        raise Wrong(f"returns a gradient of {show_names(of_names)} where that of {show_names(names)} belongs")
+    names, of_found = ([name for name, _ in leaves(tree)] for tree in (parameters, found))
+    if isinstance(parameters, dict) and of_found != names:
+        raise Wrong(f"returns a gradient of {', '.join(of_found)[:60] or 'an array without a name'} where that of {', '.join(names)[:60]} belongs")
+    shapes, of_found = ([leaf.shape for _, leaf in leaves(tree)] for tree in (parameters, found))
     if got.shape != numbers.shape or of_found != shapes and len(of_found) == len(shapes):
         raise Wrong(f"returns a gradient of shape {str(of_found)[1:-1]} where {str(shapes)[1:-1]} belongs")
 
@@ -91,10 +92,6 @@ def both_slopes(subject: Implementation, args: Args, most: int) -> tuple[Any, An
 
     right, error, groups, weights, how = derivatives(value, numbers, most, [math.prod(shape) for shape in shapes])
     return np.array([weights[group] @ got[group] for group in groups]), right, error, groups, how
-
-
-def show_names(names: Sequence[str]) -> str:
-    return ", ".join(names)[:60] or "a list or an array"
 
 
 def entry(named: list[tuple[str, Any]], group: Any) -> str:

@@ -160,8 +160,9 @@ def fixed_examples(function: str, fixed: Args) -> Iterator[Args]:
                 B, d = (2, i % 2 + 1) if function == "variational_bound" else shapes[i % len(shapes)]
                 yield assemble(function, fixed, betas, t, s, array, B, d, (1.0, -0.5)[i % 2], (0.5, 2.0, 0.0)[i % 3])
                 i += 1
-    for t in (1, 4, 7) if "t" in ARGUMENTS[function] else [0]:          # points that no clip leaves alone
-        yield assemble(function, fixed, seven, t, t // 2, lambda *shape: 30 * array(*shape), 2, 1 + (function != "variational_bound"), 1.0, 0.5)
+    for t in (1, 4, 7) if "t" in ARGUMENTS[function] else [0]:          # points so large that a clip shows
+        d = 1 if function == "variational_bound" else 2
+        yield assemble(function, fixed, seven, t, t // 2, lambda *shape: 30 * array(*shape), 2, d, 1.0, 0.5)
 
 
 def larger_examples(function: str, fixed: Args) -> Iterator[Args]:

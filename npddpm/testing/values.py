@@ -18,7 +18,7 @@ from .inputs import answer, beyond, examples, fixed_examples, larger_examples, r
 from .slips import slips_of
 
 SINGLE = 1e-6       # a TOLERANCE from here on says that the implementation works in single precision
-ROUNDED = 1e-10     # the median deviation from which on all that is computed seems to be rounded, not a few places
+ROUNDED = 1e-10     # a median deviation above this says that every result is rounded, not only some
 MOST = sys.float_info.max       # what raises, or is no finite number of the right shape, deviates by more than any tolerance
 MOST_TRIED = 150    # examples that a search may judge while it shrinks a failure,
 SECONDS = 2         # and the processor's time after which it stops; the fixed examples are always tried,
@@ -75,9 +75,10 @@ def judge(check: Check, subject: Implementation, args: Args) -> Finding:
         return Finding(args, math.inf, near, got, right, f"shape {got.shape} where {shapes[0]} belongs")
     if right is None:
         outside = got[~((got > 0) & (got < 1))]
-        line = np.minimum(got[0] + np.arange(len(got)) * (got[1:2] - got[0]).sum(), got.max())      # some are cut where they near 1
+        k = max(1, int(got.argmax()) - 1)       # the last on the line for certain: some are cut where they near 1
+        line = np.minimum(got[0] + np.arange(len(got)) * (got[min(k, len(got) - 1)] - got[0]) / k, got.max())
         wrong = (f"a beta of {show(outside[0])}, outside (0, 1)" if outside.size else
-                 "" if np.abs(got - line).max() <= near * got.max() and got[0] <= got[-1] else "betas that do not rise on a line")
+                 "" if np.abs(got - line).max() <= near * got.max() and (got[0] < got[-1] or len(got) == 1) else "betas that do not rise on a line")
         return Finding(args, math.inf if wrong else 0.0, near, got, None, wrong)
     with np.errstate(all="ignore"):
         off = np.where(np.isfinite(got), np.abs(got - right), math.inf)

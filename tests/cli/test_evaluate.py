@@ -304,7 +304,7 @@ def test_columns_of_other_names_are_told_and_those_in_another_order_refused(in_a
     assert main(["evaluate", "a.npz", "other.csv"]) == 0
     assert "other.csv has other names of columns than the training rows: 'B' for 'b'\n" in capsys.readouterr().out
     assert main(["evaluate", "a.npz", "turned.csv"]) == 2
-    assert "has the columns b, a, n, and the model a, b, n: put them into this order" in capsys.readouterr().err
+    assert "has the columns b, a, n, and the model a, b, n: put them into the model's order" in capsys.readouterr().err
 
 
 def test_images_of_another_shape_are_not_compared(in_an_empty_folder, capsys):
@@ -312,4 +312,10 @@ def test_images_of_another_shape_are_not_compared(in_an_empty_folder, capsys):
     np.save("a.npy", x)
     np.save("b.npy", x.transpose(0, 2, 1))
     assert main(["train", "a.npy", *SMALL]) == 0 and main(["evaluate", "a.npz", "b.npy"]) == 2
-    assert "DATA b.npy is images of 6 x 2, and the model of images of 2 x 6" in capsys.readouterr().err
+    assert "DATA b.npy holds images of 6 x 2, the training rows were images of 2 x 6" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("image", ["none", "3x4"])
+def test_a_file_of_images_that_were_trained_on_as_something_else_is_what_was_trained_on(image, in_an_empty_folder):
+    np.save("a.npy", np.random.default_rng(0).random((40, 2, 6)))
+    assert main(["train", "a.npy", *SMALL, "--image", image]) == 0 and main(["evaluate", "a.npz"]) == main(["evaluate", "a.npz", "a.npy"]) == 0

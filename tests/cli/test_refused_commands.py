@@ -62,7 +62,7 @@ COMMANDS = {
     "sample cube.npy": "cannot read cube.npy: it is no npddpm checkpoint",
     "sample good.npz --out good.npz": "would overwrite the model",
     "sample good.npz --device gpu": "needs CuPy",
-    "evaluate good.npz digits": "DATA digits is images of 8 x 8, and the model of a table",
+    "evaluate good.npz digits": "DATA digits holds images of 8 x 8, the training rows were a table",
     "evaluate good.npz three.csv": "DATA three.csv has 3 rows, and 4 are needed to compare a model with",
     "evaluate half.npz": "cannot read half.npz",
     "evaluate good.npz mons": "did you mean 'moons'",

@@ -32,6 +32,7 @@ READ = {
     "1.5;2\n3;4.25\n": "separated by semicolons, no header",
     "1.5\t2\r\n3\t4.25\r\n": "separated by tabs, no header",
     "1.5  2\n3 4.25\n\n": "separated by spaces, no header",
+    "#! FIELDS time d\n#NA means missing\n#WARNING! raw data\n1.5 2\n3 4.25\n": "separated by spaces, no header",
     "#note! of N/A\n# DIV/0!\n1.5 2\n#3 4\n#NVIDIA\n3 4.25\n": "separated by spaces, no header",
     '"Sepal Length" "w"\n"1" 1.5 2\n"2" 3 4.25\n': "header , Sepal Length, w; its first column, which has no name, is an index and left out",
     '"0" "1"\n1.5 2\n3 4.25\n': "separated by spaces, header 0, 1",

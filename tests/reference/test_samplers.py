@@ -467,3 +467,11 @@ def test_sampling_on_a_device(cupy, gated_on_both, options):
     ours = sample(gpu, S, 4, 3, x_T=cupy.asarray(x_T), noise=cupy.asarray(noise), **options)
     assert to_host(ours) == approx(expected, rel=1e-8)
     assert isinstance(sample(gpu, S, 4, 3, rng=0, **options), cupy.ndarray)
+
+
+@pytest.mark.parametrize("own", ["cosine", None, Schedule.linear(20)])
+def test_a_denoiser_may_have_a_schedule_that_is_none_or_longer(own):
+    def denoiser(x, t):
+        return x
+    denoiser.schedule = own
+    assert sample(denoiser, Schedule.from_betas(Schedule.linear(20).betas[1:11]), 3, 2, 0).shape == (3, 2)

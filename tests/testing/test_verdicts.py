@@ -140,7 +140,7 @@ def test_a_schedule_without_the_one_length_that_has_an_exact_answer_is_not_judge
     def linear_betas(T):
         if T == 1000:
             raise NotImplementedError
-        return np.full(T, 0.5)
+        return np.linspace(0.1, 0.5, T)
     result = result_of(SimpleNamespace(linear_betas=linear_betas), "linear_betas", "betas")
     assert result.verdict == "skipped" and "not judged" in result.note and result.digits is None
 
@@ -285,7 +285,7 @@ def test_a_linear_schedule_of_any_length_rises_on_a_line(betas, verdict):
 def test_what_is_strange_and_not_wrong_is_said():
     strange = SimpleNamespace(parameters=lambda rng: np.ones(3), times=lambda T, n: np.array(small_ddpm.times(T, n), dtype=float))
     assert result_of(strange, "parameters", "finite").note == "3 numbers, the same for any rng"
-    assert "floats, which index no array" in result_of(strange, "times", "times").note
+    assert "floats, which cannot index an array" in result_of(strange, "times", "times").note
     assert "floats" not in result_of(small_ddpm, "times", "times").note and "same" not in result_of(small_ddpm, "parameters", "finite").note
 
 
@@ -417,3 +417,45 @@ def test_what_is_raised_is_told_in_one_line():
     error.add_note("a hint")
     wrong = failures(SimpleNamespace(alpha_bars=lambda betas: (_ for _ in ()).throw(error)), "alpha_bars")[0]
     assert wrong.got == "ValueError: first second"
+
+
+def test_a_loss_that_refuses_some_sizes_is_judged_on_the_others():
+    def loss(p, betas, x0, t, eps):
+        if len(t) > 100:
+            raise NotImplementedError
+        return small_ddpm.loss(p, betas, x0, t, eps) / len(t)
+    assert result_of(SimpleNamespace(parameters=small_ddpm.parameters, loss=loss), "loss", "rows").verdict == "fail"
+
+
+@pytest.mark.parametrize(("gradient", "words"), [(lambda g: {}, "an array without a name where that of W, b, c"), (lambda g: None, "None where")])
+def test_a_gradient_of_nothing_is_one_line(gradient, words):
+    class Net(Named):
+        def gradient(self, *args):
+            return gradient(super().gradient(*args))
+    wrong = result_of(Net(), "gradient", "entries")
+    assert wrong.verdict == "fail" and words in wrong.got
+
+
+def test_a_library_that_is_blocked_is_no_fault(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert result_of(small_ddpm, "alpha_bars", "products").verdict == "pass"
+
+
+def test_a_linear_schedule_that_is_rounded_is_on_its_line():
+    rounded = SimpleNamespace(linear_betas=lambda T: np.round(np.linspace(1e-4, 0.02, T), 12))
+    assert result_of(rounded, "linear_betas", "betas").verdict == "pass"
+
+
+def test_times_without_end_are_too_many():
+    def times(T, n):
+        while True:
+            yield T
+    wrong = result_of(SimpleNamespace(times=times), "times", "times")
+    assert wrong.verdict == "fail" and "2 times where 1 belong" in wrong.got
+
+
+def test_the_global_generator_is_as_before():
+    np.random.seed(3)
+    before = np.random.get_state()[1].tolist()
+    testing.check(SimpleNamespace(alpha_bars=small_ddpm.alpha_bars, linear_betas=lambda T: 1 / 0))
+    assert np.random.get_state()[1].tolist() == before
