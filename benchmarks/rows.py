@@ -48,10 +48,10 @@ def units(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def npddpm_samples(rows: np.ndarray, seed: int, fits: int) -> Iterator[np.ndarray]:
-    for fit in range(fits):
-        model = DDPM().fit(rows, rng=SPLITS * fit + seed)
+    for fit in range(seed, SPLITS * fits, SPLITS):
+        model = DDPM().fit(rows, rng=fit)
         for draw in range(DRAWS):
-            yield model.sample(DRAWN, rng=draw)
+            yield model.sample(DRAWN, rng=DRAWS * fit + draw)       # noise of its own: what it has by chance is not that of all fits
 
 
 def peers(z: np.ndarray, seed: int, fits: int) -> dict[str, Iterator[np.ndarray]]:
@@ -60,16 +60,17 @@ def peers(z: np.ndarray, seed: int, fits: int) -> dict[str, Iterator[np.ndarray]
     from sklearn.model_selection import GridSearchCV
     from sklearn.neighbors import KernelDensity
     kernels = GridSearchCV(KernelDensity(), {"bandwidth": np.geomspace(0.03, 1, 20)}, cv=5).fit(z).best_estimator_
-    fitted = [[GaussianMixture(k, random_state=SPLITS * fit + seed, reg_covar=1e-4).fit(z) for k in (1, 2, 3, 5, 8, 12, 20, 30)]
-              for fit in range(fits)]
+    fitted = [[GaussianMixture(k, random_state=fit, reg_covar=1e-4).fit(z) for k in (1, 2, 3, 5, 8, 12, 20, 30)]
+              for fit in range(seed, SPLITS * fits, SPLITS)]
 
     def draws(mixtures: list[Any]) -> Iterator[np.ndarray]:
-        for mixture in mixtures:
+        for fit, mixture in zip(range(seed, SPLITS * fits, SPLITS), mixtures):
             for draw in range(DRAWS):
-                mixture.random_state = draw
+                mixture.random_state = DRAWS * fit + draw
                 yield mixture.sample(DRAWN)[0]
 
-    return {"KernelDensity": (kernels.sample(DRAWN, random_state=draw) for draw in range(fits * DRAWS)),   # all fits are the same
+    seeds = range(seed, SPLITS * fits * DRAWS, SPLITS)
+    return {"KernelDensity": (kernels.sample(DRAWN, random_state=draw) for draw in seeds),     # all fits are the same
             "30 Gaussians": draws([mixtures[-1] for mixtures in fitted]),
             "Gaussians by BIC": draws([min(mixtures, key=lambda mixture: mixture.bic(z)) for mixtures in fitted])}
 
