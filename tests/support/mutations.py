@@ -146,13 +146,14 @@ def killer(file: str, old: str, new: str, _: str = "", named: str = "") -> str |
 def main(only: list[str]) -> None:
     assert killer("mlp.py", "import math", "import math") is None, "the tests fail without a mutation"
     mutations = [m for m in MUTATIONS if not only or m[0] in only]
+    print("| file | slip | noticed by |\n|---|---|---|", flush=True)
+    noticed = 0
     with ThreadPoolExecutor(WORKERS) as pool:
-        killers = list(pool.map(lambda m: killer(*m), mutations))
-    print("| file | slip | noticed by |\n|---|---|---|")
-    for (file, _, _, what, *_), test in zip(mutations, killers):
-        print(f"| {file} | {what} | {test or '**nothing**'} |")
-    print(f"\n{len(mutations) - killers.count(None)} of {len(mutations)} noticed")
-    sys.exit(None in killers)
+        for (file, _, _, what, *_), test in zip(mutations, pool.map(lambda m: killer(*m), mutations)):
+            print(f"| {file} | {what} | {test or '**nothing**'} |", flush=True)
+            noticed += test is not None
+    print(f"\n{noticed} of {len(mutations)} noticed")
+    sys.exit(noticed < len(mutations))
 
 
 if __name__ == "__main__":
