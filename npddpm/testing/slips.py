@@ -102,6 +102,7 @@ variational_bound | return bound | return -bound | an upper bound (the negative 
 variational_bound | return bound | return bound / Decimal(2).ln() | bits where nats belong
 variational_bound | return bound | return bound / d | a mean over the d dimensions where the sum belongs
 variational_bound | loss_weight(betas, t) * error | error | the weight 1 of the simple loss
+variational_bound | loss_weight(betas, t) * error | _ * (b[t] / posterior_variance(betas, t) if t > 1 else 1) | rho_t where sigma_t^2 = beta_t belongs, in |x_{t-1} - mu|^2 alone
 variational_bound | loss_weight(betas, t) * error | _ / d | a mean over the d dimensions where the sum belongs, in |eps - eps_hat|^2
 variational_bound | noise[t] | noise[t - 1] | row t-1 of noise where row t belongs
 variational_bound | denoiser(q_sample(betas, x0, t, noise[t]), t) | denoiser(q_sample(betas, x0, t, noise[t]), t - 1) | the denoiser asked at t-1 (times counted from 0)

@@ -95,10 +95,11 @@ def size(check: Check, args: Args, value: Any) -> float:
 def allowed(tolerance: float, args: Args) -> float:
     """The tolerance; in single precision as much larger as 1 - abar_t or 1 - alpha_t has lost digits, below 1/100.
 
-    Likewise where x_0 is multiplied by 1/sqrt(abar_t) > 100. Infinite where single precision knows nothing.
+    Likewise where x_0 is multiplied by 1/sqrt(abar_t) > 100. A schedule of T > 1000 steps has T/1000 times as much, since cos near
+    pi/2 is that much less certain. Infinite where single precision knows nothing.
     """
     if tolerance < SINGLE or "betas" not in args:
-        return tolerance
+        return tolerance if tolerance < SINGLE else tolerance * max(1, args.get("T", 1) / 1000)
     betas, t, s = args["betas"], args.get("t"), args.get("s")
     A = np.append(1, np.cumprod(1 - betas))
     if not isinstance(t, int):      # all times

@@ -9,7 +9,7 @@ import pytest
 import small_ddpm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from subjects import Loops, failures, result_of
+from subjects import Loops, failures, result_of, verdicts
 
 from npddpm import testing
 from npddpm.testing import inputs
@@ -119,12 +119,23 @@ def test_what_is_wrong_for_larger_ones_alone_is_found(where, function, check):
     assert (result_of(subject, function, check).verdict == "fail") == expected
 
 
-def test_a_network_made_for_1000_times_is_right():
+@pytest.mark.parametrize("T", [100, 1000])
+def test_a_network_made_for_few_times_is_right(T):
     def loss(parameters, betas, x0, t, eps):
-        np.zeros(1000)[t - 1]
+        np.zeros(T)[t - 1]
         return small_ddpm.loss(parameters, betas, x0, t, eps)
     subject = SimpleNamespace(parameters=small_ddpm.parameters, loss=loss, gradient=small_ddpm.gradient)
     assert not failures(subject, "loss", "gradient")
+    for name, check in (("loss", "x_t and weights"), ("gradient", "entries")):
+        note = result_of(subject, name, check).note
+        assert "T = 2000 left out: IndexError: index 1999 is out of bounds" in note and ("T = 1000 left out" in note) == (T == 100)
+
+
+def test_a_cosine_schedule_in_single_precision_is_right():
+    def cosine_betas(T):
+        f = np.cos((np.arange(T + 1, dtype=np.float32) / T + np.float32(0.008)) / np.float32(1.008) * np.float32(np.pi / 2)) ** 2
+        return np.minimum(1 - f[1:] / f[:-1], np.float32(0.999))
+    assert {r.verdict for r in verdicts(SimpleNamespace(cosine_betas=cosine_betas, TOLERANCE=1e-4), "cosine_betas")} == {"pass"}
 
 
 def test_larger_examples_are_left_out_of_what_is_slow(monkeypatch):
