@@ -396,7 +396,7 @@ def test_a_gradient_that_is_wrong_in_one_array_names_that_array_and_why():
 
         def gradient(self, *args):
             return super().gradient(*args) | {"b": np.zeros(2), "d": np.full(500, (2 * self.residual(*args)[2]).sum() / args[2].size)}
-    assert result_of(Net(), "gradient", "entries").looks_like == "left out (zero), in b (2 of 2 entries)"
+    assert result_of(Net(), "gradient", "entries").looks_like == "left out (zero), in groups of entries in b (2 of 2 entries)"
 
 
 @pytest.mark.parametrize(("old", "new", "words"), [
