@@ -34,7 +34,7 @@ from ..model.ddpm import DDPM
 from ..model.ranks import by_first, signalled, world
 from ..optim import learning_rate
 from ..schedule import Schedule
-from .columns import Columns, note, write_csv, write_npy
+from .columns import Columns, check_names, note, write_csv, write_npy
 from .evaluate import energy_distance, loss_by_time, nearest, one_nearest_neighbour, precision_recall
 from .notes import Notes, Reference, check_settings, digest, known_law
 from .terminal import (
@@ -129,6 +129,7 @@ def train(args: argparse.Namespace) -> int:
         model = DDPM.load(out, args.device)
         noted = Notes.of(model, out)
         settings = noted.settings
+        check_names(args.data, Columns.of(model, out).names)
         if not settings:
             raise ValueError(f"--resume: {out} was not written by npddpm train")
         if not by_first(comm, lambda: noted.is_of(args.data, x)):
@@ -176,7 +177,7 @@ def train(args: argparse.Namespace) -> int:
     if ranks > 1 or "ranks" in settings:
         settings["ranks"] = ranks
     model.about = {**model.about, "data": args.data, "sha256": by_first(comm, lambda: digest(x)), "settings": settings,
-                   "columns": by_first(comm, lambda: note(rows, args.data))}
+                   "columns": model.about.get("columns") if args.resume else by_first(comm, lambda: note(rows, args.data))}
     what = f"images of {data.sizes(image)}, with one scale for all numbers," if image else f"rows of {x.shape[1]}"
     say(f"{args.data}: {len(rows)} {what} to train on, {len(held)} held out; "
         f"{model.schedule}; checkpoint {out}" + (f"; {ranks} ranks" if ranks > 1 else ""))
@@ -243,6 +244,10 @@ def sample(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     model = DDPM.load(args.model, args.device)
     real = Reference.of(model, args)
+    off = len(real.held) - int(model.axes.contain(real.held).sum())
+    if off:
+        say(f"{off} of {len(real.held)} {real.name} lie off the plane of the training rows, in which a column is constant or depends on others: "
+            "nothing below, but the log-likelihood, sees how far")
     say(f"loss by t, per dimension, on {real.name} (1: no better than guessing 0)")
     say("      t     loss    least   ratio")
     for t, loss, least in losses(model, real, args.seed):
@@ -290,9 +295,10 @@ def say_nats(model: DDPM, real: Reference, seed: int) -> None:
     if len(inside) == 0:
         return
     varies = axes.scale > 0
-    if not model.image and (whole := np.flatnonzero(varies & (held == np.rint(held)).all(0))).size:
-        say(f"  no score where columns hold whole numbers, on which a density has no bound: column {', '.join(map(str, whole[:5]))}"
-            + (f" and {whole.size - 5} others" if whole.size > 5 else "") + " (from 0)")
+    repeated = np.array([2 * len(np.unique(column)) <= len(column) for column in held.T])
+    if not model.image and (steps := np.flatnonzero(varies & (repeated | (held == np.rint(held)).all(0)))).size:
+        say("  no score where columns hold whole numbers, or few values again and again, on which a density has no bound: column "
+            + ", ".join(map(str, steps[:5])) + (f" and {steps.size - 5} others" if steps.size > 5 else "") + " (from 0)")
     probes = PROBES if axes.variances.size > MOST_EXACT else None
 
     def of_model(x: np.ndarray) -> Any:

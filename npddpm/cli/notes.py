@@ -101,6 +101,8 @@ class Reference(NamedTuple):
         if known:
             rows, held = data.split(x, noted.settings.get("holdout", 0.0))
             if len(held) >= 2:
+                if isinstance(rows, np.ndarray) and (twice := int(copies(held, rows).sum())):
+                    say(f"{twice} of {len(held)} held-out rows are training rows too: {source} has rows more than once")
                 return cls(source, rows, held, rows, "held-out rows", "training rows", True)
             if len(rows) < 4:
                 raise ValueError(f"{args.model} was trained on {len(rows)} rows, and 4 are needed to compare a model with")
@@ -117,10 +119,24 @@ class Reference(NamedTuple):
             half, other_half = data.split(x, 0.5)
             say(f"{source} is not, or no longer, what {args.model} was trained on, and its training rows are not known")
             return cls(source, None, half, other_half, "rows of DATA", "other rows of DATA", False)
-        seen = {bytes(row + 0.0) for row in trained}        # 0.0 for -0.0
-        copies = sum(bytes(row + 0.0) in seen for row in x)
-        say(f"{source} is not what {args.model} was trained on, {noted.data}; {copies} of its {len(x)} rows are training rows")
-        return cls(source, trained, data.split(x, 0.0)[0], trained, "rows of DATA", "training rows", copies < len(x))
+        copied = copies(x, trained)
+        new = x[np.flatnonzero(~copied)]
+        say(f"{source} is not what {args.model} was trained on, {noted.data}; {copied.sum()} of its {len(x)} rows are training rows"
+            + ("" if not copied.any() else ", which are left out" if len(new) >= 4 else ": the others are too few, and it is compared as a whole"))
+        if len(new) >= 4:
+            return cls(source, trained, data.split(new, 0.0)[0], trained, "rows of DATA", "training rows", True)
+        half, other_half = data.split(x, 0.5)
+        return cls(source, trained, half, other_half, "rows of DATA", "other rows of DATA", False)
+
+
+def copies(x: Any, rows: np.ndarray) -> np.ndarray:
+    """Which rows of x are among `rows`, as single precision tells them apart, since a file may have been saved in it, (n,)."""
+    unit = np.ldexp(1.0, -np.frexp(np.abs(rows).max(0))[1])     # a power of two for each column
+
+    def key(row: np.ndarray) -> bytes:
+        return bytes((row * unit).astype(np.float32) + np.float32(0))       # 0 for -0
+    seen = {key(row) for row in rows}
+    return np.array([key(row) in seen for row in x])
 
 
 def training_rows(model: DDPM, noted: Notes) -> np.ndarray | None:

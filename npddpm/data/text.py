@@ -14,7 +14,7 @@ import numpy as np
 from ..arrays.checks import Array
 
 SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", None: "spaces"}
-ERROR = re.compile(r"#(N/[AD]|NV|[^\sa-z,;]+[!?])")       # of a spreadsheet, such as #DIV/0! and #N/A
+ERROR = re.compile(r"#(N/[AD]|n/a|NV|#+|[A-Z]+_DATA|[^\sa-z,;]+[!?])")        # of a spreadsheet, such as #DIV/0! and #N/A
 MISSING = {"", "-", "?", ".", "na", "n/a", "#n/a", "nan", "null", "none"}
 
 
@@ -39,7 +39,7 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
         Naming the line, where rows differ in length, a header does not fit them, or a value is no number.
     """
     lines = io.TextIOWrapper(file, encoding="utf-8-sig")
-    separator, last, header, first, index = _layout(lines)
+    separator, last, header, first, index, start = _layout(lines)
     first_line = header if first else []        # a comment's names do not make a line of numbers less of one
 
     def rows(most: int | None = None) -> Iterator[tuple[int, str]]:
@@ -58,10 +58,13 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     if pairs:
         _explain(rows(1000), separator, first_line)
         pairs = all(re.fullmatch(r"-?\d+,\d+(,-?\d+,\d+)*", line) for _, line in rows(1000))
+    lines.seek(0)
+    left = sum(number > start and _comment(line) and line[1:2].strip() != "" for number, line in enumerate(lines, 1))
     lines.detach()
     how = f", separated by {SEPARATORS[separator]}" if x.shape[1] > 1 else ""
     how += " (if 1,5 is one number here, write 1.5)" if pairs else ""
     how += f", header {printable(', '.join(header)):.80}" if header else ", no header"
+    how += f"; lines among the rows that begin with # left out: {left}" if left else ""
     if index:
         return x, f"{how}; its first column, which has no name, is an index and left out"
     if x.shape[1] > 1 and x[0, 0] in (0, 1) and (x[:, 0] == x[0, 0] + np.arange(len(x))).all():
@@ -72,13 +75,14 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
 def column_names(file: BinaryIO) -> list[str]:
     """The header's names of the columns that `read_text` gives; none without a header."""
     lines = io.TextIOWrapper(file, encoding="utf-8-sig")
-    _, _, header, _, index = _layout(lines)
+    _, _, header, _, index, _ = _layout(lines)
     lines.detach()
     return header[int(index):]
 
 
-def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool]:
-    """By the first two lines: the separator, the one that ends each line, the header, its lines, and whether the first column is an index."""
+def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool, int]:
+    """By the first two lines: the separator, the one that ends each line, the header, its lines, whether the first column is an index, and
+    the number of the first line."""
     start = list(_rows(lines, 0, 2))
     if not start:
         raise ValueError("it holds no rows of numbers")
@@ -108,20 +112,29 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool]:
         above = [line for line in itertools.islice(lines, start[0][0] - 1) if line.startswith("#")]
         names = _cells(above[-1].lstrip("# ").rstrip("\r\n "), separator) if above else []
         header = names if len(names) == len(cells[0]) > 1 and all(names) and _header(names) else []
-    return separator, last, header, first, len(header) > 1 and header[0].lower() in ("", "unnamed: 0")
+    index = len(header) > 1 and (header[0] == "" or header[0].lower() == "unnamed: 0" and not quoted)
+    return separator, last, header, first, index, start[0][0]
 
 
 def _rows(lines: TextIO, first: int, most: int | None, last: str = "") -> Iterator[tuple[int, str]]:
     """Numbered lines without the separator `last` at their ends, but for empty ones, comments and Excel's sep=."""
-    rows = ((number, line.rstrip("\r\n ").removesuffix(last)) for number, line in enumerate(lines, 1)
-            if line.strip() and not line.startswith(("sep=", '"sep=')) and not _comment(line))
-    return itertools.islice(rows, first, most)
+    def rows() -> Iterator[tuple[int, str]]:
+        for number, line in enumerate(lines, 1):
+            if not line.strip() or line.startswith(("sep=", '"sep=')) or _comment(line):
+                continue
+            if '"' in line:
+                if line.count('"') % 2:
+                    raise ValueError(f"line {number} has a quote that does not end in it: take it out, or join it with the next line")
+                line = re.sub(r'(?<=[,;\t]) +(?=")', "", line)
+            yield number, line.rstrip("\r\n ").removesuffix(last)
+    return itertools.islice(rows(), first, most)
 
 
 def _comment(line: str) -> bool:
     """Whether a line is one: it begins with #, and is no row whose first cell is a spreadsheet's error."""
-    first, *others = re.split(r"[,;\s]+", line.strip())
-    return first.startswith("#") and not (ERROR.fullmatch(first) and all(_is_number(cell) or ERROR.fullmatch(cell) for cell in others))
+    first, *others = (cell.strip('"') for cell in re.split(r"[,;\s]+", line.strip()))
+    return line.startswith("#") and not (ERROR.fullmatch(first) and all(
+        _is_number(cell) or cell.lower() in MISSING or ERROR.fullmatch(cell) for cell in others))
 
 
 def _cells(line: str, separator: str | None) -> list[str]:

@@ -558,6 +558,9 @@ class DDPM:
             i = other.argmax()
             raise ValueError(f"x must be rows like those that the model was trained on: column {i} has mean {mean[i]:.4g} and deviation "
                              f"{now[i]:.4g}, where they had {self.axes.mean[i]:.4g} and {before[i]:.4g}; fit without resume begins anew")
+        if outside := int((~self.axes.contain(x[:1000])).sum()):
+            warnings.warn(f"x: {outside} of the first {min(len(x), 1000)} rows lie off the plane of the rows that the model was trained on, in which "
+                          "its samples stay; fit without resume begins anew", stacklevel=4)
 
     def _check_trained(self) -> None:
         if self.step == 0:

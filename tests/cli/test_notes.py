@@ -1,6 +1,7 @@
 """What one claims to compare it compares, or the line says what it could not know: the notes in a checkpoint, and the data now."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,3 +99,49 @@ def test_nothing_that_a_checkpoint_notes_is_trusted(notes, capsys):
     for command in ("evaluate m.npz own.npy", "train own.npy --out m.npz --resume", "evaluate m.npz", "sample m.npz -n 2"):
         assert main(command.split()) in (0, 2)
         assert re.fullmatch("(step .*\n|sample .*\n)*(npddpm: .*\n)?", capsys.readouterr().err)
+
+
+def test_rows_off_the_plane_are_said_before_the_distances_that_do_not_see_them(capsys):
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.standard_normal((80, 2)), np.full(80, 3.0)])
+    np.save("own.npy", x)
+    np.save("off.npy", x + [[1, 0, 100 * (i % 2)] for i in range(80)])
+    assert main(["train", "own.npy", *SMALL, "--out", "m.npz"]) == 0
+    assert "lie off the plane" not in evaluate(capsys)
+    out = evaluate(capsys, "off.npy")
+    assert out.index("40 of 80 rows of DATA lie off the plane of the training rows") < out.index("energy distance")
+
+
+def test_training_rows_in_other_data_are_left_out_of_what_is_compared(capsys):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((80, 2)) * [1, 1e-100]
+    np.save("own.npy", x)
+    assert main(["train", "own.npy", *SMALL, "--out", "m.npz"]) == 0
+    np.save("more.npy", np.concatenate([x, rng.standard_normal((20, 2)) * [1, 1e-100]]))
+    out = evaluate(capsys, "more.npy")
+    assert "64 of its 100 rows are training rows, which are left out" in out and "energy distance to 36 rows of DATA" in out
+
+
+def test_a_copy_in_single_precision_is_a_copy(capsys):
+    x = np.random.default_rng(0).standard_normal((80, 2)) * [1, 1e5]
+    np.save("own.npy", x)
+    np.save("single.npy", x.astype(np.float32))
+    assert main(["train", "own.npy", *SMALL, "--holdout", "0", "--out", "m.npz"]) == 0
+    assert "80 of its 80 rows are training rows: the others are too few, and it is compared as a whole" in evaluate(capsys, "single.npy")
+
+
+def test_rows_that_are_there_twice_are_told(capsys):
+    np.save("own.npy", np.repeat(np.random.default_rng(0).standard_normal((20, 2)), 8, axis=0))
+    assert main(["train", "own.npy", *SMALL, "--out", "m.npz"]) == 0
+    assert "32 of 32 held-out rows are training rows too: own.npy has rows more than once" in evaluate(capsys)
+
+
+def test_a_training_that_goes_on_keeps_the_names_of_its_columns(capsys):
+    lines = "".join(f"{i % 7}.5,{i % 5}\n" for i in range(40))
+    for name, header in (("a", "h,w\n"), ("turned", "w,h\n"), ("bare", "")):
+        Path(f"{name}.csv").write_text(header + lines)
+    assert main(["train", "a.csv", *SMALL, "--out", "m.npz"]) == 0
+    more = ["--resume", "--out", "m.npz", "--steps", "30"]
+    assert main(["train", "turned.csv", *more]) == 2 and "put them into the model's order" in capsys.readouterr().err
+    assert main(["train", "bare.csv", *more]) == 0 and main(["sample", "m.npz", "-n", "4", "--out", "x.csv"]) == 0
+    assert Path("x.csv").read_text().startswith('"h","w"\n')

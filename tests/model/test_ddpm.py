@@ -507,3 +507,11 @@ def test_few_images_go_on():
 
 def test_a_list_of_images_is_images():
     assert DDPM(S, 8, 1).fit([[[1, 2], [3, 4]], [[2, 3], [4, 6]], [[1, 3], [5, 6]]], 2, rng=0).image == (2, 2)
+
+
+def test_rows_off_the_plane_are_told_when_a_training_goes_on():
+    x = np.random.default_rng(0).standard_normal((60, 2))
+    model = DDPM(Schedule.linear(10), 8, 1).fit(np.column_stack([x, x.sum(1)]), 5, rng=0)
+    model.fit(np.column_stack([x, x.sum(1)]), 6, resume=True)
+    with pytest.warns(UserWarning, match="x: 60 of the first 60 rows lie off the plane"):
+        model.fit(np.column_stack([x, x.sum(1) + 0.5]), 7, resume=True)
