@@ -14,17 +14,18 @@ import numpy as np
 from ..arrays.checks import Array
 
 SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", None: "spaces"}
-ERROR = re.compile(r"#(N/[AD]|n/a|NV|#+|[A-Z]+_DATA|[^\sa-z,;]+[!?])")        # of a spreadsheet, such as #DIV/0! and #N/A
+ERROR = re.compile(r"#(N/[AD]|n/a|NV|###+|[A-Z]+_DATA|[^\sa-z,;]+[!?])")        # of a spreadsheet, such as #DIV/0! and #N/A
 MISSING = {"", "-", "?", ".", "na", "n/a", "#n/a", "nan", "null", "none"}
 
 
 def read_text(file: BinaryIO) -> tuple[Array, str]:
-    """Numbers in rows, with tabs, semicolons, commas or spaces between them; lines that begin with # are comments,
-    but for rows that begin with a spreadsheet's error, such as #DIV/0!.
+    """Numbers in rows, with tabs, semicolons, commas or spaces between them.
 
-    The first line is a header if it is all in quotes and the second is not; if it holds no number, and none of the marks for a missing one; or
-    years, or the numbers 0, 1, 2 ... that pandas gives to columns without names. Else a comment above it may name the columns,
-    with the same separator. A first column without a name is pandas' index, or R's names of the rows, whose header is one name
+    Lines that begin with # are comments, but for rows that begin with a spreadsheet's error, such as #DIV/0!.
+
+    The first line is a header if it is all in quotes and the second is not; if it holds no number, and none of the marks for a
+    missing one; or years, or the numbers 0, 1, 2 ... that pandas gives to columns without names. Else a comment above it may name
+    the columns, with the same separator. A first column without a name is pandas' index, or R's names of the rows, whose header is one name
     short: it is left out. So are Excel's line sep=... and a separator at the end of every line.
 
     Returns
@@ -44,7 +45,10 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
 
     def rows(most: int | None = None) -> Iterator[tuple[int, str]]:
         lines.seek(0)
-        return _rows(lines, first, most, last)
+        for number, line in _rows(lines, first, most, last):
+            if line.count('"') % 2:     # np.loadtxt would go on in the next line
+                raise ValueError(f"line {number} has a quote that does not end in it: take it out, or join it with the next line")
+            yield number, line
 
     try:
         x: Array = np.loadtxt((line for _, line in rows()), delimiter=separator, comments=None, quotechar='"', ndmin=2,
@@ -81,8 +85,8 @@ def column_names(file: BinaryIO) -> list[str]:
 
 
 def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool, int]:
-    """By the first two lines: the separator, the one that ends each line, the header, its lines, whether the first column is an index, and
-    the number of the first line."""
+    """By the first two lines: the separator, the one that ends each line, the header, its lines, whether the first column is an
+    index, and the number of the first line."""
     start = list(_rows(lines, 0, 2))
     if not start:
         raise ValueError("it holds no rows of numbers")
@@ -118,23 +122,18 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool, int]:
 
 def _rows(lines: TextIO, first: int, most: int | None, last: str = "") -> Iterator[tuple[int, str]]:
     """Numbered lines without the separator `last` at their ends, but for empty ones, comments and Excel's sep=."""
-    def rows() -> Iterator[tuple[int, str]]:
-        for number, line in enumerate(lines, 1):
-            if not line.strip() or line.startswith(("sep=", '"sep=')) or _comment(line):
-                continue
-            if '"' in line:
-                if line.count('"') % 2:
-                    raise ValueError(f"line {number} has a quote that does not end in it: take it out, or join it with the next line")
-                line = re.sub(r'(?<=[,;\t]) +(?=")', "", line)
-            yield number, line.rstrip("\r\n ").removesuffix(last)
-    return itertools.islice(rows(), first, most)
+    rows = ((number, re.sub(r'(?<=[,;\t]) +(?=")', "", line).rstrip("\r\n ").removesuffix(last)) for number, line in enumerate(lines, 1)
+            if line.strip() and not line.startswith(("sep=", '"sep=')) and not _comment(line))
+    return itertools.islice(rows, first, most)
 
 
 def _comment(line: str) -> bool:
     """Whether a line is one: it begins with #, and is no row whose first cell is a spreadsheet's error."""
+    if not line.startswith("#"):
+        return False
     first, *others = (cell.strip('"') for cell in re.split(r"[,;\s]+", line.strip()))
-    return line.startswith("#") and not (ERROR.fullmatch(first) and all(
-        _is_number(cell) or cell.lower() in MISSING or ERROR.fullmatch(cell) for cell in others))
+    return not ERROR.fullmatch(first) or first.strip("#") == "" and not others or not all(
+        _is_number(cell) or cell.lower() in MISSING or ERROR.fullmatch(cell) for cell in others)
 
 
 def _cells(line: str, separator: str | None) -> list[str]:
