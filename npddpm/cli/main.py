@@ -244,17 +244,16 @@ def sample(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     model = DDPM.load(args.model, args.device)
     real = Reference.of(model, args)
-    off = len(real.held) - int(model.axes.contain(real.held).sum())
-    if off:
-        say(f"{off} of {len(real.held)} {real.name} lie off the plane of the training rows, in which a column is constant or depends on others: "
-            "nothing below, but the log-likelihood, sees how far")
+    n = min(len(real.held), len(real.others), MOST_COMPARED)
+    if off := n - int(model.axes.contain(real.held[:n]).sum()):
+        say(f"{off} of {n} {real.name} lie off the plane of the training rows, in which a column is constant or depends on others: "
+            "the distances below do not see how far")
     say(f"loss by t, per dimension, on {real.name} (1: no better than guessing 0)")
     say("      t     loss    least   ratio")
     for t, loss, least in losses(model, real, args.seed):
         known = f"{least:9.3g}{loss / least:8.3f}" if np.isfinite(least) else "        -       -"
         say(f"{t:7.0f}{loss:9.3g}{known}")
 
-    n = min(len(real.held), len(real.others), MOST_COMPARED)
     drawn, held, others = (model.axes.standardize(a) for a in (model.sample(n, args.seed).reshape(n, -1), real.held[:n], real.others[:n]))
     compared = {f"{n} samples": drawn, f"{n} {real.name_of_others}": others}
     say(f"energy distance to {n} {real.name}, data at unit scale (V- and U-statistic; sees the large shapes, no fine ones)")

@@ -120,18 +120,20 @@ class Reference(NamedTuple):
             say(f"{source} is not, or no longer, what {args.model} was trained on, and its training rows are not known")
             return cls(source, None, half, other_half, "rows of DATA", "other rows of DATA", False)
         copied = copies(x, trained)
-        new = x[np.flatnonzero(~copied)]
+        new = data.leave_out(x, np.flatnonzero(copied))
         say(f"{source} is not what {args.model} was trained on, {noted.data}; {copied.sum()} of its {len(x)} rows are training rows"
-            + ("" if not copied.any() else ", which are left out" if len(new) >= 4 else ": the others are too few, and it is compared as a whole"))
+            + ("" if not copied.any() else ", which are left out" if len(new) >= 4 else
+               ": the others are too few, and it is compared as a whole"))
         if len(new) >= 4:
             return cls(source, trained, data.split(new, 0.0)[0], trained, "rows of DATA", "training rows", True)
         half, other_half = data.split(x, 0.5)
         return cls(source, trained, half, other_half, "rows of DATA", "other rows of DATA", False)
 
 
-def copies(x: Any, rows: np.ndarray) -> np.ndarray:
+def copies(x: Any, rows: Any) -> np.ndarray:
     """Which rows of x are among `rows`, as single precision tells them apart, since a file may have been saved in it, (n,)."""
-    unit = np.ldexp(1.0, -np.frexp(np.abs(rows).max(0))[1])     # a power of two for each column
+    _, _, _, low, high = data.moments(rows)
+    unit = np.ldexp(1.0, -np.frexp(np.maximum(-low, high))[1])      # a power of two for each column
 
     def key(row: np.ndarray) -> bytes:
         return bytes((row * unit).astype(np.float32) + np.float32(0))       # 0 for -0

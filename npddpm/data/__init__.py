@@ -14,10 +14,10 @@ from ..arrays.backend import generator
 from ..arrays.checks import Array, check_count, check_data, check_path, did_you_mean
 from ..mixture import GaussianMixture
 from .files import open_to_read
-from .table import as_images, as_rows, blocks, moments, read_npy, split, without_far
+from .table import as_images, as_rows, blocks, leave_out, moments, read_npy, split, without_far
 from .text import read_text
 
-__all__ = ["GAUSSIANS", "PLANAR", "as_images", "as_rows", "blocks", "load", "load_rows", "moments", "sizes", "split", "without_far"]
+__all__ = ["GAUSSIANS", "PLANAR", "as_images", "as_rows", "blocks", "leave_out", "load", "load_rows", "moments", "sizes", "split", "without_far"]
 SUFFIXES = (".npy", ".npz", ".csv", ".tsv", ".txt")
 
 

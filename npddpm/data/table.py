@@ -216,7 +216,12 @@ def without_far(x: Array | Mapped, tell: Callable[[str], None], name: str = "x")
     if len(cells) > 5:
         tell(f"{name}: so do {len(cells) - 5} other cells")
     gone = np.unique([cell.row for cell in cells])
-    return x if not cells else x.seen(without(len(x), gone)) if isinstance(x, Mapped) else np.delete(x, gone, axis=0)
+    return leave_out(x, gone) if cells else x
+
+
+def leave_out(x: Array | Mapped, gone: np.ndarray) -> Any:
+    """The rows of x but `gone`, which rises."""
+    return x.seen(without(len(x), gone)) if isinstance(x, Mapped) else np.delete(x, gone, axis=0)
 
 
 def without(n: int, gone: np.ndarray) -> View:
