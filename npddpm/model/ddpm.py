@@ -217,6 +217,11 @@ class DDPM:
         FloatingPointError
             If the loss becomes NaN or infinite, or stays above ten times that of a guess of 0 (a thousand times in the first
             200 steps).
+
+        Warns
+        -----
+        UserWarning
+            If rows are left out since a cell stands apart, a column is taken for constant, or `resume` is given rows off the plane.
         """
         x, image = as_rows(x)
         def warn(line: str) -> None:
@@ -464,7 +469,7 @@ class DDPM:
         Raises
         ------
         ValueError
-            If the model is not trained, x is not (B, d) finite numbers or too far from the training rows for the precision
+            If the model is not trained, x is not (B, d) finite numbers or is images of another shape, or lies too far from the training rows for the precision
             of the network, or `steps` is out of range.
         """
         _, z = self._in_axes(x)
@@ -488,7 +493,7 @@ class DDPM:
         Raises
         ------
         ValueError
-            If the model is not trained, x is not (B, d) finite numbers or too far from the training rows for the precision
+            If the model is not trained, x is not (B, d) finite numbers or is images of another shape, or lies too far from the training rows for the precision
             of the network, or an argument is out of range.
         TypeError
             If `rng` is nothing that a generator is made from.
@@ -514,7 +519,7 @@ class DDPM:
         Raises
         ------
         ValueError
-            If the model is not trained, x is not (B, d) finite numbers or too far from the training rows, or an argument is
+            If the model is not trained, x is not (B, d) finite numbers or is images of another shape, or lies too far from the training rows, or an argument is
             out of range.
         TypeError
             If `rng` is nothing that a generator is made from.
