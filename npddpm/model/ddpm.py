@@ -469,8 +469,8 @@ class DDPM:
         Raises
         ------
         ValueError
-            If the model is not trained, x is not (B, d) finite numbers or is images of another shape, or lies too far from the training rows for the precision
-            of the network, or `steps` is out of range.
+            If the model is not trained, x is not (B, d) finite numbers, is images of another shape, or lies too far from the
+            training rows for the precision of the network, or `steps` is out of range.
         """
         _, z = self._in_axes(x)
         x_T: np.ndarray = to_host(flow.encode(self.denoiser(), self.schedule, z, steps))
@@ -493,8 +493,8 @@ class DDPM:
         Raises
         ------
         ValueError
-            If the model is not trained, x is not (B, d) finite numbers or is images of another shape, or lies too far from the training rows for the precision
-            of the network, or an argument is out of range.
+            If the model is not trained, x is not (B, d) finite numbers, is images of another shape, or lies too far from the
+            training rows for the precision of the network, or an argument is out of range.
         TypeError
             If `rng` is nothing that a generator is made from.
         """
@@ -519,8 +519,8 @@ class DDPM:
         Raises
         ------
         ValueError
-            If the model is not trained, x is not (B, d) finite numbers or is images of another shape, or lies too far from the training rows, or an argument is
-            out of range.
+            If the model is not trained, x is not (B, d) finite numbers, is images of another shape, or lies too far from the
+            training rows, or an argument is out of range.
         TypeError
             If `rng` is nothing that a generator is made from.
         """
@@ -564,8 +564,8 @@ class DDPM:
             raise ValueError(f"x must be rows like those that the model was trained on: column {i} has mean {mean[i]:.4g} and deviation "
                              f"{now[i]:.4g}, where they had {self.axes.mean[i]:.4g} and {before[i]:.4g}; fit without resume begins anew")
         if outside := int((~self.axes.contain(x[:1000])).sum()):
-            warnings.warn(f"x: {outside} of the first {min(len(x), 1000)} rows lie off the plane of the rows that the model was trained on, in which "
-                          "its samples stay; fit without resume begins anew", stacklevel=4)
+            warnings.warn(f"x: {outside} of the first {min(len(x), 1000)} rows lie off the plane of the rows that the model was "
+                          "trained on, in which its samples stay; fit without resume begins anew", stacklevel=4)
 
     def _check_trained(self) -> None:
         if self.step == 0:
