@@ -115,10 +115,10 @@ def test_rows_off_the_plane_are_said_before_the_distances_that_do_not_see_them(c
 
 def test_training_rows_in_other_data_are_left_out_of_what_is_compared(capsys):
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((80, 2)) * [1, 1e-100]
+    x = 1e-100 * rng.standard_normal((80, 2))
     np.save("own.npy", x)
     assert main(["train", "own.npy", *SMALL, "--out", "m.npz"]) == 0
-    np.save("more.npy", np.concatenate([x, rng.standard_normal((20, 2)) * [1, 1e-100]]))
+    np.save("more.npy", np.concatenate([x, 1e-100 * rng.standard_normal((20, 2))]))
     out = evaluate(capsys, "more.npy")
     assert "64 of its 100 rows are training rows, which are left out" in out and "energy distance to 36 rows of DATA" in out
 
@@ -142,7 +142,7 @@ def test_a_training_that_goes_on_keeps_the_names_of_its_columns(capsys):
     for name, header in (("a", "h,w\n"), ("turned", "w,h\n"), ("bare", "")):
         Path(f"{name}.csv").write_text(header + lines)
     assert main(["train", "a.csv", *SMALL, "--out", "m.npz"]) == 0
-    more = ["--resume", "--out", "m.npz", "--steps", "30"]
+    more = ["--resume", "--out", "m.npz", "--steps", "90"]
     assert main(["train", "turned.csv", *more]) == 2 and "put them into the model's order" in capsys.readouterr().err
     assert main(["train", "bare.csv", *more]) == 0 and main(["sample", "m.npz", "-n", "4", "--out", "x.csv"]) == 0
     assert Path("x.csv").read_text().startswith('"h","w"\n')
