@@ -137,6 +137,8 @@ def planar_table(rows: list[dict[str, Any]]) -> str:
 def images(path: Path) -> str:
     """One training on a file of images, by the rules."""
     x, image = data.load_rows(str(path))
+    if not image:
+        raise ValueError(f"{path} must hold images, an array (n, h, w) or (n, h, w, c), got a table of shape {x.shape}")
     rows, held = data.split(x, 0.2)
     start = time.perf_counter()
     model = DDPM().fit(data.as_images(rows, image), rng=0)
