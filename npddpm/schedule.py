@@ -198,7 +198,6 @@ class Schedule:
         sd = np.hypot(signal, noise)                                        # v_t = abar_t lambda + 1 - abar_t
         return Rotation(noise / sd, signal / sd, sd)
 
-    @checked(variances=lambdas())
     def gaussian_variances(self, variances: Any) -> Array:
         """sigma_t^2 = beta_t v_{t-1} / v_t, (T+1, d), the variance of x_{t-1} given x_t for x_0 ~ N(0, diag lambda).
 
@@ -207,7 +206,7 @@ class Schedule:
         3, and the maximum lies at E|x_{t-1} - mu|^2 / d (Bao et al. 2022, arXiv:2201.06503). Ho et al.'s two choices are beta_t,
         that for lambda = 1, and rho_t, that for lambda = 0.
         """
-        v = self.rotation(variances).sd ** 2
+        v = self.rotation(variances).sd ** 2        # which checks them
         return np.concatenate([0 * v[:1], self.betas[1:, None] * v[:-1] / v[1:]])
 
     def _at(self, t: Any, x: Any, *tables: Array) -> list[Any]:

@@ -157,11 +157,16 @@ def shrink(variances: Array, n: int, fourth: float) -> Array:
     return np.asarray(variances + np.clip(delta, 0, 1) * (m - variances))
 
 
+def as_by_rounding(mean: Array, variance: Array) -> Any:
+    """Which columns vary no more than rounding might, (d,)."""
+    return np.sqrt(variance) <= ROUNDING * np.abs(mean)
+
+
 def tell_constant(x: Any, tell: Callable[[str], None], name: str = "x") -> None:
     """Name up to five columns that vary no more than rounding might: they are taken for constant."""
     with np.errstate(over="ignore", invalid="ignore"):      # which `standardization` refuses
         _, mean, variance, low, high = moments(x)
-    for i in np.flatnonzero((variance > 0) & (np.sqrt(variance) <= ROUNDING * np.abs(mean)) & (low < high))[:5]:
+    for i in np.flatnonzero((variance > 0) & as_by_rounding(mean, variance) & (low < high))[:5]:
         tell(f"{name}: column {i} (from 0) varies by {np.sqrt(variance[i]):.2g} about {mean[i]:.9g}, as little as by rounding, and is "
              f"taken for constant: if it is not, subtract {low[i]:.17g} from it")
 
@@ -171,7 +176,7 @@ def standardization(x: Any, images: bool = False) -> tuple[Array, Array, Array]:
     with np.errstate(over="ignore", invalid="ignore"):
         _, mean, variance, low, high = moments(x)
         mean, lost = np.where(low == high, low, mean), (variance == 0) & (low < high)
-        variance = np.where(np.sqrt(variance) <= ROUNDING * np.abs(mean), 0, variance)      # rounding is no spread
+        variance = np.where(as_by_rounding(mean, variance), 0, variance)
     if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
         raise ValueError(f"x is too large to be scaled in float64: it reaches {max(-low.min(), high.max()):.3g}")
     if lost.any() and (variance > 0).any():

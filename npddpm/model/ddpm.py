@@ -224,6 +224,7 @@ class DDPM:
             If rows are left out since a cell stands apart, a column is taken for constant, or `resume` is given rows off the plane.
         """
         x, image = as_rows(x)
+
         def warn(line: str) -> None:
             warnings.warn(line, stacklevel=4)
 

@@ -8,7 +8,6 @@ import copy
 import math
 import pickle
 import time
-import warnings
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .contract import ARGUMENTS, ARRAYS, Args, Check, Implementation, Wrong, call, plain, vector
+from .contract import ARGUMENTS, ARRAYS, Args, Check, Implementation, Wrong, call, plain, quietly, vector
 from .inputs import arbitrary_betas, assemble, fixed_examples, normal, show_args
 from .losses import MANY, training_example
 from .values import MOST_SECONDS, allowed
@@ -83,10 +82,7 @@ def unchanged(f: Any, given: Args) -> Any:
     np.random.seed(0x9E3779B9)      # which no function asks for
     drawn = state()
     try:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            value = f(*given.values())
-            value = [*islice(value, MOST_ITEMS)] if isinstance(value, Iterator) else value
+        value = quietly(lambda *args: drained(f(*args)), given)
         touched = state() != drawn
     finally:
         np.random.set_state(others)
@@ -96,6 +92,11 @@ def unchanged(f: Any, given: Args) -> Any:
     if changed:
         raise Wrong(changed[0], show_args(before, [name for name in ("betas", "t", "s") if name in before]) or "a call")
     return value
+
+
+def drained(value: Any) -> Any:
+    """What a generator yields, as a list; anything else as it is."""
+    return [*islice(value, MOST_ITEMS)] if isinstance(value, Iterator) else value
 
 
 def arrays_of(value: Any) -> list[Any]:

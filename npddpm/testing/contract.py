@@ -159,11 +159,15 @@ class Check:
 # ---------------------------------------------------------------- what goes in and what comes back
 
 def call(f: Callable[..., Any], args: Args) -> Any:
-    """f with copies of the arguments; warnings are its own affair."""
-    copies = copy.deepcopy(list(args.values()))
+    """f with copies of the arguments."""
+    return quietly(f, copy.deepcopy(args))
+
+
+def quietly(f: Callable[..., Any], args: Args) -> Any:
+    """f with these very arguments; warnings are its own affair."""
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return f(*copies)
+        return f(*args.values())
 
 
 def plain(value: Any) -> Any:
