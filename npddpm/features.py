@@ -54,8 +54,8 @@ class Features:
 
 
 def at(table: Any, t: Any) -> Any:
-    """Row t of a table, or the rows of (B,) times t."""
-    return table[t] if isinstance(t, int) else table.take(t, axis=0)
+    """Row t of a table (T+1, k), or the rows of (B,) times t; of several tables, (m, T+1, k), those of each."""
+    return table[..., t, :] if isinstance(t, int) else table.take(t, axis=-2)
 
 
 def count_features(dim: int, fourier: int) -> int:

@@ -111,8 +111,11 @@ class MLP:
         self.variances = np.ones(dim) if variances is None else check_variances(variances, dim).copy()
         self.variances.flags.writeable = False      # the tables would not follow
         sin, cos, sd = schedule.rotation(self.variances)
-        table = partial(self.xp.asarray, dtype=self.dtype)
-        self.rotation, self._of_m = Rotation(table(sin), table(cos), table(sd)), table(np.sqrt(self.variances) * cos)
+        # Three in one array, so that a pass takes the rows of its times from all of them at once.
+        self._tables = self.xp.empty((3, *sd.shape), dtype=self.dtype)
+        for table, values in zip(self._tables, (sin, cos, np.sqrt(self.variances) * cos)):
+            table[...] = self.xp.asarray(values, dtype=self.dtype)
+        self.rotation = Rotation(self._tables[0], self._tables[1], self.xp.asarray(sd, dtype=self.dtype))
         self.features = Features(self.xp, self.dtype, schedule.T, dim, fourier)
         self.shapes = layer_shapes(dim, hidden, depth, fourier, self._outputs())
         self.parameters = zeros(self.xp, (sum(m * n for m, n in self.shapes),), self.dtype)
@@ -151,16 +154,16 @@ class MLP:
         """
         u = xt / at(self.rotation.sd, t)
         F = self.correction(u, t)
-        return axpby(at(self.rotation.sin, t), u, self._last.arrays.cos, F)     # eps_hat = sin(theta) * u + cos(theta) * F
+        return axpby(self._last.arrays.sin, u, self._last.arrays.cos, F)        # eps_hat = sin(theta) * u + cos(theta) * F
 
     def correction(self, u: Any, t: Any) -> Any:
         """F, (B, d), for u = x_t / sqrt(v_t) and t as `__call__` has checked them."""
         arrays = getattr(self._last, "arrays", None)
         if arrays is None or arrays.batch != len(u):
             arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(u), self.shapes)
-        arrays.cos = at(self.rotation.cos, t)                           # kept for the backward pass
+        arrays.sin, arrays.cos, of_m = at(self._tables, t)              # cos(theta) is kept for the backward pass
         arrays.m = m = arrays.A[0][:, 2 * TIME_FREQUENCIES:][:, :self.dim]    # its columns of A_0
-        self.xp.multiply(at(self._of_m, t), u, out=m)                   # m = sqrt(lambda) cos(theta) u
+        self.xp.multiply(of_m, u, out=m)                                # m = sqrt(lambda) cos(theta) u
         # For a single t its columns are alike in all rows, and folded into the bias: Z_1 is the same, and backward has all of A_0.
         A_0, W_1 = self.features.fill_in(arrays.A[0], self.weights[0], m, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]

@@ -13,7 +13,9 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,6 +23,7 @@ import numpy as np
 from . import checks
 from .backend import device_module, get_array_module
 
+TRUSTED = ContextVar("TRUSTED", default=False)
 F = TypeVar("F", bound=Callable[..., Any])
 Args = dict[str, Any]
 
@@ -42,6 +45,8 @@ def checked(**declared: Declared) -> Callable[[F], F]:
 
         @functools.wraps(f)
         def call(*positional: Any, **named: Any) -> Any:
+            if TRUSTED.get():
+                return f(*positional, **named)
             args = {**dict(zip(names, positional)), **named}
             if len(args) < len(positional) + len(named) or not needed <= args.keys():
                 return f(*positional, **named)          # which raises Python's own TypeError
@@ -54,6 +59,16 @@ def checked(**declared: Declared) -> Callable[[F], F]:
             call.__doc__ = with_raises(inspect.cleandoc(f.__doc__), declared)
         return call  # type: ignore[return-value]
     return decorate
+
+
+@contextmanager
+def trusted() -> Iterator[None]:
+    """Here arguments are taken as they are. A training draws its own, in every step: looking at them would take a tenth of a small one."""
+    token = TRUSTED.set(True)
+    try:
+        yield
+    finally:
+        TRUSTED.reset(token)
 
 
 def with_raises(doc: str, declared: dict[str, Declared]) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 
 from ..arrays.backend import to_host
 from ..arrays.checks import check_directions
-from ..features import at
 from ..mlp import MLP
 from ..samplers import sample
 
@@ -59,7 +58,7 @@ class GatedMLP(MLP):
         arrays.mU = arrays.m if self.U is None else arrays.m @ self.U
         Y = H[:, d:] * arrays.mU                                            # Y = G * (m U)
         F = H[:, :d] + (Y if self.U is None else Y @ self.U.T)              # F = F_0 + Y U^T
-        return F - self.drift * at(self.rotation.sin, t) * arrays.cos * u
+        return F - self.drift * arrays.sin * arrays.cos * u
 
     def correction_backward(self, dF: Any, out: Any) -> Any:
         dG = (dF if self.U is None else dF @ self.U) * self._last.arrays.mU   # dY = dF U, dG = dY * (m U)

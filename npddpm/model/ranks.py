@@ -28,6 +28,7 @@ import numpy as np
 
 from .. import diffusion
 from ..arrays.backend import elementwise, generator, shared, synchronize, to_host
+from ..arrays.declared import trusted
 from ..arrays.layout import zeros
 from ..arrays.threads import Team
 
@@ -107,7 +108,8 @@ class Ranks:
         def work(piece: tuple[slice, Any]) -> Any:
             rows, out = piece
             return diffusion.loss_and_gradient(net, s, x0[rows], t[rows], eps[rows], weighting, out=out)[0]
-        losses = self.team.map(work, [*zip(self.slices, self._gradients)])
+        with trusted():
+            losses = self.team.map(work, [*zip(self.slices, self._gradients)])
         if len(losses) == 1:
             return self._over_ranks(losses[0])
         shares = [(rows.stop - rows.start) / self.rows for rows in self.slices]

@@ -1,6 +1,7 @@
 """Arguments that are declared above a function."""
 
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from npddpm.arrays.declared import (
     real,
     steps_of,
     times,
+    trusted,
 )
 
 
@@ -51,6 +53,16 @@ def test_values_are_handed_on_however_they_are_given():
 def test_what_is_refused(args, options, kind, message):
     with pytest.raises(kind, match=message):
         Clock().f(*args, **options)
+
+
+def test_what_is_trusted_is_so_here_alone():
+    with pytest.raises(KeyError), trusted():
+        assert Clock().f(7, share=2) == (7, 2, None)
+        with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="n must be at most 5, got 7"):
+            pool.submit(Clock().f, 7).result()
+        raise KeyError
+    with pytest.raises(ValueError, match="n must be at most 5, got 7"):
+        Clock().f(7)
 
 
 def test_the_declaration_is_documentation():

@@ -65,7 +65,7 @@ arrays/backend.py | (values - added)\n | 0\n | sums without compensation
 mlp.py | slope = 2 - s | slope = 1 - s | a factor of 2 lost in sigma'
 mlp.py | slope += s | slope += 1 | 1 for S in g'
 mlp.py | dF = arrays.cos * d_eps_hat | dF = 1.0 * d_eps_hat | the factor of F forgotten backwards
-mlp.py | axpby(at(self.rotation.sin, t), u, self._last.arrays.cos, F) | axpby(self._last.arrays.cos, u, at(self.rotation.sin, t), F) | sin and cos exchanged
+mlp.py | axpby(self._last.arrays.sin, u, self._last.arrays.cos, F) | axpby(self._last.arrays.cos, u, self._last.arrays.sin, F) | sin and cos exchanged
 mlp.py | np.sqrt(self.variances) * cos) | cos) | lambda forgotten in E[x_0]
 mlp.py | u = xt / at(self.rotation.sd, t) | u = xt / at(self.rotation.sd, t)**2 | a variance for a deviation in u
 schedule.py | root = np.sqrt(np.maximum(variances, 1e-30)) | root = np.maximum(variances, 1e-30) | a variance for a deviation in the angle
