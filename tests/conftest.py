@@ -13,7 +13,7 @@ from hypothesis import Phase, settings
 
 from npddpm.arrays import backend
 
-settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True, max_examples=60)
 settings.register_profile("dev", deadline=None)
 settings.register_profile("mutations", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

@@ -45,7 +45,6 @@ def chain(s, r, t):
 # ---- step 1: single steps compose, q(x_t | x_0) = N( sqrt(abar_t) x_0, (1 - abar_t) I ) -----------------------------
 
 @given(schedules_and_times())
-@settings(max_examples=60)
 def test_step_1_single_steps_compose(schedule_and_time):
     """q(x_t | x_{t-1}) = N( sqrt(alpha_t) x_{t-1}, beta_t I ), composed from x_0 on, is q(x_t | x_0).  Route (a)."""
     s, t = schedule_and_time
@@ -54,7 +53,6 @@ def test_step_1_single_steps_compose(schedule_and_time):
 
 
 @given(schedules_and_times(), st.data())
-@settings(max_examples=60)
 def test_step_1_from_any_time_on(schedule_and_time, data):
     """The same from x_r for any r < t.  Route (a)."""
     s, t = schedule_and_time
@@ -124,7 +122,6 @@ def test_step_2_is_the_expectation_over_paths(model, x0):
 
 
 @given(linear_models(most=8), vectors())
-@settings(max_examples=60)
 def test_step_2_is_a_lower_bound(model, x0):
     """*Lower*, for every model p, good or bad: here any linear one, of which p(x_0) is a Gaussian known exactly."""
     betas, slopes, gains = model
@@ -154,7 +151,6 @@ def test_step_2_by_integration(model, x0):
 # ---- step 3: E log p(x_{t-1} | x_t) = -E |x_{t-1} - mu|^2 / (2 beta_t) - d/2 log(2 pi beta_t) ------------------------
 
 @given(schedules_and_times(most=100), vectors(), points)
-@settings(max_examples=60)
 def test_step_3_a_term_is_a_squared_distance(schedule_and_time, m, mu):
     """With p(x_{t-1} | x_t) = N(mu, beta_t I), the constant written out.
 
@@ -181,7 +177,6 @@ def test_step_3_is_the_first_term_of_the_bound(model, x0):
 # ---- step 4: q(x_{t-1}, x_t | x_0) is a joint Gaussian -------------------------------------------------------------
 
 @given(schedules_and_times(), points)
-@settings(max_examples=60)
 def test_step_4_the_joint_law(schedule_and_time, x0):
     """q(x_{t-1} | x_0) and then one step more.  Route (a)."""
     s, t = schedule_and_time
@@ -207,7 +202,6 @@ def test_step_4_in_exact_arithmetic(schedule_and_time, x0):
 
 @given(schedules_and_times(), points, points)
 @example((Schedule([1e-12, 1e-12]), 2), 1.0, -1.0)
-@settings(max_examples=60)
 def test_step_5_bayes(schedule_and_time, x0, xt):
     """q(x_{t-1} | x_0), composed from single steps, conditioned on x_t.  Route (a)."""
     s, t = schedule_and_time
@@ -242,7 +236,6 @@ def test_step_5_the_first_step_has_no_doubt(schedule):
 
 @given(schedules_and_times(first=2, most=30), reals(-1, 2), vectors(most=2))
 @example((Schedule([1e-12, 1e-12]), 2), 0.5, np.array([1.0, -2.0]))
-@settings(max_examples=60)
 def test_step_6_the_mean_square_splits(schedule_and_time, slope, x0):
     """With rho_t alone, as the sum is often written, it holds in one dimension only.
 
@@ -264,7 +257,6 @@ def test_step_6_the_mean_square_splits(schedule_and_time, slope, x0):
 
 @given(schedules_and_times(first=2), vectors(), vectors(most=1), reals(-3, 3))
 @example((Schedule([1e-12, 1e-12]), 2), np.array([1.0, -2.0]), np.array([0.5]), 0.0)
-@settings(max_examples=60)
 def test_step_6_over_the_posterior(schedule_and_time, x0, xt, away):
     """The same for one x_t, with the law that `q_posterior` gives, against the exact mu~_t and rho_t.  Routes (b) and (c)."""
     (s, t), d = schedule_and_time, len(x0)
@@ -292,7 +284,6 @@ def test_step_6_the_normaliser_has_a_power_of_d(d, rho):
 # ---- step 7: mu~_t = ( x_t - beta_t / sqrt(1 - abar_t) eps ) / sqrt(alpha_t) -----------------------------------------
 
 @given(schedules_and_times(), points, points)
-@settings(max_examples=60)
 def test_step_7_the_mean_in_terms_of_the_noise(schedule_and_time, x0, xt):
     """... when x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps. Bayes' mean and eps are exact, route (b).
 
@@ -327,7 +318,6 @@ def test_step_7_the_x_0_of_the_noise(schedule_and_time, eps, xt):
 # ---- step 8: the loss is sum_t w_t E |eps - eps_hat|^2, w_t = beta_t / (2 alpha_t (1 - abar_t)) ----------------------
 
 @given(schedules_and_times(first=2), points, points, points)
-@settings(max_examples=60)
 def test_step_8_the_weight(schedule_and_time, x0, xt, error):
     """|mu~ - mu|^2 / (2 beta_t) = w_t |eps - eps_hat|^2 for any prediction eps_hat.  Route (b)."""
     s, t = schedule_and_time

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
 
@@ -68,7 +68,6 @@ def test_scaling_is_learned_and_undone():
 
 
 @given(tables())
-@settings(max_examples=60)
 def test_turned_rows_have_the_variances_and_no_correlation(x):
     a = PrincipalAxes.of(x)
     z = a.standardize(x)
@@ -80,7 +79,6 @@ def test_turned_rows_have_the_variances_and_no_correlation(x):
 
 
 @given(tables(), st.integers(1, 50), st.integers(0, 2**32))
-@settings(max_examples=60)
 def test_the_untrained_network_is_the_exact_denoiser_of_the_gaussian(x, t, seed):
     """Of N(mean, C) with the covariance C of the rows: by the mixture oracle, in the units of the data and their noise."""
     a = PrincipalAxes.of(x)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
 from strategies import Exact, Knowing, SignNodes, exact, largest_correlation, schedules, shrink, signs, vectors
@@ -121,7 +121,6 @@ def test_against_the_closed_form(betas, variance):
 
 
 @given(schedules(most=30), vectors(), st.sampled_from(["beta", "posterior"]), st.floats(0.01, 10))
-@settings(max_examples=60)
 def test_each_term_is_off_by_its_rounding(s, x0, variance, c):
     """A term is off by 1e-15 (d + |x_0|^2) nats or less, whatever beta is."""
     slope = slopes(s, c)
@@ -260,7 +259,6 @@ lambdas = st.lists(st.floats(-8, 1).map(lambda e: 10**e), min_size=1, max_size=3
 
 
 @given(schedules(most=50), lambdas)
-@settings(max_examples=60)
 def test_with_the_gaussians_variance_the_bound_is_the_density_on_average(s, lam):
     """E bound = E log p(x_0) - KL( q(x_T) || N(0, I) ), for every T.
 
