@@ -163,7 +163,8 @@ def log_likelihood(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None =
 
         log p(x_0) = log N(x_T; 0, I) + sum_i log sqrt(v_T,i / lambda_i) + integral of sum_i dF_i/du_i dtheta_i
 
-    with the weights of the walk for the integral too, so that its error is of second order in the step.
+    with the weights of the walk for the integral too, so that its error is of second order in the step. Where dF/du is large,
+    between clusters that are narrow beside their distance, few steps may be far off, to either side: compare two numbers of them.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays.backend import generator, get_array_module
-from .arrays.checks import check_array, check_shaped, check_type
+from .arrays.checks import check_array, check_entries, check_points, check_shaped, check_type, shown
 from .arrays.declared import checked, count, instance, real
 from .schedule import Schedule
 
@@ -74,10 +74,10 @@ class GaussianMixture:
         given = {"weights": weights, "means": means, "covariances": covariances}
         w, m, c = (check_array(name, a, np, np.float64).copy() for name, a in given.items())
         if w.ndim != 1 or w.size == 0 or not (w > 0).all() or not np.isfinite(w).all():
-            raise ValueError(f"weights must be (K,) positive numbers, got {weights!r:.80}")
+            raise ValueError(f"weights must be (K,) positive numbers, got {shown(weights)}")
         w = w / w.max()
         if w.min() < 1e-300:
-            raise ValueError(f"weights must be at least 1e-300 of the largest, got {weights!r:.80}")
+            raise ValueError(f"weights must be at least 1e-300 of the largest, got {shown(weights)}")
         if m.ndim != 2 or len(m) != len(w) or m.shape[1] == 0 or not np.isfinite(m).all():
             raise ValueError(f"means must be finite, of shape (K, d) with K = {len(w)}, got shape {m.shape}")
         K, d = m.shape
@@ -107,16 +107,27 @@ class GaussianMixture:
         return x
 
     def standardized(self, mean: Any, scale: Any, axes: Any = None) -> GaussianMixture:
-        """The law of (x - mean) / scale, for numbers or (d,) arrays, turned by axes^T, (d, d), where they are given."""
-        scale = np.broadcast_to(scale, self.means.shape[1:])
-        axes = np.eye(len(scale)) if axes is None else axes
+        """The law of (x - mean) / scale, for numbers or (d,) arrays, turned by axes^T, (d, d), where they are given.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If they are no finite numbers of these shapes, or a scale is 0.
+        """
+        d = self.means.shape[1]
+        mean, scale = (check_points(name, np.broadcast_to(value, d) if np.ndim(value) == 0 else value, np, np.float64, d)
+                       for name, value in (("mean", mean), ("scale", scale)))
+        if (scale == 0).any():
+            raise ValueError("scale must not be 0")
+        axes = np.eye(d) if axes is None else check_points("axes", axes, np, np.float64, d, "r")
         turned = axes.T @ (self.covariances / np.multiply.outer(scale, scale)) @ axes
         return GaussianMixture(self.weights, (self.means - mean) / scale @ axes, (turned + turned.swapaxes(1, 2)) / 2)
 
     def log_density(self, x: Any, s: Schedule | None = None, t: Any = 0) -> Any:
         """log p_t(x), (B,) nats, for x of shape (B, d): of x_t, or, without a schedule, of the data."""
         if s is None and not (isinstance(t, int) and t == 0):
-            raise ValueError(f"log_density at t = {t!r:.80} needs a schedule s")
+            raise ValueError(f"log_density at t = {shown(t)} needs a schedule s")
+        x = check_entries("x", check_array("x", x, get_array_module(x)))
         log_joint, *_, far = self._components(x, Schedule([0.5]) if s is None else s, t)
         with np.errstate(over="ignore"):        # to -inf
             return _log_sum_exp(log_joint) * far**2

@@ -27,10 +27,15 @@ MOST_OCTAVES = 64       # of Fourier features: beyond, 2^k x is nothing but roun
 
 # ---------------------------------------------------------------- single values
 
+def shown(value: Any) -> str:
+    """What an argument was, in one line: an array's repr has several."""
+    return " ".join(f"{value!r:.400}".split())[:80]
+
+
 def check_count(name: str, value: Any, least: int = 1, most: int = 2**63 - 1) -> int:
     """Return `value` as an int, or raise ValueError if it is no whole number, below `least` or above `most`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be an int of at least {least}, got {value!r:.80}")
+        raise ValueError(f"{name} must be an int of at least {least}, got {shown(value)}")
     if value > most:
         raise ValueError(f"{name} must be at most {most}, got {value}")
     return int(value)
@@ -46,27 +51,27 @@ def check_real(name: str, value: Any, low: float, high: float, *, closed: bool =
         return number
     where = f"lie in [{low}, {high}]" if closed else "be a positive number" if high == np.inf \
         else f"lie strictly between {low} and {high}"
-    raise ValueError(f"{name} must {where}, got {value!r:.80}")
+    raise ValueError(f"{name} must {where}, got {shown(value)}")
 
 
 def check_choice(name: str, value: Any, *choices: str) -> Any:
     """Return `value`, or raise ValueError if it is none of the choices."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r:.80}")
+        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {shown(value)}")
     return value
 
 
 def check_type(name: str, value: Any, wanted: type) -> Any:
     """Return `value`, or raise TypeError if it is no instance of the class."""
     if not isinstance(value, wanted):
-        raise TypeError(f"{name} must be a {wanted.__name__}, got {value!r:.80}")
+        raise TypeError(f"{name} must be a {wanted.__name__}, got {shown(value)}")
     return value
 
 
 def check_path(path: Any, name: str = "path") -> None:
     """Raise TypeError if `path` names no file; the number of an open one, say, would be closed."""
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"{name} must be a str or a Path, got {path!r:.80}")
+        raise TypeError(f"{name} must be a str or a Path, got {shown(path)}")
 
 
 def check_json(name: str, value: Any) -> dict[str, Any]:
@@ -77,7 +82,7 @@ def check_json(name: str, value: Any) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError):
         pass
     raise TypeError(f"{name} must be a dict of what JSON can hold (str, int, finite float, bool, None, lists, and dicts "
-                    f"with str as keys), got {value!r:.80}")
+                    f"with str as keys), got {shown(value)}")
 
 
 def check_dtype(dtype: Any, *names: str) -> np.dtype[Any]:
@@ -88,7 +93,7 @@ def check_dtype(dtype: Any, *names: str) -> np.dtype[Any]:
             return found
     except TypeError:
         pass
-    raise ValueError(f"dtype must be {', '.join(names[:-1])} or {names[-1]}, got {dtype!r:.80}")
+    raise ValueError(f"dtype must be {', '.join(names[:-1])} or {names[-1]}, got {shown(dtype)}")
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -101,11 +106,10 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 def check_betas(betas: Any) -> Array:
     """Return beta_1 ... beta_T as (T,) float64, or raise ValueError unless each lies in [1e-300, 1)."""
-    check_unmasked("betas", betas)
     try:
-        out: Array = np.asarray(betas, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"betas must be numbers in (0, 1), got {betas!r:.80}") from None
+        out: Array = check_array("betas", betas, np, np.float64)
+    except TypeError:
+        raise ValueError(f"betas must be numbers in (0, 1), got {shown(betas)}") from None
     if out.size > MOST_STEPS:
         raise ValueError(f"betas must be at most {MOST_STEPS} numbers, got {out.size}")
     if out.ndim != 1 or out.size == 0:
@@ -137,7 +141,7 @@ def check_times(t: Any, x: Any, T: int, first: int) -> Any:
         try:
             t = xp.asarray(t)
         except ValueError:
-            raise ValueError(f"t must be an int or a row of ints, got {t!r:.80}") from None
+            raise ValueError(f"t must be an int or a row of ints, got {shown(t)}") from None
         if t.dtype.kind not in "iu":
             raise TypeError(f"t must be an int or an array of ints, got dtype {t.dtype}")
         if t.ndim == 0:
@@ -165,7 +169,7 @@ def check_steps(steps: Any, T: int) -> int | list[int]:
         whole = all(isinstance(t, (int, np.integer)) and not isinstance(t, bool) for t in times)
         if times and whole and all(a > b for a, b in pairwise([T + 1, *times, 0])):
             return [int(t) for t in times]
-    raise ValueError(f"steps must be an int, or times that fall within 1..{T}, got {steps!r:.80}")
+    raise ValueError(f"steps must be an int, or times that fall within 1..{T}, got {shown(steps)}")
 
 
 # ---------------------------------------------------------------- denoisers
@@ -173,7 +177,7 @@ def check_steps(steps: Any, T: int) -> int | list[int]:
 def predict(denoiser: Denoiser, xt: Any, t: Any) -> Any:
     """``denoiser(xt, t)``; TypeError if it cannot be called or returns no real numbers, ValueError for another shape than xt's."""
     if not callable(denoiser):
-        raise TypeError(f"denoiser must be a callable denoiser(x_t, t), got {denoiser!r:.80}")
+        raise TypeError(f"denoiser must be a callable denoiser(x_t, t), got {shown(denoiser)}")
     eps = denoiser(xt, t)
     if getattr(eps, "shape", None) != xt.shape:
         raise ValueError(f"denoiser must return an array of the shape of x_t, {xt.shape}, "
@@ -203,14 +207,14 @@ def check_weighting(weighting: Any, T: int) -> Any:
     xp = get_array_module(weighting)
     if (not isinstance(weighting, xp.ndarray) or weighting.shape != (T + 1,) or weighting.dtype.kind != "f"
             or xp is np and not (np.isfinite(weighting) & (weighting >= 0)).all() or np.ma.isMaskedArray(weighting)):
-        raise ValueError(f"weighting must be 'simple', 'elbo' or an array of {T + 1} floats of at least 0, got {weighting!r:.80}")
+        raise ValueError(f"weighting must be 'simple', 'elbo' or an array of {T + 1} floats of at least 0, got {shown(weighting)}")
     return weighting
 
 
 def check_backward(net: Any) -> Any:
     """Return the network, or raise TypeError if it has no backward pass."""
     if not callable(getattr(net, "backward", None)):
-        raise TypeError(f"net must have a method backward(dL/d eps_hat, out), as MLP has, got {net!r:.80}")
+        raise TypeError(f"net must have a method backward(dL/d eps_hat, out), as MLP has, got {shown(net)}")
     return net
 
 
@@ -236,7 +240,7 @@ def check_array(name: str, x: Any, xp: Any, dtype: Any = None) -> Any:
     try:
         array = xp.asarray(x)
     except ValueError:      # rows of several lengths
-        raise TypeError(f"{name} must be an array of numbers, got {x!r:.80}") from None
+        raise TypeError(f"{name} must be an array of numbers, got {shown(x)}") from None
     kind = array.dtype.kind
     if kind not in "fciu":
         raise TypeError(f"{name} must be an array of numbers, got dtype {array.dtype}")
@@ -320,12 +324,12 @@ def check_directions(directions: Any, dim: int) -> Array:
 def check_variances(variances: Any, dim: int | None = None) -> Array:
     """Return (dim,) float64, or raise ValueError if the variances are no such numbers, or one is negative."""
     try:
-        out: Array = np.asarray(variances, dtype=float)
+        out: Array = check_array("variances", variances, np, np.float64)
         if out.size and out.shape == (dim or out.size,) and np.isfinite(out).all() and (out >= 0).all():
             return out
     except (TypeError, ValueError):
         pass
-    raise ValueError(f"variances must be {dim or 'some'} finite numbers of at least 0, got {variances!r:.80}")
+    raise ValueError(f"variances must be {dim or 'some'} finite numbers of at least 0, got {shown(variances)}")
 
 
 def variances_of(denoiser: Denoiser, dim: int) -> Array:
@@ -339,13 +343,13 @@ def check_clip(clip: Any, xp: Any, dtype: Any, dim: int) -> Callable[[Any], Any]
     if callable(clip):
         return lambda x0: check_shaped("what clip returns", clip(x0), xp, dtype, *x0.shape).copy()
     try:
-        low, high = (np.broadcast_to(to_host(v).astype(float), (dim,)) for v in clip)
+        low, high = (np.broadcast_to(check_array("clip", to_host(v), np, np.float64), (dim,)) for v in clip)
         if (low <= high).all():
             return operator.methodcaller("clip", xp.asarray(low, dtype=dtype), xp.asarray(high, dtype=dtype))
     except (TypeError, ValueError):
         pass
     raise ValueError(f"clip must be (low, high), numbers or arrays of shape ({dim},), with low <= high, "
-                     f"got {clip!r:.80}")
+                     f"got {shown(clip)}")
 
 
 def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
@@ -353,9 +357,12 @@ def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
     check_unmasked(name, x)
     names = list(map(str, getattr(x, "columns", [])))       # of a data frame
     try:
+        if names and hasattr(x, "iloc") and any(kind in ("int64", "uint64") and (np.abs(x.iloc[:, i].to_numpy(float)) > 2**53).any()
+                                                for i, kind in enumerate(map(str, x.dtypes))):
+            x = x.astype(object)        # else pandas rounds them, if there are floats beside them
         x = np.asarray(x.toarray() if hasattr(x, "toarray") else x)     # of SciPy's sparse matrices
-    except ValueError:
-        raise ValueError(f"{name} must be a table of numbers, with rows of one length, got {x!r:.60}") from None
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a table of numbers, with rows of one length, got {shown(x)}") from None
     if x.dtype == object and x.ndim == 2:
         x = check_objects(x, name, names)
     check_table(x, name, least)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import dataclasses
 import functools
@@ -229,7 +230,7 @@ def sample(args: argparse.Namespace) -> None:
     known = Columns.of(model, args.model, [f"--{option}" for option in ("clip", "round") if getattr(args, option)])
     shape, text = model.image or (len(known.low),), args.out.suffix.lower() == ".csv"
     size = (2 if text else 8) * args.n * len(known.low)     # at least: text has a digit and a separator for each number
-    by_first(args.comm, lambda: check_output(args.out, [".npy", ".csv"], size, model=args.model, data=Notes.of(model, args.model).data))
+    by_first(args.comm, lambda: check_output(args.out, [".npy", ".csv"], size, model=args.model, data=model.about.get("data")))
     chunks = model.sample_chunks(args.n, args.seed, variance=args.variance or "gaussian", steps=args.steps, eta=args.eta,
                                  clip=(known.low, known.high) if args.clip else None, threads=args.threads, comm=args.comm)
     if args.round:
@@ -347,7 +348,7 @@ def plot(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Return 1 if a check fails. What the file prints goes to stderr, and hypothesis leaves no folder behind."""
+    """Return 1 if a check fails. What the file prints in Python goes to stderr, and hypothesis leaves no folder behind."""
     try:
         from .. import testing
     except ImportError as error:
@@ -371,6 +372,7 @@ def check(args: argparse.Namespace) -> int:
         passed = sum(result.verdict == "pass" for result in results)
         say(f"{passed} checks passed, {failed} failed, {len(results) - passed - failed} skipped")
     raise_if_lost()
+    atexit.register(setattr, sys, "stdout", sys.stderr)     # before what the file has registered
     return int(failed > 0)
 
 

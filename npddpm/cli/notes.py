@@ -114,6 +114,8 @@ class Reference(NamedTuple):
             ends = np.abs(model.axes.standardize(np.stack([low, high])))
         if not ends.max() < LARGE:
             raise ValueError(f"DATA {source} lies too far from the training rows: it reaches {max(-low.min(), high.max()):.3g}")
+        if twice := repeated(x):
+            say(f"{twice} of {len(x)} rows of {source} are equal to an earlier one: what compares nearest rows takes them for copies")
         trained = training_rows(model, noted)
         if trained is None:
             half, other_half = data.split(x, 0.5)
@@ -131,14 +133,28 @@ class Reference(NamedTuple):
 
 
 def copies(x: Any, rows: Any) -> np.ndarray:
-    """Which rows of x are among `rows`, as single precision tells them apart, since a file may have been saved in it, (n,)."""
-    _, _, _, low, high = data.moments(rows)
-    unit = np.ldexp(1.0, -np.frexp(np.maximum(-low, high))[1])      # a power of two for each column
+    """Which rows of x are among `rows`, (n,).
 
-    def key(row: np.ndarray) -> bytes:
-        return bytes((row * unit).astype(np.float32) + np.float32(0))       # 0 for -0
-    seen = {key(row) for row in rows}
-    return np.array([key(row) in seen for row in x])
+    If one of the two was saved in single precision, they are compared in it, unless that makes rows equal which were not.
+    """
+    def keys(table: Any, dtype: Any) -> list[bytes]:
+        with np.errstate(over="ignore"):
+            return [bytes(row.astype(dtype) + dtype(0)) for row in table]       # 0 for -0
+
+    def in_single(table: Any) -> bool:
+        with np.errstate(over="ignore"):
+            return all((block.astype(np.float32) == block).all() for block in data.blocks(table))
+    dtype: Any = np.float64
+    if in_single(x) or in_single(rows):
+        single = all(len({*keys(table, np.float32)}) == len({*keys(table, np.float64)}) for table in (x, rows))
+        dtype = np.float32 if single else dtype
+    seen = {*keys(rows, dtype)}
+    return np.array([key in seen for key in keys(x, dtype)])
+
+
+def repeated(x: Any) -> int:
+    """How many rows are equal to an earlier one."""
+    return len(x) - len({bytes(row + 0) for row in x})
 
 
 def training_rows(model: DDPM, noted: Notes) -> np.ndarray | None:

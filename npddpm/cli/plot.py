@@ -67,7 +67,7 @@ def overview(model: DDPM, x: np.ndarray, by_time: np.ndarray, rng: Any = 0) -> F
     for page in field:
         page.suptitle(r"Where the network sends a point: $-\hat\epsilon(x_t, t)$ over points of $x_t$")
         for axes, share in zip(page.subplots(1, len(FIELDS)), FIELDS):
-            draw_field(axes, model, net, max(1, round(share * s.T)), x0, eps)
+            draw_field(axes, model, net, max(1, round(share * s.T)), x0, eps, aspect(x))
     draw_losses(bottom.subplots(1, 2), model, by_time)
     FigureCanvasAgg(figure)
     return figure
@@ -102,7 +102,15 @@ def panel_shape(x: np.ndarray, image: tuple[int, ...]) -> float:
     if image:
         h, w, _ = pixels(x[:1], image).shape[1:]
         return float(GRID[0] * (h + 1) / (GRID[1] * (w + 1)))
-    return float(np.clip(np.divide(*np.ptp(x, axis=0)[::-1]), 0.4, 1.5)) if x.shape[1] == 2 else 0.7
+    return float(np.clip(np.divide(*np.ptp(x, axis=0)[::-1]), 0.4, 1.5)) if aspect(x) == "equal" else 0.7
+
+
+def aspect(x: np.ndarray) -> str:
+    """Two columns of one unit are drawn on one scale; those whose ranges differ tenfold are taken for two units."""
+    if x.shape[1] != 2:
+        return "auto"
+    low, high = sorted(np.ptp(x, axis=0))
+    return "equal" if 0 < high < 10 * low else "auto"
 
 
 def pixels(rows: np.ndarray, image: tuple[int, ...]) -> np.ndarray:
@@ -133,11 +141,11 @@ def draw(axes: Any, rows: np.ndarray, x: np.ndarray, image: tuple[int, ...] = ()
     axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
     axes.set(xlabel="first column", ylabel="second column")
     if x.shape[1] == 2:
-        axes.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+        axes.set(xlabel="$x_1$", ylabel="$x_2$", aspect=aspect(x))
     return [axes.scatter(rows[:, 0], rows[:, 1], s=3, linewidths=0, alpha=0.6, color="C0")]
 
 
-def draw_field(axes: Any, model: DDPM, net: Any, t: int, x0: Any, eps: Any) -> None:
+def draw_field(axes: Any, model: DDPM, net: Any, t: int, x0: Any, eps: Any, aspect: str) -> None:
     """Arrows -eps_hat(x_t, t) on a lattice, over points of x_t, in the units of the data."""
     line = np.linspace(-2.5, 2.5, 18)
     scale = np.where(model.axes.scale > 0, model.axes.scale, 1)
@@ -146,7 +154,7 @@ def draw_field(axes: Any, model: DDPM, net: Any, t: int, x0: Any, eps: Any) -> N
     points = model.axes.restore(model.schedule.q_sample(x0, t, eps))
     axes.scatter(*points.T, s=2, linewidths=0, color="0.8")
     axes.quiver(*lattice.T, *arrows.T, np.hypot(*arrows.T), angles="xy", width=0.005, cmap="viridis")
-    axes.set(title=f"$t = {t}$", xticks=[], yticks=[], aspect="equal",
+    axes.set(title=f"$t = {t}$", xticks=[], yticks=[], aspect=aspect,
              xlim=lattice[[0, -1], 0], ylim=lattice[[0, -1], 1])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -100,6 +101,7 @@ def load(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None]
 def load_rows(source: str, n: int = 10_000, rng: Any = 0, tell: Callable[[str], None] = lambda line: None) -> tuple[Any, tuple[int, ...]]:
     """What `load` returns, as rows (n, d), and the shape of an image, () for a table, see `as_rows`."""
     check_path(source, "source")
+    source = os.fspath(source)
     if source == "digits":
         with resources.files(__name__).joinpath("digits.npz").open("rb") as file:
             return check_data(np.load(file)["x"]), (8, 8)

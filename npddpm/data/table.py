@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ..arrays.checks import Array, check_data, check_real, check_table, check_values
+from ..arrays.checks import Array, check_data, check_real, check_table, check_values, shown
 from .files import load_numpy
 
 IN_MEMORY = 2**28   # bytes of a .npy file that is read whole; a longer one is mapped
@@ -58,13 +58,15 @@ class Mapped:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> Array:
+        if isinstance(rows, tuple):
+            raise IndexError(f"rows must be one index: x[rows][:, columns], got {shown(rows)}")
         rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
         if rows.dtype == bool and rows.shape == (len(self),):
             rows = np.flatnonzero(rows)
         if rows.size == 0:
             rows = rows.astype(int)
         if rows.dtype.kind not in "iu" or ((rows < -len(self)) | (rows >= len(self))).any():
-            raise IndexError(f"rows must be a slice, ints in 0..{len(self) - 1}, or a mask of them all, got {rows!r:.80}")
+            raise IndexError(f"rows must be a slice, ints in 0..{len(self) - 1}, or a mask of them all, got {shown(rows)}")
         rows = np.where(rows < 0, rows + len(self), rows)
         for view in reversed(self._views):
             rows = view.of(rows)
@@ -291,7 +293,8 @@ def moments(x: Array | Mapped) -> Moments:
 
 
 def split(x: Any, holdout: float = 0.2) -> tuple[Any, Any]:
-    """Shuffle the rows, always in the same way, and hold out a share of them: (training, held out)."""
+    """Shuffle the rows, always in the same way, and hold out a share of them: (training, held out), as arrays or `Mapped`."""
+    x = x if isinstance(x, (np.ndarray, Mapped)) else as_images(*as_rows(x, least=0))
     n, count = len(x), round(check_real("holdout", holdout, 0, 1, closed=True) * len(x))
     views = shuffled(n, count, n), shuffled(n, 0, count)
     training, held = (x.seen(view) if isinstance(x, Mapped) else x[view.of(np.arange(view.n))] for view in views)

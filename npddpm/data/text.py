@@ -99,7 +99,7 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool, int]:
     cells = [_cells(line, separator) for _, line in start]
     apart = separator or " "
     plain = f'"[^"{apart}]*"'           # a cell that needs no quotes: they say that "0" is a name
-    quoted = [re.fullmatch(rf"\s*{plain}(\s*{apart}\s*{plain})+\s*", line) is not None for _, line in start] == [True, False]
+    quoted = [re.fullmatch(rf"\s*{plain}(\s*{apart}\s*{plain})*\s*", line) is not None for _, line in start] == [True, False]
     header = cells[0] if quoted else _header(*cells)
     if header and len(start) == 1:
         raise ValueError("it holds no rows of numbers")
@@ -115,7 +115,7 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool, int]:
         lines.seek(0)
         above = [line for line in itertools.islice(lines, start[0][0] - 1) if line.startswith("#")]
         names = _cells(above[-1].lstrip("# ").rstrip("\r\n "), separator) if above else []
-        header = names if len(names) == len(cells[0]) > 1 and all(names) and _header(names) else []
+        header = names if len(names) == len(cells[0]) > 1 and all(names) and _header(names, cells[0]) else []
     index = len(header) > 1 and (header[0] == "" or header[0].lower() == "unnamed: 0" and not quoted)
     return separator, last, header, first, index, start[0][0]
 
@@ -145,10 +145,12 @@ def _cells(line: str, separator: str | None) -> list[str]:
 def _header(first: list[str], second: Sequence[str] = ()) -> list[str]:
     """The cells of the first line if they are names of columns, else none."""
     like_numbers = re.compile(r"[-+.,_\s]*\d[-+.,_\d\seE%]*|inf|infinity|nan", re.IGNORECASE)
-    if not any(map(like_numbers.fullmatch, first)) and not {cell.lower() for cell in first[1:] or first} & MISSING:
+    word = [not like_numbers.fullmatch(cell) and cell.lower() not in MISSING for cell in first]
+    numbers = len(second) == len(first) and all(map(_is_number, second))        # then Na is sodium
+    if all(word[1:] or word) and not like_numbers.fullmatch(first[0]) or numbers and any(word) and all(first[1:]) and not any(map(_is_finite, first)):
         return first
     names = first[1:] if first[0] == "" else first
-    if len(names) > 1 and all(re.fullmatch("[0-9]{1,4}", name) for name in names):
+    if (len(names) > 1 or first[0] == "") and all(re.fullmatch("[0-9]{1,4}", name) for name in names):
         start = int(names[0])
         years = 1900 <= start < 2100 and not all(re.fullmatch("(19|20)[0-9]{2}", cell) for cell in second)
         if names == [str(start + i) for i in range(len(names))] and (
@@ -174,11 +176,11 @@ def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: lis
                     "fill it in, or leave the row out" if cell.lower() in MISSING or ERROR.fullmatch(cell) else \
                     "put commas, semicolons, tabs or spaces between the numbers" if len(cells) == 1 else \
                     "leave the column out, or give it numbers" + (
-                        "; in a header every column has a name that is no number" if i == 0 and not header else "")
+                        "; in a header every column has a name that is no number, or is in quotes" if i == 0 and not header else "")
                 raise ValueError(f"line {number} holds {cell!r:.40}, which is no number ({where}): {advice}")
             if not np.isfinite(float(cell)):
                 raise ValueError(f"line {number} holds {cell!r:.40}, which is not finite ({where}): fill it in, or leave the row out")
-            if re.fullmatch(r"[-+]?\d+", cell) and abs(int(cell[:400])) > 2**53:
+            if re.fullmatch(r"[-+]?\d+", cell) and (len(cell) > 400 or int(cell) != int(float(cell))):
                 raise ValueError(f"line {number} holds {cell:.40}, an integer beyond 2^53, which float64 rounds ({where}): "
                                  "leave the column out, or scale it down")
             if whole and (cell == "-0" or column % 2 == 0 and re.fullmatch(r"0\d+", cell)):
@@ -192,3 +194,7 @@ def printable(text: str) -> str:
 
 def _is_number(cell: str) -> bool:
     return re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity|nan)", cell, re.IGNORECASE | re.ASCII) is not None
+
+
+def _is_finite(cell: str) -> bool:
+    return _is_number(cell) and bool(np.isfinite(float(cell)))

@@ -129,7 +129,7 @@ class DDPM:
             check_type("gated", gated, bool)
         self.step, self.image = 0, ()
         self.losses: list[float] = []
-        self.about = {}
+        self.about, self._noted = {}, dict[str, Any]()      # `_noted` is what a file says of its own training
         self.outputs = Outputs()
         self._loss_sum: Any = 0.0
         self._run = 0   # which of the calls of `training` the model belongs to
@@ -252,6 +252,7 @@ class DDPM:
                   weighting: str | None, resume: bool, threads: int | None, comm: Any) -> Iterator[int]:
         given = {"batch_size": batch_size, "lr": lr, "weighting": weighting, "device": device, "threads": threads}
         check_options(**given)
+        check_type("resume", resume, bool)
         steps = by_first(comm, lambda: self._usual_steps(x, image, **given)) if steps is None else check_count("steps", steps)
         lr, team = rules.lr(len(x)) if lr is None else lr, Team(threads)
         check_json("about", self.about)
@@ -309,7 +310,9 @@ class DDPM:
 
     def _steps(self, x: Any, steps: int, batch_size: int, lr: float, weighting: Any, comm: Any, team: Team,
                fresh: dict[str, Any]) -> Iterator[int]:
-        vars(self).update(fresh)
+        if fresh:
+            vars(self).update(fresh)
+            self._about, self._noted = {name: note for name, note in self.about.items() if self._noted.get(name) != note}, {}
         self._run += 1
         run, net, s = self._run, self.net, self.schedule
         of_zero = float(s.loss_weights[1:].mean()) if weighting == "elbo" else 1.0
@@ -635,7 +638,8 @@ class DDPM:
             model._rng = np.random.Generator(np.random.PCG64())
             model._rng.bit_generator.state = config["rng"]
             model.outputs.adopt(path, file)
-        model.step, model._loss_sum, model.about = config["step"], float(config["loss_sum"]), config["about"]
+        model.step, model._loss_sum = config["step"], float(config["loss_sum"])
+        model.about = model._noted = config["about"]
         model.losses, model.image = arrays["losses"].tolist(), tuple(config["image"])
         model.axes = PrincipalAxes._make(arrays.get(name) for name in PrincipalAxes._fields)
         model._place(config, arrays, device)  # out here, since a fault of the device is none of the file

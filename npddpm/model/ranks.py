@@ -28,6 +28,7 @@ import numpy as np
 
 from .. import diffusion
 from ..arrays.backend import elementwise, generator, shared, synchronize, to_host
+from ..arrays.checks import shown
 from ..arrays.declared import trusted
 from ..arrays.layout import zeros
 from ..arrays.threads import Team
@@ -150,13 +151,13 @@ def check_comm(comm: Any, batch_size: int | None = None, **values: Any) -> None:
     if comm is None:
         return
     if not hasattr(comm, "Allreduce"):
-        raise TypeError(f"comm must be a communicator of mpi4py, such as MPI.COMM_WORLD, got {comm!r:.80}")
+        raise TypeError(f"comm must be a communicator of mpi4py, such as MPI.COMM_WORLD, got {shown(comm)}")
     values["batch_size"] = batch_size
     for rank, others in enumerate(comm.allgather(values)):
         for name, value in values.items():
             if others[name] != value:
-                raise ValueError(f"{name} must be the same on all ranks, got {value!r:.80} on rank {comm.rank} and "
-                                 f"{others[name]!r:.80} on rank {rank}")
+                raise ValueError(f"{name} must be the same on all ranks, got {shown(value)} on rank {comm.rank} and "
+                                 f"{shown(others[name])} on rank {rank}")
     if batch_size is not None and batch_size < comm.size:
         raise ValueError(f"batch_size must be at least the number of ranks, {comm.size}, got {batch_size}")
 
@@ -214,7 +215,7 @@ def world() -> Any:
     ValueError
         If mpi4py is missing, or belongs to another MPI than mpiexec, so that its processes would not find each other.
     """
-    started = max(int(os.environ.get(name, "1")) for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"))
+    started = max(int(size) if (size := os.environ.get(name, "")).isdecimal() else 1 for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"))
     if started == 1:
         return None
     try:

@@ -18,6 +18,7 @@ The modules, each of which knows those before it alone: `exact` and `contract`, 
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import sys
 import types
@@ -97,16 +98,19 @@ class Unclosed:
 
 @contextlib.contextmanager
 def lent() -> Iterator[None]:
-    """Within the block a stranger's code has `sys`: what it prints goes to stderr, and what it changes is as before.
+    """Within the block a stranger's code has `sys`: what it prints in Python goes to stderr, and what it changes is as before.
 
-    But sys.path and sys.argv stay as it left them, for its functions; what it took from sys.path comes last.
+    But sys.path and sys.argv stay as it left them, for its functions; what it took from sys.path comes last. Of the builtins it may
+    have replaced print, say.
     """
+    own = dict(vars(builtins))
     before = {name: value for name, value in vars(sys).items() if name not in ("path", "argv")}
     modules, places = dict(sys.modules), list(sys.path)
     sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = Unclosed(sys.stderr)    # type: ignore[assignment,misc]
     try:
         yield
     finally:
+        vars(builtins).update(own)
         vars(sys).update(before)
         sys.modules.update(modules)
         left = list(getattr(sys, "path", None) or [])

@@ -4,7 +4,6 @@ call to the next, and float32 gives what float64 does."""
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import pickle
 import time
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .contract import ARGUMENTS, ARRAYS, Args, Check, Implementation, Wrong, call, plain, quietly, vector
+from .contract import ARGUMENTS, ARRAYS, Args, Check, Implementation, Wrong, call, copied, plain, quietly, vector
 from .inputs import arbitrary_betas, assemble, fixed_examples, normal, show_args
 from .losses import MANY, training_example
 from .values import MOST_SECONDS, allowed
@@ -30,7 +29,7 @@ def check_calls(check: Check, subject: Implementation) -> Args:
     f, agree = subject.get(check.function), partial(same, a)
 
     def run(args: Args) -> Any:
-        return unchanged(f, copy.deepcopy(args))
+        return unchanged(f, copied(args))
 
     first = run(a)
     kept = vector(first).copy()
@@ -47,7 +46,7 @@ def check_calls(check: Check, subject: Implementation) -> Args:
         if plain(alone).shape != (1,):
             raise Wrong(f"of a row alone it returns shape {plain(alone).shape} where (1,) belongs", "a call")
     if "betas" in a:
-        given = copy.deepcopy(a)
+        given = copied(a)
         unchanged(f, given)
         given["betas"][...] = b["betas"]
         agree(unchanged(f, given), run(given), subject.tolerance, "new values in the same array betas are not noticed")
@@ -78,7 +77,7 @@ def state() -> bytes:
 
 def unchanged(f: Any, given: Args) -> Any:
     """What f returns for the very arguments, if it leaves them as they were."""
-    before, others = copy.deepcopy(given), np.random.get_state()
+    before, others = copied(given), np.random.get_state()
     np.random.seed(0x9E3779B9)      # which no function asks for
     drawn = state()
     try:

@@ -5,6 +5,7 @@ Nothing here knows what is right. What a stranger's code raises or returns is ta
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import re
@@ -20,6 +21,7 @@ import numpy as np
 
 Args = dict[str, Any]
 TOLERANCE = 1e-8
+SINGLE = 1e-6       # a TOLERANCE from here on says that the implementation works in single precision
 CONTRACT = """
 schedule: linear_betas(T), cosine_betas(T)
 step 1: alpha_bars(betas), q_sample(betas, x0, t, eps)
@@ -160,7 +162,25 @@ class Check:
 
 def call(f: Callable[..., Any], args: Args) -> Any:
     """f with copies of the arguments."""
-    return quietly(f, copy.deepcopy(args))
+    return quietly(f, copied(args))
+
+
+def copied(tree: Any) -> Any:
+    """A deep copy; `copy.deepcopy` would leave some dicts with two sets of values."""
+    if isinstance(tree, dict):
+        return with_items(tree, {key: copied(value) for key, value in tree.items()})
+    return type(tree)(map(copied, tree)) if type(tree) in (list, tuple) else copy.deepcopy(tree)
+
+
+def with_items(tree: dict[Any, Any], items: dict[Any, Any]) -> Any:
+    """A dict of the same class with these items. A class may keep them as attributes too, so that it is asked to make one."""
+    with contextlib.suppress(Exception):        # such as defaultdict's, which wants a function first
+        made = type(tree)(items)
+        if made.keys() == items.keys():
+            return made
+    made = copy.copy(tree)
+    made.update(items)
+    return made
 
 
 def quietly(f: Callable[..., Any], args: Args) -> Any:
@@ -173,7 +193,7 @@ def quietly(f: Callable[..., Any], args: Args) -> Any:
 def plain(value: Any) -> Any:
     """As a float64 array on the host (complex, if it is complex)."""
     for method in ("detach", "cpu", "get"):                                      # tensors, and arrays of a GPU
-        value = getattr(value, method)() if hasattr(value, method) and hasattr(value, "shape") else value
+        value = getattr(value, method)() if hasattr(value, method) and hasattr(value, "device") else value
     if np.ma.is_masked(value):
         raise Wrong("returns masked entries")
     try:

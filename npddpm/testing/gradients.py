@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from .contract import Args, Check, Implementation, Wrong, call, digits, leaves, show, vector
+from .contract import SINGLE, Args, Check, Implementation, Wrong, call, digits, leaves, show, vector
 from .inputs import answer, show_args, standard_betas
 from .losses import MANY, long_betas, loss_of, rebuild, training_example
 
 GRADIENT_TOLERANCE = 1e-6
+EPS_32 = 2.0**-23
 MOST_ENTRIES = 1000     # whose derivatives are taken one by one,
 MOST_NUMBERS = 10**8    # and numbers in all the parameters for which the loss is taken, of one batch; but 10 groups at least
 
@@ -91,7 +92,7 @@ def both_slopes(subject: Implementation, args: Args, most: int) -> tuple[Any, An
     def value(v: Any) -> Any:
         return loss_of(subject, {**args, "parameters": rebuild(parameters, v)})
 
-    right, error, groups, weights, how = derivatives(value, numbers, most, [math.prod(shape) for shape in shapes])
+    right, error, groups, weights, how = derivatives(value, numbers, most, [math.prod(shape) for shape in shapes], subject.tolerance >= SINGLE)
     return np.array([weights[group] @ got[group] for group in groups]), right, error, groups, how
 
 
@@ -118,8 +119,8 @@ def blocks(named: list[tuple[str, Any]], touched: Any) -> str:
 
 # ---------------------------------------------------------------- derivatives of any loss
 
-def derivatives(value: Callable[[Any], Any], at: Any, most: int, sizes: Sequence[int]) -> tuple[Any, Any, list[Any], Any, str]:
-    """Derivatives of value along directions (unit vectors if P <= most), error bounds, the directions, and how.
+def derivatives(value: Callable[[Any], Any], at: Any, most: int, sizes: Sequence[int], single: bool) -> tuple[Any, Any, list[Any], Any, str]:
+    """Derivatives of value, in single precision or not, along directions (unit vectors if P <= most), error bounds, the directions, and how.
 
     A direction is a group of entries, of one of the arrays, whose `sizes` are given, and their weights. No more than one has its P
     numbers in memory at a time.
@@ -141,11 +142,18 @@ def derivatives(value: Callable[[Any], Any], at: Any, most: int, sizes: Sequence
 
     steps = (1e-6 * random_step() for _ in range(5))
     noise = float(np.median([abs(float((value(at + h) - 2 * value(at) + value(at - h)).real)) for h in steps]))
+    losses = np.array([float(value(at + 1e-3 * random_step()).real) for _ in range(5)])
+    single = single or bool((losses == losses.astype(np.float32)).all())
+    if single:
+        noise = max(noise, EPS_32 * float(np.abs(losses).max()))    # smaller steps are lost in the parameters
     for _ in range(3):
         direction = random_step()
-        slope, (centred, error) = complex_step(value, at, direction), central(value, at, direction, noise)
+        slope, (centred, error) = complex_step(value, at, direction), best_of(central(value, at, direction, noise))
         if slope is None or not abs(slope - centred) <= 1e-6 * abs(centred) + 3 * error:    # it uses abs(), float(), ...
-            found = np.array([central(value, at, row, noise, 1e-10 * abs(centred)) for row in directions()])
+            found = np.array([central(value, at, row, noise) for row in directions()])
+            if single:      # kinks escape the bound where they cancel, so that it is no less than is usual for a step
+                found[..., 1] = np.maximum(found[..., 1], 2 * np.median(found[..., 1], axis=0))
+            found = np.array([best_of(one) for one in found])
             return found[:, 0], found[:, 1], groups, weights, "by central differences"
     slopes = np.array([complex_step(value, at, row) for row in directions()], dtype=float)
     return slopes, np.zeros(len(slopes)), groups, weights, "by complex steps"
@@ -162,22 +170,27 @@ def complex_step(value: Callable[[Any], Any], at: Any, direction: Any) -> float 
     return float(result.imag / 1e-30) if np.iscomplexobj(result) else None
 
 
-def central(value: Callable[[Any], Any], at: Any, direction: Any, noise: float,
-            enough: float = 0.0) -> tuple[float, float]:
-    """A central difference extrapolated twice, and a bound of its error, for the step that makes the bound least.
+def best_of(found: Any) -> tuple[float, float]:
+    """The slope with the least error bound, of the steps whose slopes agree with those of all smaller steps."""
+    slopes, errors = found.T
+    agree = [all(abs(slopes[:i] - slopes[i]) <= errors[:i] + errors[i]) for i in range(len(found))]
+    i = np.argmin(np.where(agree, errors, math.inf))
+    return float(slopes[i]), float(errors[i])
+
+
+def central(value: Callable[[Any], Any], at: Any, direction: Any, noise: float) -> Any:
+    """Central differences extrapolated twice, and a bound of the error of each, for four steps, (4, 2).
 
     The slopes ahead and behind, extrapolated too, differ by no more than errors, unless there is a kink of |x| or relu
-    within the step. Large steps serve single precision, where the loss itself is uncertain by `noise`.
+    at the point. Where many lie within the step the slopes for its halves scatter, as what extrapolation changes shows. Large steps
+    serve single precision, where the loss itself is uncertain by `noise`.
     """
-    best, least, here = math.nan, math.inf, float(value(at).real)
-    for h in (2e-3, 0.02, 0.2, 2e-5):
+    found, here = [], float(value(at).real)
+    for h in (2e-5, 2e-3, 0.02, 0.2):
         ahead, behind = (np.array([float(value(at + k * direction).real - here) / k for k in (s, s / 2, s / 4)])
                          for s in (h, -h))
         D = (ahead + behind) / 2
         twice = (D[0] - 20 * D[1] + 64 * D[2]) / 45
-        error = abs(twice - (4 * D[2] - D[1]) / 3) + abs((ahead - behind) @ [1, -6, 8]) / 3 + 10 * noise / h
-        if error < least:
-            best, least = float(twice), float(error)
-        if least <= max(1e-8 * abs(best), enough):
-            break
-    return best, least
+        error = 2 * abs(twice - D[2]) + abs((ahead - behind) @ [1, -6, 8]) / 3 + 10 * noise / h
+        found.append((twice, error))
+    return np.array(found)

@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import hypothesis
 import numpy as np
 
-from .contract import ARGUMENTS, ARRAYS, Args, Check, Implementation, Wrong, call, digits, plain, said, show
+from .contract import ARGUMENTS, ARRAYS, SINGLE, Args, Check, Implementation, Wrong, call, digits, plain, said, show
 from .inputs import answer, beyond, examples, fixed_examples, larger_examples, reduced, show_args
 from .slips import slips_of
 
-SINGLE = 1e-6       # a TOLERANCE from here on says that the implementation works in single precision
 ROUNDED = 1e-10     # a median deviation above this says that every result is rounded, not only some
 MOST = sys.float_info.max       # what raises, or is no finite number of the right shape, deviates by more than any tolerance
 MOST_TRIED = 150    # examples that a search may judge while it shrinks a failure,

@@ -137,6 +137,34 @@ def test_rows_that_are_there_twice_are_told(capsys):
     assert "32 of 32 held-out rows are training rows too: own.npy has rows more than once" in evaluate(capsys)
 
 
+@pytest.mark.parametrize("how", ["float64", "float32"])
+def test_rows_far_from_0_are_no_copies_of_each_other(how, capsys):
+    """Seconds since 1970 are equal in single precision, which tells nothing."""
+    rng = np.random.default_rng(0)
+    for name, kind in (("own", "float64"), ("other", how)):
+        np.save(f"{name}.npy", np.stack([1.7e9 + rng.uniform(0, 600, 80), rng.integers(0, 2, 80)], 1).astype(kind))
+    assert main(["train", "own.npy", *SMALL, "--out", "m.npz"]) == 0
+    assert "0 of its 80 rows are training rows\n" in evaluate(capsys, "other.npy") and "more than once" not in evaluate(capsys)
+
+
+def test_rows_of_other_data_that_are_there_twice_are_told(capsys):
+    rng = np.random.default_rng(0)
+    np.save("own.npy", rng.standard_normal((80, 2)))
+    np.save("twice.npy", np.repeat(rng.standard_normal((20, 2)), 4, axis=0))
+    assert main(["train", "own.npy", *SMALL, "--out", "m.npz"]) == 0
+    assert "60 of 80 rows of twice.npy are equal to an earlier one: what compares nearest rows takes them for copies" in evaluate(capsys, "twice.npy")
+
+
+def test_notes_of_a_file_belong_to_its_training(capsys):
+    assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
+    model = DDPM.load("m.npz")
+    model.about["mine"] = 1
+    known = dict(model.about)
+    model.fit(1000 + np.random.default_rng(0).exponential(size=(60, 2)), 3, resume=False, rng=0).save("other.npz")
+    assert "data" in known and model.about == DDPM.load("other.npz").about == {"mine": 1}
+    assert main(["evaluate", "other.npz"]) == 2 and "does not say what it was trained on" in capsys.readouterr().err
+
+
 def test_a_training_that_goes_on_keeps_the_names_of_its_columns(capsys):
     lines = "".join(f"{i % 7}.5,{i % 5}\n" for i in range(40))
     for name, header in (("a", "h,w\n"), ("turned", "w,h\n"), ("bare", "")):

@@ -229,6 +229,8 @@ def test_row_numbers_beyond_the_rows_are_refused(mapped):
     part = x.seen(table.without(1000, np.array([999])))
     assert (part[-1] == TABLE[998]).all() and part[:0].shape == (0, 3)
     assert (part[np.arange(999) % 7 == 3] == TABLE[:999][3::7]).all() and np.array_equal(list(part), TABLE[:999])
+    with pytest.raises(IndexError, match=r"rows must be one index: x\[rows\]\[:, columns\], got \(0, 1\)"):
+        part[0, 1]
     for i in (999, -1000, 1.0, [0.5], np.ones(3, dtype=bool)):
         with pytest.raises(IndexError, match=r"rows must be a slice, ints in 0\.\.998, or a mask of them all, got"):
             part[i]
@@ -385,3 +387,40 @@ def test_what_holds_numbers_is_taken():
         table.as_rows(Frame([[1.5, 1], [2, "low"]], ["a", "b"]))
     with pytest.raises(ValueError, match="got '2' in row 1, column 0: give it numbers"):
         table.as_rows(np.array([[1.5, 1], ["2", 1]], dtype=object))
+
+
+def test_what_pandas_would_round_is_refused():
+    """A column of integers beside one of floats, which a data frame would make floats of all."""
+    class Pandas(Frame):
+        dtypes = "int64", "float64"
+        iloc = property(lambda self: Columns(self.cells))
+
+        def __array__(self, dtype=None, copy=None):
+            return self.cells.astype(float)
+
+        def astype(self, dtype):
+            return Frame(self.cells, self.columns)
+
+    class Columns(SimpleNamespace):
+        def __init__(self, cells):
+            self.cells = cells
+
+        def __getitem__(self, place):
+            return SimpleNamespace(to_numpy=lambda dtype: self.cells[place].astype(dtype))
+
+    assert table.as_rows(Pandas([[2**53, 0.5], [1, 0.5]], ["a", "b"]))[0].tolist() == [[2.0**53, 0.5], [1, 0.5]]
+    with pytest.raises(ValueError, match="x must hold integers of at most 2.53, which float64 does not round, got a larger one in row 1, column 0, a"):
+        table.as_rows(Pandas([[1, 0.5], [2**53 + 3, 0.5]], ["a", "b"]))
+
+
+def test_a_split_takes_what_holds_rows():
+    rows = [[i, i + 0.5] for i in range(10)]
+    expected = table.split(np.array(rows, dtype=float), 0.4)
+    for x in (rows, Frame(rows, ["a", "b"])):
+        assert all((a == b).all() for a, b in zip(table.split(x, 0.4), expected))
+
+
+def test_a_data_set_may_be_named_by_a_path():
+    assert (data.load(Path("moons"), 5) == data.load("moons", 5)).all()
+    with pytest.raises(ValueError, match="data 'mons' is neither .* did you mean 'moons'"):
+        data.load(Path("mons"))

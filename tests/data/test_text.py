@@ -59,6 +59,8 @@ READ = {
     ",a,b\n0,1.5,2\n1,3,4.25\n": "header , a, b; its first column, which has no name, is an index and left out",
     ",0,1\n0,1.5,2\n1,3,4.25\n": "header , 0, 1; its first column, which has no name, is an index and left out",
     "\ufeffleft,right\r\n1.5, 2e0\r\n\r\n3, 425e-2\r\n": "separated by commas, header left, right",
+    "K,Na\n1.5,2\n3,4.25\n": "separated by commas, header K, Na",
+    "mean,5%\n1.5,2\n3,4.25\n": "separated by commas, header mean, 5%",
     "Unnamed: 0,a,b\n5,1.5,2\n7,3,4.25\n": "its first column, which has no name, is an index and left out",
 }
 
@@ -99,7 +101,7 @@ def test_other_names_of_text(name):
 
 @pytest.mark.parametrize("above, names", [
     ("# a,b c\n", "a, b c"), ("#a,b\n", "a, b"), ("# made by hand\n# a,b\n\n", "a, b"),
-    ("# one name\n", None), ("# by hand, 2020\n", None), ("# a,b,c\n", None), ("# a,\n", None), ("# a,NA\n", None)])
+    ("# one name\n", None), ("# by hand, 2020\n", None), ("# a,b,c\n", None), ("# a,\n", None), ("# K,Na\n", "K, Na"), ("# a,7\n", None)])
 def test_a_comment_above_the_rows_may_name_the_columns(above, names):
     """As np.savetxt writes a header, and files of the life sciences have theirs; the rows are the same in any case."""
     write(above + "1.5,2\n3,4.25\n# c,d\n")
@@ -133,6 +135,10 @@ REFUSED = {
     "1,2\n3\n": "line 2 has 1 values, the first has 2",
     "1;2\n3;x\n": "line 2 holds 'x', which is no number",
     "1,\n2,3\n": "line 1 holds '', which is no number",
+    "none,5%\n1,2\n3,4\n": "line 1 holds 'none', which is no number (column 1): fill it in",
+    "a,7\n1,2\n3,4\n": "line 1 holds 'a', which is no number (column 1): leave the column out, or give it numbers; in a header every "
+                        "column has a name that is no number, or is in quotes",
+    "a,NA\n1,NA\n3,4\n": "line 1 holds 'a', which is no number",
     "some text\nmore text\n": "line 2 holds 'more', which is no number",
     "# nothing\n": "it holds no rows of numbers",
     "a,b\n1,2\n#DIV/0!,3\n4,5\n": "line 3 holds '#DIV/0!', which is no number (column 1, a): fill it in, or leave the row out",
@@ -233,3 +239,18 @@ def test_one_column_whose_name_has_spaces(name):
     write(f"{name}\n1.5\n2.5\n")
     x, line = load()
     assert (x == [[1.5], [2.5]]).all() and line.endswith("header House price")
+
+
+@pytest.mark.parametrize(("text", "name"), [('"2020"\n1.5\n2.5\n', "2020"), (",0\n0,1.5\n1,2.5\n", "0")])
+def test_one_column_whose_name_is_a_number(text, name):
+    """As R and pandas write it."""
+    write(text)
+    assert load()[0].tolist() == [[1.5], [2.5]]
+    with open("f.csv", "rb") as file:
+        assert column_names(file) == [name]
+
+
+def test_large_whole_numbers_that_float64_holds_are_read():
+    x = np.array([[1700047278495467776.0], [2.0**53 + 2]])
+    write("ns\n" + "".join(f"{int(row[0])}\n" for row in x))
+    assert (load()[0] == x).all()

@@ -203,3 +203,56 @@ def test_the_hint_on_rows_is_given_where_it_explains(loss, hint):
     text = f"import numpy as np\ndef parameters(rng): return np.ones(1)\ndef loss(p, betas, x0, t, eps):\n    A = np.cumprod(1 - betas)\n    return {loss}"
     result = result_of(defined_by(text), "loss", "rows")
     assert result.verdict == "fail" and (result.looks_like is not None) == hint
+
+
+def chunked(parts_of, of_loss=True):
+    """small_ddpm, whose batches are made of parts, each of which counts as much as another."""
+    def mean(f):
+        def of_parts(parameters, betas, x0, t, eps):
+            found = [f(parameters, betas, x0[i], t[i], eps[i]) for i in parts_of(np.arange(len(t)))]
+            return sum(found) / len(found)
+        return of_parts
+    return SimpleNamespace(parameters=small_ddpm.parameters, loss=mean(small_ddpm.loss) if of_loss else small_ddpm.loss, gradient=mean(small_ddpm.gradient))
+
+
+@pytest.mark.parametrize("parts_of", [lambda i: np.array_split(i, min(4, len(i))), lambda i: np.split(i, range(64, len(i), 64)),
+                                      lambda i: np.split(i, range(32, len(i), 32)), lambda i: [i[:32 * (len(i) // 32)] if len(i) >= 32 else i]])
+def test_a_mean_of_the_means_of_unequal_parts(parts_of):
+    assert result_of(chunked(parts_of), "loss", "rows").verdict == "fail"
+    assert result_of(chunked(parts_of, of_loss=False), "gradient", "entries").verdict == "fail"
+    assert result_of(chunked(lambda i: [i]), "loss", "rows").verdict == "pass"
+
+
+@pytest.mark.parametrize(("weight", "words"), [
+    ("1 / (1 - abar)", "those of the score's loss"), ("betas[t - 1][:, None] / (1 - abar)", "likelihood weighting"),
+    ("betas[t - 1][:, None]**2 / ((1 - betas[t - 1][:, None]) * (1 - abar))", "|mu~ - mu|^2"),
+    ("np.maximum(1 / abar - 1, 1)", "neither 1 nor those of step 8")])
+def test_published_weights_are_not_judged(weight, words):
+    """The last, of Salimans and Ho (2022), are those of a loss of x_0 where the signal is weak."""
+    own = small_with("return (forward(parameters, betas, x0, t, eps)[2] ** 2).mean()",
+                     f"abar = np.cumprod(1 - betas)[t - 1][:, None]\n    return ({weight} * forward(parameters, betas, x0, t, eps)[2] ** 2).mean()")
+    result = result_of(own, "loss", "x_t and weights")
+    assert result.verdict == "skipped" and words in result.note
+
+
+@pytest.mark.parametrize("table", ["np.take(alpha_bars(betas), t, mode='clip')", "alpha_bars(betas)[t % len(betas)]"])
+def test_a_table_read_beyond_its_end(table):
+    """Another abar_t at each t, and something at t = T, as JAX gives without a word."""
+    own = small_with("abar = alpha_bars(betas)[t - 1][:, None]", f"abar = {table}[:, None]")
+    assert result_of(own, "loss", "x_t and weights").looks_like == "t+1 where t belongs, in abar_t"
+
+
+@pytest.mark.parametrize("weights", [[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 0.5], [1, 2, 1, 1, 1, 1]])
+def test_the_coordinate_that_counts_otherwise_is_named(weights):
+    def loss(parameters, betas, x0, t, eps):
+        abar = np.cumprod(1 - betas)[t - 1][:, None]
+        return (np.array(weights) * (np.tanh(np.sqrt(abar) * x0 + np.sqrt(1 - abar) * eps) * parameters - eps) ** 2).mean()
+    result = result_of(SimpleNamespace(parameters=lambda rng: rng.standard_normal(6), loss=loss, DIM=6), "loss", "x_t and weights")
+    wrong = next(i for i, w in enumerate(weights) if w != 1)
+    assert f"in coordinate {wrong}," in result.example and result.exact == "that of the other coordinates"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_finite_number_is_called_so(value):
+    own = SimpleNamespace(parameters=small_ddpm.parameters, gradient=small_ddpm.gradient, loss=lambda *args: value * small_ddpm.loss(*args))
+    assert {r.got for r in failures(own, "loss", "gradient") if r.check != "calls"} == {f"returns a loss of {value}"}

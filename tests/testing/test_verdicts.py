@@ -2,6 +2,7 @@
 
 import sys
 import tracemalloc
+from collections import defaultdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import small_ddpm
 import strict_cupy
 from npddpm_adapter import Npddpm
-from subjects import RIGHT, Loops, failures, result_of, small_with, verdicts
+from subjects import RIGHT, Loops, defined_by, failures, result_of, small_with, verdicts
 
 from npddpm import testing
 from npddpm.arrays.backend import to_host
@@ -52,6 +53,69 @@ def test_what_is_not_there_is_skipped():
     half = results["ddim_step", "eta = 1/2"]
     assert half.verdict == "skipped" and half.note == "NotImplementedError"
     assert results["sample", "all"].verdict == "skipped" and results["sample", "all"].note == "not defined"
+
+
+RELU = """
+import numpy as np
+TOLERANCE, F, H = 1e-4, np.float32, 24
+def parameters(rng):
+    return [rng.standard_normal(shape).astype(F) / 2 for shape in ((3, H), (H,), (H, H), (H,), (H, 2), (2,))]
+def forward(p, betas, x0, t, eps):
+    abar = np.cumprod(1 - betas.astype(F))[t - 1][:, None]
+    xt = np.sqrt(abar) * x0.astype(F) + np.sqrt(1 - abar) * eps.astype(F)
+    a, p = [np.concatenate([xt, (t / len(betas)).astype(F)[:, None]], 1)], [q.astype(F) for q in p]
+    for W, b in (p[:2], p[2:4]):
+        a.append(ACT)
+    return p, a, a[-1] @ p[4] + p[5] - eps.astype(F)
+def loss(*args):
+    return (forward(*args)[2] ** 2).mean()
+def gradient(*args):
+    p, a, r = forward(*args)
+    d, g = 2 * r / F(r.size), []
+    for i in (2, 1, 0):
+        g = [a[i].T @ d, d.sum(0), *g]
+        d = (d @ p[2 * i].T) * SLOPE
+    return g
+"""
+
+
+@pytest.mark.parametrize(("act", "slope"), [("np.maximum(a[-1] @ W + b, 0)", "(a[i] > 0)"), ("np.tanh(a[-1] @ W + b)", "(1 - a[i]**2)")])
+def test_a_gradient_in_single_precision(act, slope):
+    """Where a step that single precision resolves crosses kinks of relu; a layer that is off by a twentieth is found all the same."""
+    text = RELU.replace("ACT", act).replace("SLOPE", slope)
+    assert result_of(defined_by(text), "gradient", "entries").verdict == "pass"
+    wrong = result_of(defined_by(text.replace("d.sum(0), *g", "d.sum(0) * (1.05 if i == 1 else 1), *g")), "gradient", "entries")
+    assert wrong.verdict == "fail" and wrong.looks_like.startswith("a wrong derivative, in groups of entries in [3]")
+
+
+def test_dicts_whose_items_are_attributes_too():
+    class Attributes(dict):
+        def __init__(self, *args, **items):
+            super().__init__(*args, **items)
+            self.__dict__ = self
+
+    def forward(p, betas, x0, t, eps):
+        abar = np.cumprod(1 - betas)[t - 1][:, None]
+        xt = np.sqrt(abar) * x0 + np.sqrt(1 - abar) * eps
+        return xt, xt @ p.W + p.inner.b - eps
+
+    def gradient(*args):
+        xt, r = forward(*args)
+        return {"W": xt.T @ r * 2 / r.size, "inner": {"b": 2 * r.sum(0) / r.size}}
+    own = SimpleNamespace(parameters=lambda rng: Attributes(W=rng.standard_normal((2, 2)), inner=Attributes(b=np.zeros(2))),
+                          loss=lambda *args: (forward(*args)[1] ** 2).mean(), gradient=gradient)
+    assert {r.verdict for r in verdicts(own, "parameters", "loss", "gradient")} == {"pass"}
+    own.parameters = lambda rng: defaultdict(None, {"W": rng.standard_normal((2, 2))})
+    assert result_of(own, "parameters", "finite").verdict == "pass"
+
+
+def test_a_result_of_another_library_with_a_method_get():
+    class Series(list):
+        shape = (0,)
+
+        def get(self, key):
+            return self[key]
+    assert result_of(SimpleNamespace(alpha_bars=lambda betas: Series(np.cumprod(1 - betas))), "alpha_bars", "products").verdict == "pass"
 
 
 # ---- conduct
