@@ -12,8 +12,7 @@ from npddpm import MLP, Schedule, sample
 from npddpm.arrays.backend import device_module, generator, shared, standard_normal, synchronize
 from npddpm.arrays.layout import zeros
 from npddpm.arrays.threads import Team
-from npddpm.features import count_features
-from npddpm.mlp import g, g_backward
+from npddpm.mlp import g, g_backward, layer_shapes
 from npddpm.model.ddpm import draw_times
 from npddpm.model.ranks import Ranks
 from npddpm.optim import Adam, adam_step
@@ -117,7 +116,7 @@ def kernels(shape: Shape, device: str) -> Iterator[tuple[str, Callable[[], Any],
 
 def products(shape: Shape) -> list[int]:
     """Multiplications and additions in A W for one example, layer by layer."""
-    inputs = count_features(shape.d, 0) + 1
+    (inputs, _), *_ = layer_shapes(shape.d, shape.hidden, shape.depth, 0, shape.d)
     return [2 * inputs * shape.hidden, *[2 * shape.hidden**2] * (shape.depth - 1), 2 * shape.hidden * shape.d]
 
 

@@ -46,7 +46,7 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     Raises
     ------
     ValueError, TypeError
-        For x0, t and eps as in `Schedule.q_sample`; or if `net` returns no prediction for them.
+        If t or eps does not fit x0; or if `net` returns no prediction for them.
     """
     xt = s.q_sample(x0, t, eps)
     residual = predict(net, xt, t) - eps                            # eps_hat - eps
@@ -60,18 +60,8 @@ def loss_and_gradient(net: Any, s: Schedule, x0: Any, t: Any, eps: Any, weightin
     return loss if get_array_module(loss) is not np else loss.item(), gradient
 
 
-# ---------------------------------------------------------------- the variational bound
-
 class Bound(NamedTuple):
-    """An estimate of a lower bound of log p(x_0), as `variational_bound` returns it.
-
-    Attributes
-    ----------
-    nats : (B,) array
-        The bound of each example: the sum of its terms.
-    terms : (T+1, B) array, nats
-        Row t is the term of p(x_{t-1} | x_t), row 0 that of p(x_T).
-    """
+    """An estimate of a lower bound of log p(x_0), as `variational_bound` returns it."""
 
     nats: Any
     terms: Any
@@ -97,15 +87,15 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
         Draws the noise.
     variance : {"beta", "posterior", "gaussian"}
         sigma_t^2 = beta_t, rho_t, or that of `Schedule.gaussian_variances`, with which the expectation of the bound over
-        N(0, diag lambda), with its exact denoiser, is that of log p(x_0) less KL( q(x_T) || p(x_T) ), for every T. At t = 1
-        rho_1 = 0 would give no density, so that beta_1 is used.
+        N(0, diag lambda), with its exact denoiser, is that of log N(x_0; 0, diag lambda) less KL( q(x_T) || p(x_T) ), for every
+        T. At t = 1 rho_1 = 0 would give no density, so beta_1 is used.
     n : int
         Draws of x_t at each t.
 
     Returns
     -------
     Bound
-        Its `nats`, (B,), and its `terms`, (T+1, B).
+        `nats`, (B,), the sums of `terms`, (T+1, B): row t is the term of p(x_{t-1} | x_t), row 0 that of p(x_T).
 
     Raises
     ------
@@ -116,17 +106,15 @@ def variational_bound(denoiser: Denoiser, s: Schedule, x0: Any, rng: Any = None,
 
     Notes
     -----
-    Each E_q is a mean over n draws of x_t: the result is unbiased, and a single one may exceed log p(x_0). A term is
-    -sum_i w_i (eps - eps_hat)_i^2 + const, with w_i = b^2 / (2 sigma_t,i^2) and step 7's b = beta_t / sqrt(alpha_t (1 - abar_t)).
-    To it w_i (eps - e)_i^2 less its mean given x_0 is added, where e = sin(theta) u is the best prediction for N(0, diag lambda). That
-    has mean 0 and cancels the noise which the two errors share (a control variate). The arithmetic is float64.
+    Each E_q is a mean over n draws of x_t: the result is unbiased, and a single one may exceed log p(x_0). To each term, which
+    is -sum_i b^2 / (2 sigma_t,i^2) (eps - eps_hat)_i^2 + const, the same square for e = sin(theta) u in place of eps_hat is
+    added, less its mean given x_0: that has mean 0, and cancels the noise which the two share (a control variate).
     """
     xp, lam = get_array_module(x0), variances_of(denoiser, x0.shape[1])
-    rotation = s.rotation(lam)
     betas = s.betas[:, None]
     sigma2 = {"beta": betas, "posterior": s.posterior_variances[:, None], "gaussian": s.gaussian_variances(lam)}[variance]
     sigma2 = np.where(sigma2 > 0, sigma2, betas)
-    rng = generator(rng, xp)
+    rotation, rng = s.rotation(lam), generator(rng, xp)
     terms = xp.zeros((s.T + 1, len(x0)))
     terms[0] = -gaussian.kl(*s.q_mean_variance(x0, s.T), 0.0, 1.0)
     for t in [*range(1, s.T + 1)] * n:

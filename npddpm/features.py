@@ -1,7 +1,5 @@
 """The features: what the network sees of x_t and t."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -24,7 +22,7 @@ class Features:
     tau : (T+1, 64) array
         Row t is what A_0 has of t.
     octaves, phase : (2 fourier,) and (2 d fourier,) arrays
-        sin(octaves m + phase) are the sines and cosines.
+        sin(octaves m_i + phase), coordinate by coordinate, are the sines and cosines.
     """
 
     def __init__(self, xp: Any, dtype: Any, T: int, dim: int, fourier: int) -> None:
@@ -37,7 +35,7 @@ class Features:
         self.tau, self.octaves, self.phase = (xp.asarray(a, dtype=dtype) for a in (tau, octaves, phase))
 
     def fill_in(self, A_0: Any, W_1: Any, m: Any, t: Any) -> tuple[Any, Any]:
-        """Fill in A_0, where m is in its place; return A_0 and W_1 for the product Z_1 = A_0 W_1.
+        """Fill in A_0, which holds m already; return A_0 and W_1 for the product Z_1 = A_0 W_1.
 
         Write A_0 = [tau, phi, 1], with tau the columns of t and phi those of m, and W_1 = [W_t; W_x; b]. If all rows have
         one t, tau W_t is the same in each, and is added to the bias: A_0 W_1 = [phi, 1] [W_x; b + tau W_t].
@@ -48,7 +46,7 @@ class Features:
             angles = (m[:, :, None] * self.octaves).reshape(len(m), len(self.phase))
             self.xp.sin(angles + self.phase, out=of_x[:, self.dim:])
         of_t[:] = at(tau, t)                                            # for one t too: dW_1 = A_0^T dZ_1 needs it
-        if not isinstance(t, int) or self.xp is not np:                 # on a GPU the sum's own kernels take longer
+        if not isinstance(t, int) or self.xp is not np:                 # on a GPU folding costs more than it saves
             return A_0, W_1
         return A_0[:, k:], self.xp.concatenate([W_1[k:-1], W_1[-1:] + tau[t] @ W_1[:k]])
 
@@ -56,8 +54,3 @@ class Features:
 def at(table: Any, t: Any) -> Any:
     """Row t of a table (T+1, k), or the rows of (B,) times t; of several tables, (m, T+1, k), those of each."""
     return table[..., t, :] if isinstance(t, int) else table.take(t, axis=-2)
-
-
-def count_features(dim: int, fourier: int) -> int:
-    """Columns of A_0, without the ones."""
-    return 2 * TIME_FREQUENCIES + dim + 2 * fourier * dim

@@ -24,7 +24,7 @@ from .arrays.declared import checked, count, optional, points, schedule, steps_o
 from .schedule import Rotation, Schedule
 
 POWER = 2.0     # of `few_times`
-LONGER = 4      # a step this many times as long as the one before does without the earlier F
+LONGER = 4      # a step more than this many times as long as the one before does without the earlier F
 LOST = 1e-12    # cos(theta) below which float64 has no digits of F left in a predicted noise
 
 
@@ -43,7 +43,7 @@ class Axes:
         return self.xp.asarray(self.rotation.sd[t], dtype=self.dtype)
 
     def F(self, u: Any, t: int) -> Any:
-        """F at u. A network gives it directly; divided by a small cos(theta), eps_hat has lost its digits."""
+        """F at u. A network gives it; from eps_hat, divided by a small cos(theta), it would have lost its digits."""
         sin, cos, sd = self._at(t)
         if hasattr(self.denoiser, "correction"):
             F = self.denoiser.correction(u, t)
@@ -95,7 +95,7 @@ class Axes:
 def walk(axes: Axes, F: Callable[[Any, int], Any], u: Any, times: Sequence[int]) -> Iterator[tuple[int, Any]]:
     """du = F(u, t) dtheta from times[0] through all `times`, up or down, of second order: (t, u) after each step.
 
-    `log_likelihood` stacks more beside u, (..., B, d). At t = 0, F = E[eps | x_0] = 0, so that the first step up takes the mean of 0
+    u may be a stack, (..., B, d). At t = 0, F = E[eps | x_0] = 0, so that the first step up takes the mean of 0
     and F at its end (Heun's method).
     """
     before, last = None, 0 * u
@@ -108,7 +108,7 @@ def walk(axes: Axes, F: Callable[[Any, int], Any], u: Any, times: Sequence[int])
 
 
 def few_times(start: int, steps: int | Sequence[int] | None, power: float = 1.0) -> list[int]:
-    """n falling times, near start (i/n)^power for i = n ... 1; without `steps` all from `start` to 1; or `steps` itself, checked.
+    """n decreasing times, start (i/n)^power rounded up for i = n ... 1, at least i; without `steps` all from `start` to 1; or `steps` itself, checked.
 
     With the power 1 they are evenly spread. With 2 they lie closer together near 0, where x_t gets its detail.
     """
@@ -119,7 +119,7 @@ def few_times(start: int, steps: int | Sequence[int] | None, power: float = 1.0)
 
 
 def times_up(s: Schedule, steps: int | None) -> list[int]:
-    """0, and the rising times of as many steps down; by default of 100, or T where that is less."""
+    """0 and the times of so many steps, rising; by default of 100, or T where that is less."""
     return [0, *few_times(s.T, min(100, s.T) if steps is None else steps, POWER)[::-1]]
 
 
@@ -157,14 +157,14 @@ def encode(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None) -
 @checked(s=schedule(Schedule), x0=points("B", "d", dtype=float), steps=optional(count(most=steps_of)), probes=optional(count(2)))
 def log_likelihood(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None = None, *, probes: int | None = None,
                    rng: Any = None) -> Any:
-    """log p(x_0) of the samples that ``sample(..., steps=steps)`` draws, (B,) nats: the density itself, where the bound is a bound.
+    """log p(x_0) under the walk of ``sample(..., steps=steps)``, (B,) nats: an estimate of the density, not of a bound.
 
     The `walk` upwards carries it (Chen et al. 2018, arXiv:1806.07366): p(x_0) is the density of x_T times the change of volume,
 
         log p(x_0) = log N(x_T; 0, I) + sum_i log sqrt(v_T,i / lambda_i) + integral of sum_i dF_i/du_i dtheta_i
 
     with the weights of the walk for the integral too, so that its error is of second order in the step. Where dF/du is large,
-    between clusters that are narrow beside their distance, few steps may be far off, to either side: compare two numbers of them.
+    between clusters that are narrow beside their distance, few steps may be far off, to either side: compare two step counts.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def log_likelihood(denoiser: Denoiser, s: Schedule, x0: Any, steps: int | None =
     axes = Axes(denoiser, s, x0.shape[1], xp, np.dtype(float))
 
     def F_and_diagonal(state: Any, t: int) -> Any:
-        """F, and z * dF/du z for each direction z, or their sum over the columns, the diagonal of dF/du."""
+        """F, and z * (dF/du z) for each direction z, or their sum over the columns, the diagonal of dF/du."""
         u, parts = state[0], []
         for z in directions:
             F = axes.F(u + 1j * h * z, t)

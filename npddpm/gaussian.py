@@ -1,8 +1,8 @@
-"""The algebra of isotropic Gaussians N(mean, variance I), on which every identity of diffusion rests.
+"""The algebra of Gaussians N(mean, variance I), or diagonal ones, on which every identity of diffusion rests.
 
-Points and means are (..., d) arrays, whose last axis is that of the vectors; variances and scales are scalars or, except in
+Points and means are (..., d) arrays, vectors on the last axis; variances and scales are scalars or, except in
 `joint`, arrays that broadcast against the means. Logarithms are natural: densities and divergences are (...,) arrays of nats.
-The bound uses `log_density` and `kl`. The others are called by the tests, which hold `Schedule`'s formulas against them.
+The bound and `log_likelihood` use `log_density` and `kl`. The others are called by the tests, which hold `Schedule`'s formulas against them.
 """
 
 import math
@@ -26,9 +26,7 @@ def kl(mean_q: Any, variance_q: Any, mean_p: Any, variance_p: Any) -> Any:
     = 1/2 sum_i [ (mean_q - mean_p)_i^2 / variance_p + e - log(1 + e) ],   1 + e = variance_q / variance_p
 
     since E_q (x - mean_p)_i^2 = (mean_q - mean_p)_i^2 + variance_q.
-
-    For nearly equal variances e - log(1 + e), about e^2/2, has a relative error of about 3e-16 / |e|, 13 digits at
-    e = 1e-3: variance_q - variance_p is exact, and log1p keeps the digits of e.
+    For small e the relative error is about 3e-16 / |e|: variance_q - variance_p is exact, and log1p keeps the digits of e.
     """
     xp = get_array_module(mean_q, mean_p, variance_q, variance_p)
     ratio, e = xp.asarray(variance_q / variance_p), xp.asarray((variance_q - variance_p) / variance_p)
@@ -52,9 +50,8 @@ def joint(mean: Any, variance: float, scale: float, noise_variance: float) -> tu
     [[v, a v], [a v, a^2 v + noise_variance]] in every coordinate; coordinates are independent.
     """
     xp = get_array_module(mean)
-    cross = scale * variance
-    covariance = xp.asarray([[variance, cross], [cross, scale * cross + noise_variance]])
-    return xp.stack([mean, scale * mean]), covariance
+    covariance = [[variance, scale * variance], [scale * variance, scale**2 * variance + noise_variance]]
+    return xp.stack([mean, scale * mean]), xp.asarray(covariance)
 
 
 def condition(mean: Any, variance: Any, scale: Any, noise_variance: Any, y: Any) -> tuple[Any, Any]:

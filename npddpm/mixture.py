@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays.backend import generator, get_array_module
-from .arrays.checks import check_array, check_entries, check_points, check_shaped, check_type, shown
+from .arrays.checks import Unchanging, check_array, check_entries, check_points, check_shaped, check_type, shown
 from .arrays.declared import checked, count, instance, real
 from .schedule import Schedule
 
@@ -44,7 +44,7 @@ _ENDS = 2.0 ** -np.arange(14, 4, -0.5)
 EXPONENTS = np.concatenate([_ENDS, np.arange(1, 16) / 16, 1 - _ENDS])   # a, few enough to take all pairs of one a together
 
 
-class GaussianMixture:
+class GaussianMixture(Unchanging):
     """A mixture of K Gaussians in d dimensions.
 
     Parameters
@@ -65,7 +65,7 @@ class GaussianMixture:
     Raises
     ------
     ValueError
-        If shapes disagree, a weight is not positive or below 1e-300 of the largest, or a covariance not positive definite.
+        If shapes disagree, a weight is 0, negative or below 1e-300 of the largest, or a covariance not positive definite.
     TypeError
         If they do not hold real numbers.
     """
@@ -93,6 +93,7 @@ class GaussianMixture:
             raise ValueError(f"covariances must be positive definite, got eigenvalue {self.variances.min():.3g}")
         for array in (self.weights, self.means, self.covariances, self.variances, self.axes):
             array.flags.writeable = False
+        self._made = True
 
     @checked(n=count())
     def sample(self, n: int, rng: Any = None) -> np.ndarray:
@@ -227,7 +228,7 @@ class GaussianMixture:
     def _components(self, x: Any, s: Schedule, t: Any) -> tuple[Any, Any, Any, Any]:
         """log w_k N(x; sqrt(abar) m_k, S_k), (B, K); S_k^-1 (x - sqrt(abar) m_k), (B, K, d); sqrt(1 - abar); and `far`, (B,).
 
-        That is 1, or by how much x is beyond 1e150 deviations of all components; then the logarithms are divided by its square.
+        `far` is 1, or by how much x is beyond 1e150 deviations of all components; then the logarithms are divided by its square.
         """
         check_type("s", s, Schedule)
         xp = get_array_module(x)

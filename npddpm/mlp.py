@@ -2,11 +2,11 @@
 
 A row is an example, and every A ends in a column of ones, so that the last row of a W is the bias. u, theta and m = E[x_0 | x_t]
 are those of x_0 ~ N(0, diag lambda), known in closed form, see `schedule.Rotation`. Below, dX is the derivative of the loss L
-by X, * goes element by element, and l runs over the hidden layers 1 ... D:
+in X, * is elementwise, and l runs over the hidden layers 1 ... D:
 
     forward, from the top down                              backward, from the bottom up
 
-    u = x_t / sqrt(v),  m = sqrt(lambda) cos(theta) u
+    u = x_t / sqrt(v_t),  m = sqrt(lambda) cos(theta) u
     A_0 = features of m and t
     Z_l = A_{l-1} W_l                                       dW_l = A_{l-1}^T dZ_l,      dA_{l-1} = dZ_l W_l^T
     A_l = [ g(Z_l), 1 ]                                     dZ_l = dA_l * g'(Z_l)
@@ -22,17 +22,16 @@ an optimizer, an average or a checkpoint sees one array.
 from __future__ import annotations
 
 import math
-import threading
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .arrays.backend import axpby, device_module, elementwise, generator, one_plus_tanh
-from .arrays.checks import check_dtype, check_room, check_shape, check_sizes, check_variances
+from .arrays.checks import check_dtype, check_out, check_room, check_shape, check_shaped, check_sizes, check_variances
 from .arrays.declared import checked, instance, numbers, times
-from .arrays.layout import Workspace, matmul, split, zeros
-from .features import TIME_FREQUENCIES, Features, at, count_features
+from .arrays.layout import Workspaces, matmul, split, zeros
+from .features import TIME_FREQUENCIES, Features, at
 from .schedule import Rotation, Schedule
 
 
@@ -53,14 +52,14 @@ def g_backward(xp: Any, da_then_dz: Any, a: Any, s: Any) -> None:
 
 
 class MLP:
-    """The noise prediction: the best one for Gaussian data, plus cos(theta) F. There cos(theta) is the deviation of eps given x_t.
+    """The noise prediction: the best one for Gaussian data, plus cos(theta) F.
 
-        eps_hat = sin(theta_t) u + cos(theta_t) F( sqrt(lambda) cos(theta_t) u, t ),      u = x_t / sqrt(v_t)
+        eps_hat = sin(theta_t) u + cos(theta_t) F(m, t),      u = x_t / sqrt(v_t),      m = sqrt(lambda) cos(theta_t) u
 
-    If x_0 ~ N(0, diag lambda), F = 0 is exact: u is x_0 and eps turned by theta, see `schedule.Rotation`. W_{D+1} starts as 0,
-    so F does, and training starts from there. The loss |eps - eps_hat|^2 is cos(theta)^2 |f - F|^2, where the target
-    f = cos(theta) eps - sin(theta) x_0 / sqrt(lambda) has variance 1, whatever t and lambda are. The network sees
-    E[x_0 | x_t] and not u, in which every axis has variance 1: many nearly empty ones would hide the few that carry an image.
+    If x_0 ~ N(0, diag lambda), F = 0 is exact. W_{D+1} starts as 0, so F does, and training starts from there. The loss
+    (eps - eps_hat)_i^2 is cos(theta_i)^2 (f - F)_i^2, where the target f of `schedule.Rotation` has variance 1, whatever t and
+    lambda are. The network sees m and not u, in which every axis has variance 1: many nearly empty ones would hide the few
+    that carry an image.
     For lambda = 1 F is the "v" of Salimans and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
 
     Parameters
@@ -78,26 +77,24 @@ class MLP:
         For the initial weights.
     dtype : {"float32", "float64", "complex128"}
         Precision. The arithmetic is analytic, so that complex128 gives derivatives by the complex step, Im f(w + ih)/h,
-        without cancellation: those by the parameters in the tests, those by x_t in `log_likelihood`.
+        without cancellation: those in the parameters in the tests, those in u in `log_likelihood`.
     device : {"cpu", "gpu"}
 
     Attributes
     ----------
     parameters : (P,) array
-        All weights; change it in place.
+        All weights; other numbers that are assigned to it are written into its place.
     weights, shapes : lists
         W_1 ... W_{D+1}, views of `parameters`, and their shapes (inputs + 1, outputs); the bias is the last row.
     rotation : Rotation
         sin(theta), cos(theta) and sqrt(v), three (T+1, d) tables on the device.
     xp : module
-        The array module of the device. The other attributes are as given.
+        The array module of the device. Sizes, schedule, variances, dtype and device are as given.
 
     Raises
     ------
-    ValueError, TypeError
-        If an argument cannot be used.
-    RuntimeError
-        If `device` is "gpu" and there is none.
+    ValueError, TypeError, RuntimeError
+        If an argument cannot be used; if `device` is "gpu" and there is none.
     """
 
     @checked(schedule=instance(Schedule))
@@ -126,11 +123,18 @@ class MLP:
             # of inputs, so that neither drowns the other; the biases and W_{D+1} start as 0.
             deviation = math.sqrt(2 / len(block)) / 2
             block[...] = self.xp.asarray(deviation * rng.standard_normal(block.shape), dtype=self.dtype)
-        self._last = threading.local()              # the arrays of the last forward pass, in each thread its own
+        self._last = Workspaces(self.xp, self.dtype, self.shapes)       # the arrays of the last pass, in each thread its own
 
     def _outputs(self) -> int:
-        """Columns of W_{D+1}."""
-        return self.dim
+        return self.dim     # columns of W_{D+1}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("variances", "schedule") and name in vars(self):
+            raise AttributeError(f"an MLP keeps its {name}, of which its tables are made: make another one")
+        if name == "parameters" and "weights" in vars(self):        # which are views of them
+            self.parameters[...] = check_shaped(name, value, self.xp, self.dtype, len(self.parameters))
+        else:
+            super().__setattr__(name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy is a new network, so that its weights are views of its own parameters."""
@@ -150,21 +154,18 @@ class MLP:
 
     @checked(xt=numbers("B", "dim"), t=times("xt"))
     def __call__(self, xt: Any, t: Any) -> Any:
-        """Predict the noise, (B, d). The arrays of the pass are kept, for `backward`, until the next call in this thread.
-        """
+        """Predict the noise, (B, d). The arrays of the pass are kept for `backward` until the next call in this thread."""
         u = xt / at(self.rotation.sd, t)
         F = self.correction(u, t)
         return axpby(self._last.arrays.sin, u, self._last.arrays.cos, F)        # eps_hat = sin(theta) * u + cos(theta) * F
 
     def correction(self, u: Any, t: Any) -> Any:
         """F, (B, d), for u = x_t / sqrt(v_t) and t as `__call__` has checked them."""
-        arrays = getattr(self._last, "arrays", None)
-        if arrays is None or arrays.batch != len(u):
-            arrays = self._last.arrays = Workspace(self.xp, self.dtype, len(u), self.shapes)
-        arrays.sin, arrays.cos, of_m = at(self._tables, t)              # cos(theta) is kept for the backward pass
-        arrays.m = m = arrays.A[0][:, 2 * TIME_FREQUENCIES:][:, :self.dim]    # its columns of A_0
+        arrays = self._last.of(len(u))
+        arrays.sin, arrays.cos, of_m = at(self._tables, t)              # kept: eps_hat needs sin, backward cos
+        arrays.m = m = arrays.A[0][:, 2 * TIME_FREQUENCIES:][:, :self.dim]    # m's columns of A_0
         self.xp.multiply(of_m, u, out=m)                                # m = sqrt(lambda) cos(theta) u
-        # For a single t its columns are alike in all rows, and folded into the bias: Z_1 is the same, and backward has all of A_0.
+        # For a single t tau W_t is added to the bias; Z_1 is the same, and backward uses all of A_0.
         A_0, W_1 = self.features.fill_in(arrays.A[0], self.weights[0], m, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
 
@@ -176,20 +177,16 @@ class MLP:
     def backward(self, grad_out: Any, out: Any = None) -> Any:
         """The gradient of L for all parameters, (P,), from grad_out = dL/d eps_hat, (B, d), of the last forward pass.
 
-        It is written to `out`, (P,), if that is given. ValueError if a shape is another, or there was no pass in this thread.
+        It is written to `out`, (P,), if that is given. ValueError if a shape differs, or there was no pass in this thread.
         """
-        arrays = getattr(self._last, "arrays", None)
-        if arrays is None:
-            raise ValueError("backward needs a forward pass before it, in the same thread")
+        arrays = self._last.arrays
         d_eps_hat = check_shape("grad_out", self.xp.asarray(grad_out), arrays.batch, self.dim)
-        if out is None:
-            out = zeros(self.xp, self.parameters.shape, self.dtype)
-        check_shape("out", out, len(self.parameters))
+        out = zeros(self.xp, self.parameters.shape, self.dtype) if out is None else check_out(out, self.parameters)
         dF = arrays.cos * d_eps_hat                                     # eps_hat = sin(theta) * u + cos(theta) * F
         return self.correction_backward(dF, out)
 
     def correction_backward(self, dF: Any, out: Any) -> Any:
-        """The gradient, written to `out`, from dF = dL/dF, where F is what the last layer gave in the last pass, A_D W_{D+1}."""
+        """The gradient, written to `out`, from dF, F being A_D W_{D+1} of the last pass."""
         arrays = self._last.arrays
         A, dA, dZ = arrays.A, arrays.dA, arrays.dZ
         W, dW = [None, *self.weights], [None, *split(out, self.shapes)]
@@ -207,4 +204,5 @@ class MLP:
 
 def layer_shapes(dim: int, hidden: int, depth: int, fourier: int, outputs: int) -> list[tuple[int, int]]:
     """Rows and columns of W_1 ... W_{D+1}: (inputs + 1, outputs)."""
-    return [(count_features(dim, fourier) + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, outputs)]
+    features = 2 * TIME_FREQUENCIES + dim + 2 * fourier * dim
+    return [(features + 1, hidden), *[(hidden + 1, hidden)] * (depth - 1), (hidden + 1, outputs)]

@@ -71,7 +71,7 @@ def clip_norm(gradient: Any, max_norm: float) -> None:
     if xp is np and norm == math.inf:       # a square overflows: scale it by its largest entry first
         gradient *= max_norm / np.abs(gradient).max()
         norm = np.sqrt(gradient @ gradient)
-    if xp is not np or norm > max_norm:     # a GPU would have to be waited for
+    if xp is not np or norm > max_norm:     # the test would wait for the GPU
         gradient *= max_norm / xp.maximum(max_norm, norm)
 
 

@@ -3,17 +3,15 @@
 `trajectory` yields every (t, x_t), so that a film or a progress bar needs nothing else; `sample` keeps the last.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
-from typing import Any, TypedDict, Unpack, cast
+from itertools import chain, pairwise
+from typing import Any, Unpack, cast
 
 import numpy as np
 
 from .arrays.backend import axpby, generator, standard_normal
-from .arrays.checks import Denoiser, check_entries, check_finite, check_shaped, predict, variances_of
+from .arrays.checks import Denoiser, SamplerOptions, check_entries, check_finite, check_shaped, predict, variances_of
 from .arrays.declared import checked, choice, count, home_of, limits, optional, points, real, schedule, steps_of
 from .flow import POWER, Axes, few_times, walk
 from .schedule import Schedule
@@ -28,20 +26,18 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
                clip: tuple[Any, Any] | Callable[[Any], Any] | None = None) -> Iterator[tuple[int, Any]]:
     """The reverse process as a generator of (t, x_t), from x_T down to the samples x_0.
 
-    By default Ho et al.'s Algorithm 2, from each t to r = t - 1; with `steps` and `eta` DDIM (Song et al. 2021). Both are
+    By default Ho et al.'s Algorithm 2, from each t to r = t - 1; with `eta` DDIM (Song et al. 2021). Both are
 
         x_r = a x_t - b eps_hat(x_t, t) + sigma_t z_t,      z_t ~ N(0, I)
 
     with the a, b and sigma of `reverse_coefficients`. With `steps` alone there is no noise, and a solver of second order, `flow.walk`.
 
-    A denoiser may have an attribute `variances`, (dim,): lambda, by default 1. If it is right, `walk` and variance="gaussian" are
-    exact for N(0, diag lambda).
-
     Parameters
     ----------
     denoiser : callable
         ``denoiser(x_t, t)`` with x_t of shape (n, dim) and t an int. If it has attributes `dtype` and
-        `device`, as `MLP` has, it is given such arrays; else float64 on the CPU.
+        `device`, as `MLP` has, it is given such arrays; else float64, where x_T is. Its `variances`, (dim,), are lambda, by
+        default 1; if they are right, `walk` and variance="gaussian" turn N(0, diag v_T) into N(0, diag lambda) exactly.
     s : Schedule
     n, dim : int
         Number of samples, and their dimension.
@@ -56,9 +52,9 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
         last step.
     variance : {"beta", "posterior", "gaussian"}
         sigma_t^2 of Algorithm 2: Ho et al.'s beta_t or rho_t, with no noise in the last step; or that of `Schedule.gaussian_variances`,
-        axis by axis, in the last step too, with which T steps draw N(0, diag lambda) exactly. It has no effect on other samplers.
+        axis by axis, in the last step too. It has no effect on other samplers.
     steps : int or sequence of ints, optional
-        The number of steps, see `few_times`, or the falling times themselves, the first of which is that of x_T: if it is
+        The number of steps, see `few_times`, or the decreasing times themselves, the first of which is that of x_T: if it is
         not T and no x_T is given, N(0, I) stands for the law of x_t there, as in other libraries.
     eta : float in [0, 1], optional
         DDIM's share of noise: 0 is deterministic, and of first order; 1 has the variance rho of each step. With it an int `steps`
@@ -75,19 +71,17 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     Raises
     ------
     ValueError, TypeError
-        On the way, if the denoiser or `clip` returns no numbers of the shape that it is given.
+        If `start` has no x_T or is not the first of `steps`; on the way, if the denoiser or `clip` returns no numbers of the shape that it is given.
     RuntimeError
         If the denoiser's device is "gpu" and there is none.
     """
-    if start is not None and x_T is None:
-        raise ValueError("start needs x_T, which is N(0, I) at T alone")
     noise_free = steps is not None and eta is None
     times = few_times(s.T if start is None else start, steps, POWER if noise_free else 1.0)
     eta = 1.0 if eta is None else eta
     if steps is not None or eta < 1:
         variance = "posterior"
-    if start is not None and times[0] != start:
-        raise ValueError(f"steps must begin at start, {start}, got {times[0]}")
+    if start is not None and (x_T is None or times[0] != start):
+        raise ValueError("start needs x_T, which is N(0, I) at T alone" if x_T is None else f"steps must begin at start, {start}, got {times[0]}")
     (xp, dtype), cut = home_of(denoiser, x_T), cast(Any, clip)
     z: Any = None if noise is None else check_shaped("noise", noise, xp, dtype, s.T + 1, n, dim)
     for t in [] if noise is None or noise_free else times if variance == "gaussian" else times[:-1]:
@@ -95,14 +89,14 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     rng = generator(rng, xp)
     x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else x_T.copy()
 
-    def algorithm_2(x: Any) -> Iterator[tuple[int, Any]]:
+    def one_by_one(x: Any) -> Iterator[tuple[int, Any]]:
         sds = np.sqrt(s.gaussian_variances(variances_of(denoiser, dim))) if variance == "gaussian" else None
         for t, r in pairwise([*times, 0]):
             a, b, c, sigma = reverse_coefficients(s, t, r, eta, "posterior" if variance == "gaussian" else variance)
-            eps_hat = predict(denoiser, x.copy(), t)
+            eps_hat = predict(denoiser, x.copy(), t)        # a denoiser may write into what it is given
             if cut is None and a < 1e3:
                 x = axpby(a, x, -b, eps_hat)
-            else:   # predict x_0, clip it, noise it again as far as r; also for large a, where b = a sqrt(1 - abar_t) - c has lost c
+            else:   # predict x_0, clip it, noise it again as far as r; also for large a, beside which b holds no digits of c
                 x0 = axpby(1.0, x, -s.noise(t, x), eps_hat) / max(s.signal(t, x), 1e-30)
                 if cut is not None:
                     x0 = cut(x0)
@@ -118,34 +112,17 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
         for t, u in walk(axes, axes.F, x / axes.sd(times[0]), [*times, 0]):
             yield t, axes.sd(t) * u if t > 0 or cut is None else cut(axes.sd(0) * u)
 
-    def reverse(x: Any) -> Iterator[tuple[int, Any]]:
-        yield times[0], x
-        yield from (without_noise if noise_free else algorithm_2)(x)
-    return reverse(x_T)
+    return chain([(times[0], x_T)], (without_noise if noise_free else one_by_one)(x_T))
 
 
-class SamplerOptions(TypedDict, total=False):
-    """The options of `trajectory`."""
-
-    x_T: Any
-    start: int | None
-    noise: Any
-    variance: str
-    steps: int | Sequence[int] | None
-    eta: float | None
-    clip: tuple[Any, Any] | Callable[[Any], Any] | None
-
-
-def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None,
-           **options: Unpack[SamplerOptions]) -> Any:
-    """Draw n samples of x_0, (n, dim): the end of a `trajectory`, whose parameters and errors are these.
+def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, **options: Unpack[SamplerOptions]) -> Any:
+    """Draw n samples of x_0, (n, dim): the end of a `trajectory`, with its parameters and errors.
 
     Raises
     ------
     FloatingPointError
         If the denoiser makes NaN or infinity of it, or x_T is too large.
     """
-    x = None
     for _, x in trajectory(denoiser, s, n, dim, rng, **options):
         pass
     return check_finite(x, x_T=options.get("x_T"))

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays.backend import axpby, get_array_module, running_sums
-from .arrays.checks import MOST_STEPS, Array, check_betas
+from .arrays.checks import MOST_STEPS, Array, Unchanging, check_betas
 from .arrays.declared import checked, count, lambdas, like, numbers, optional, real, steps_of, times
 
 
-class Schedule:
+class Schedule(Unchanging):
     """A noise schedule (Ho et al. 2020, arXiv:2006.11239), made of beta_1 ... beta_T, or by `linear` or `cosine`.
 
     Parameters
@@ -38,25 +38,20 @@ class Schedule:
         The variance of q(x_t | x_0), the factor of x_0 and the factor of eps in x_t.
     posterior_variances, posterior_x0_coefs, posterior_xt_coefs : arrays
         rho_t, the variance of q(x_{t-1} | x_t, x_0), with rho_1 = 0, and the coefficients of its mean in step 5.
-    rsqrt_alphas, reverse_eps_coefs : arrays
-        The coefficients of the same mean in step 7.
-    loss_weights : array
-        The weight of |eps - eps_hat|^2 in the bound, step 8; 0 at t = 0.
+    rsqrt_alphas, reverse_eps_coefs, loss_weights : arrays
+        The coefficients of the same mean in step 7, and step 8's weight of |eps - eps_hat|^2 in the bound, 0 at t = 0.
 
     Notes
     -----
-    log abar_t is a sum of log1p(-beta_i), and 1 - abar_t is -expm1 of that sum. Computed as ``1 - cumprod(1 - betas)``
-    it would have four digits where beta = 1e-12.
-
     In the methods x, x0, xt and eps are (B, ...) arrays, and t is an int, or (B,) ints, one for each row. What is returned has
-    the shape, precision and device of x; a variance or coefficient is a float for an int t, else of shape (B, 1, ...). A t on
+    the shape, precision and device of x, where nothing else is said; a variance or coefficient is a float for an int t, else of shape (B, 1, ...). A t on
     the GPU is not compared with T: looking at it would stall the GPU. Setting an attribute raises AttributeError.
     """
 
     def __init__(self, betas: Any) -> None:
         self.betas = np.append(0.0, check_betas(betas))
         self.alphas, self.log_alphas = 1 - self.betas, np.log1p(-self.betas)
-        log_alpha_bars = running_sums(self.log_alphas)                      # log abar_t = sum_{i<=t} log alpha_i
+        log_alpha_bars = running_sums(self.log_alphas)                      # 1 - cumprod(alphas) has 4 digits for beta = 1e-12
         self.alpha_bars = np.exp(log_alpha_bars)
         self.one_minus_alpha_bars = 0 - np.expm1(log_alpha_bars)            # a minus sign alone gives -0.0 at t = 0
         self.sqrt_alpha_bars = np.exp(0.5 * log_alpha_bars)                 # abar_t underflows before its root
@@ -73,7 +68,7 @@ class Schedule:
         for array in vars(self).values():
             array.flags.writeable = False
         self._copies: dict[Any, Any] = {}
-        self.T = len(self.betas) - 1
+        self.T, self._made = len(self.betas) - 1, True
 
     @classmethod
     def from_betas(cls, betas: Any) -> Schedule:
@@ -171,8 +166,7 @@ class Schedule:
     @checked(x0=like("xt"), t=times("xt", least=1))
     def predict_eps(self, xt: Any, t: Any, x0: Any) -> Any:
         """eps = (x_t - sqrt(abar_t) x_0) / sqrt(1 - abar_t): `q_sample` solved for eps, for t >= 1."""
-        signal, noise = self._at(t, xt, self.sqrt_alpha_bars, self.sqrt_one_minus_alpha_bars)
-        return (xt - signal * x0) / noise
+        return (xt - self.signal(t, xt) * x0) / self.noise(t, xt)
 
     @checked(eps=like("xt"), t=times("xt", least=1))
     def reverse_mean(self, xt: Any, t: Any, eps: Any) -> Any:
@@ -202,11 +196,9 @@ class Schedule:
         """sigma_t^2 = beta_t v_{t-1} / v_t, (T+1, d), the variance of x_{t-1} given x_t for x_0 ~ N(0, diag lambda).
 
         By Bayes it is that of a prior v_{t-1} seen through sqrt(alpha_t) and the noise beta_t, `gaussian.condition`, and
-        v_t = alpha_t v_{t-1} + beta_t. No other variance of p(x_{t-1} | x_t) makes the bound larger: leave it free in step
-        3, and the maximum lies at E|x_{t-1} - mu|^2 / d (Bao et al. 2022, arXiv:2201.06503). Ho et al.'s two choices are beta_t,
-        that for lambda = 1, and rho_t, that for lambda = 0.
+        v_t = alpha_t v_{t-1} + beta_t. With the exact mu no other makes the bound larger (Bao et al. 2022, arXiv:2201.06503).
         """
-        v = self.rotation(variances).sd ** 2        # which checks them
+        v = self.rotation(variances).sd ** 2        # `rotation` checks them
         return np.concatenate([0 * v[:1], self.betas[1:, None] * v[:-1] / v[1:]])
 
     def _at(self, t: Any, x: Any, *tables: Array) -> list[Any]:
@@ -221,12 +213,7 @@ class Schedule:
             out.append(self._copies[key].take(t).reshape(t.shape + (1,) * (x.ndim - 1)))
         return out
 
-    # ---- a value
-    def __setattr__(self, name: str, value: Any) -> None:
-        if hasattr(self, "T"):      # the last to be set
-            raise AttributeError(f"a Schedule cannot be changed: make another one, instead of setting {name}")
-        super().__setattr__(name, value)
-
+    # ---- a value, given by its betas
     def __reduce__(self) -> tuple[Any, ...]:
         return Schedule, (self.betas[1:],)
 
@@ -237,28 +224,21 @@ class Schedule:
         return hash(self.betas.tobytes())
 
     def __repr__(self) -> str:
-        return (f"Schedule(T={self.T}, beta_1={self.betas[1]:.4g}, beta_T={self.betas[-1]:.4g}, "
-                f"abar_T={self.alpha_bars[-1]:.4g})")
-
+        return f"Schedule(T={self.T}, beta_1={self.betas[1]:.4g}, beta_T={self.betas[-1]:.4g}, abar_T={self.alpha_bars[-1]:.4g})"
 
 class Rotation(NamedTuple):
-    """u = x_t / sd and eps are x_0 / sqrt(lambda) and another normal number, turned by theta: three (T+1, d) tables, row t for x_t.
+    """theta_t turns x_0 / sqrt(lambda) and eps into u = x_t / sd and f: its tables sin, cos and sd = sqrt(v_t), (T+1, d) each.
 
         u = cos(theta) x_0 / sqrt(lambda) + sin(theta) eps          tan(theta_t) = sqrt((1 - abar_t) / (abar_t lambda))
         f = cos(theta) eps - sin(theta) x_0 / sqrt(lambda)          v_t = Var x_t = abar_t lambda + 1 - abar_t
 
-    For x_0 ~ N(0, lambda) both are N(0, 1), and independent, since E[u f] = cos sin E[eps^2] - sin cos E[x_0^2] / lambda = 0. So all that x_t tells of eps and of x_0 is
+    For x_0 ~ N(0, lambda) both are N(0, 1), and independent, since E[u f] = cos sin (E[eps^2] - E[x_0^2] / lambda) = 0. So
 
         E[eps | x_t] = sin(theta) u        E[x_0 | x_t] = sqrt(lambda) cos(theta) u        E[f | x_t] = 0
 
     and theta goes from 0, clean data, to nearly pi/2, noise. Other data differ by F = E[f | x_t]; then
 
         E[eps | x_t] = sin(theta) u + cos(theta) F        E[x_0 | x_t] = sqrt(lambda) (cos(theta) u - sin(theta) F)
-
-    Attributes
-    ----------
-    sin, cos : sin(theta_t) and cos(theta_t)
-    sd : sqrt(v_t)
     """
 
     sin: Array

@@ -6,10 +6,10 @@ import difflib
 import json
 import operator
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -179,6 +179,11 @@ def predict(denoiser: Denoiser, xt: Any, t: Any) -> Any:
     if not callable(denoiser):
         raise TypeError(f"denoiser must be a callable denoiser(x_t, t), got {shown(denoiser)}")
     eps = denoiser(xt, t)
+    if hasattr(eps, "shape") and not isinstance(eps, type(xt)) and get_array_module(xt) is np:     # a tensor, a data frame
+        try:
+            eps = np.asarray(eps)
+        except Exception as error:  # noqa: BLE001, of a stranger's class
+            raise TypeError(f"denoiser must return an array, got {type(eps).__name__}: {error}") from None
     if getattr(eps, "shape", None) != xt.shape:
         raise ValueError(f"denoiser must return an array of the shape of x_t, {xt.shape}, "
                          f"got {getattr(eps, 'shape', type(eps).__name__)}")
@@ -301,6 +306,13 @@ def check_shape(name: str, array: Any, *shape: int | str) -> Any:
     return array
 
 
+def check_out(out: Any, like: Any) -> Any:
+    """Return `out`, or raise an error unless it is an array of the shape and dtype of `like`."""
+    if not isinstance(out, type(like)) or check_shape("out", out, *like.shape).dtype != like.dtype:
+        raise TypeError(f"out must be an array of {like.dtype}, got {getattr(out, 'dtype', type(out).__name__)}")
+    return out
+
+
 def check_sizes(dim: Any, hidden: Any, depth: Any, fourier: Any, T: int) -> list[int]:
     """The sizes of a network as ints, or ValueError."""
     check_count("dim (T + 1)", check_count("dim", dim) * (T + 1), most=MOST_ENTRIES)
@@ -343,7 +355,8 @@ def check_clip(clip: Any, xp: Any, dtype: Any, dim: int) -> Callable[[Any], Any]
     if callable(clip):
         return lambda x0: check_shaped("what clip returns", clip(x0), xp, dtype, *x0.shape).copy()
     try:
-        low, high = (np.broadcast_to(check_array("clip", to_host(v), np, np.float64), (dim,)) for v in clip)
+        ends = (check_array("clip", to_host(v), np, np.float64) for v in clip)
+        low, high = (np.broadcast_to(end.ravel() if end.size == dim else end, (dim,)) for end in ends)      # of images too
         if (low <= high).all():
             return operator.methodcaller("clip", xp.asarray(low, dtype=dtype), xp.asarray(high, dtype=dtype))
     except (TypeError, ValueError):
@@ -399,3 +412,26 @@ def check_values(x: np.ndarray, name: str = "x", first: int = 0) -> Array:
         out: Array = x.astype(np.float64)
     checked: Array = check_entries(name, out, first)
     return checked
+
+
+# ---------------------------------------------------------------- what others are made of
+
+class Unchanging:
+    """A value: once `_made` is set it takes no other attributes, which what was computed from the first would not follow."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if hasattr(self, "_made"):
+            raise AttributeError(f"a {type(self).__name__} cannot be changed: make another one, instead of setting {name}")
+        super().__setattr__(name, value)
+
+
+class SamplerOptions(TypedDict, total=False):
+    """The options of `trajectory`."""
+
+    x_T: Any
+    start: int | None
+    noise: Any
+    variance: str
+    steps: int | Sequence[int] | None
+    eta: float | None
+    clip: tuple[Any, Any] | Callable[[Any], Any] | None

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ class Workspace:
     Z, dA, dZ : lists of arrays, l = 1 ... D
         A row for each example, with no column of ones.
     sin, cos, m : arrays
-        sin(theta), cos(theta) and E[x_0 | x_t] of the forward pass, for the backward pass and for gates.
+        sin(theta), cos(theta) and E[x_0 | x_t] of the forward pass, for the backward pass and for gates, which add mU.
     """
 
     def __init__(self, xp: Any, dtype: Any, batch: int, shapes: Sequence[tuple[int, int]]) -> None:
@@ -40,6 +41,7 @@ class Workspace:
         self.sin: Any = None
         self.cos: Any = None
         self.m: Any = None
+        self.mU: Any = None
         self.examples_are_rows = xp is np and batch >= h
         shape = (batch, h + 8 - h % 8) if self.examples_are_rows else (h, batch)
         with_ones = shape if self.examples_are_rows else (h + 1, batch)
@@ -67,6 +69,28 @@ class Workspace:
     def apply_backward(self, g_backward: Callable[..., None], l: int) -> None:
         """dZ_l = dA_l * g'(Z_l), in the place of dA_l."""
         g_backward(self._da[l], self._a[l], self._u[l])
+
+
+class Workspaces(threading.local):
+    """In each thread the arrays of its last forward pass."""
+
+    def __init__(self, xp: Any, dtype: Any, shapes: Sequence[tuple[int, int]]) -> None:
+        self._given = xp, dtype, shapes
+        self._arrays: Workspace | None = None
+
+    def of(self, batch: int) -> Workspace:
+        """Those of the last pass, if it had as many rows, or new ones."""
+        if self._arrays is None or self._arrays.batch != batch:
+            xp, dtype, shapes = self._given
+            self._arrays = Workspace(xp, dtype, batch, shapes)
+        return self._arrays
+
+    @property
+    def arrays(self) -> Workspace:
+        """Those of the last pass; ValueError if there was none in this thread."""
+        if self._arrays is None:
+            raise ValueError("backward needs a forward pass before it, in the same thread")
+        return self._arrays
 
 
 def split(vector: Any, shapes: Sequence[tuple[int, int]]) -> list[Any]:

@@ -70,7 +70,7 @@ class Columns(NamedTuple):
         Whoever wrote the file may have noted anything: what `note` does not write counts as nothing.
         """
         d, notes = len(model.axes.mean), model.about.get("columns")
-        if isinstance(notes, dict):
+        if isinstance(notes, dict) and model.about.get("step", model.step) == model.step:
             try:
                 low, high = (check_points(name, notes.get(name), np, np.float64, d) for name in ("low", "high"))
                 whole, names = np.asarray(notes.get("whole")), notes.get("names", [])

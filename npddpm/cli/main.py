@@ -384,6 +384,7 @@ def save(model: DDPM, out: Path) -> Path:
         free = out.with_name(next(free_names(follow(out))).name)
         say(f"{out} is no longer this run's, since another has written it: going on in {free}")
         out = free
+    model.about["step"] = model.step        # the notes are of all the steps so far
     tell_aside(out, model.save(out))
     return out
 

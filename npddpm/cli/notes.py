@@ -29,7 +29,8 @@ class Notes(NamedTuple):
     @classmethod
     def of(cls, model: DDPM, path: Path) -> Notes:
         """Whoever wrote the file may have noted anything, so nothing is taken as it stands."""
-        source, sha256, settings = (model.about.get(name) for name in ("data", "sha256", "settings"))
+        about = model.about if is_up_to_date(model) else {}
+        source, sha256, settings = (about.get(name) for name in ("data", "sha256", "settings"))
         if isinstance(settings, dict):
             try:
                 check_count("steps", settings.get("steps"))
@@ -45,6 +46,11 @@ class Notes(NamedTuple):
         """Whether x are the data; one's own sets may differ in the last bit from one processor to another."""
         own = source in data.PLANAR or source == "digits"
         return own and source == self.data or self.sha256 == digest(x)
+
+
+def is_up_to_date(model: DDPM) -> bool:
+    """Whether what `npddpm train` noted is of all the steps that a model has had: it may have been trained further elsewhere."""
+    return bool(model.about.get("step", model.step) == model.step)
 
 
 def check_settings(out: Path, model: DDPM, settings: dict[str, Any], given: dict[str, Any]) -> None:
@@ -87,7 +93,10 @@ class Reference(NamedTuple):
         source = args.data or noted.data
         if source is None:
             raise ValueError(f"{args.model} does not say what it was trained on: name DATA")
-        x, image = data.load_rows(source, tell=say)
+        try:
+            x, image = data.load_rows(source, tell=say)
+        except (OSError, ValueError) as error:
+            raise error if args.data else ValueError(f"{args.model} was trained on {source}, but {error}: name DATA") from None
         known = noted.is_of(source, x)
         if image not in ((), model.image) and not known:        # train --image may have overruled the file
             raise ValueError(f"DATA {source} holds images of {data.sizes(image)}, the training rows were "
@@ -119,7 +128,8 @@ class Reference(NamedTuple):
         trained = training_rows(model, noted)
         if trained is None:
             half, other_half = data.split(x, 0.5)
-            say(f"{source} is not, or no longer, what {args.model} was trained on, and its training rows are not known")
+            say(f"{args.model} does not say what it was trained on: rows of {source} may be its training rows" if noted.data is None else
+                f"{source} is not, or no longer, what {args.model} was trained on, and its training rows are not known")
             return cls(source, None, half, other_half, "rows of DATA", "other rows of DATA", False)
         copied = copies(x, trained)
         new = data.leave_out(x, np.flatnonzero(copied))

@@ -46,8 +46,7 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     def rows(most: int | None = None) -> Iterator[tuple[int, str]]:
         lines.seek(0)
         for number, line in _rows(lines, first, most, last):
-            if line.count('"') % 2:     # np.loadtxt would go on in the next line
-                raise ValueError(f"line {number} has a quote that does not end in it: take it out, or join it with the next line")
+            check_quotes(number, line)
             yield number, line
 
     try:
@@ -76,6 +75,12 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     return x, how
 
 
+def check_quotes(number: int, line: str) -> None:
+    """Raise ValueError for a quote that ends in another line, where np.loadtxt would go on."""
+    if line.count('"') % 2:
+        raise ValueError(f"line {number} has a quote that does not end in it: take it out, or join it with the next line")
+
+
 def column_names(file: BinaryIO) -> list[str]:
     """The header's names of the columns that `read_text` gives; none without a header."""
     lines = io.TextIOWrapper(file, encoding="utf-8-sig")
@@ -90,6 +95,9 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool, int]:
     start = list(_rows(lines, 0, 2))
     if not start:
         raise ValueError("it holds no rows of numbers")
+    for number, line in start:
+        if re.search(r'(^|[,;\t ])"', line):
+            check_quotes(number, line)
     separator = next((mark for _, line in reversed(start) for mark in SEPARATORS if mark and mark in line), None)
     last = separator or ""
     if all(line.endswith(last) for _, line in start):
@@ -173,6 +181,7 @@ def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: lis
             if not _is_number(cell):
                 advice = "leave the commas out where they mark thousands, or write decimal points" \
                     if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+", cell) else "write decimal points" if re.fullmatch(r"[-+]?\d*,\d+", cell) else \
+                    "name it, and put the other names in quotes, if this is a header, else fill it in" if i == 0 and not header and cells[0] == "" else \
                     "fill it in, or leave the row out" if cell.lower() in MISSING or ERROR.fullmatch(cell) else \
                     "put commas, semicolons, tabs or spaces between the numbers" if len(cells) == 1 else \
                     "leave the column out, or give it numbers" + (

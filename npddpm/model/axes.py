@@ -59,8 +59,8 @@ class PrincipalAxes(NamedTuple):
         return cls(*principal_axes(x, images))
 
     def standardize(self, x: Any) -> Any:
-        """z of x, (n, d) to (n, r)."""
-        z = (x - self.mean) / np.where(self.scale > 0, self.scale, 1)
+        """z of x, (n, d) or images, to (n, r)."""
+        z = (np.reshape(x, (len(x), -1)) - self.mean) / np.where(self.scale > 0, self.scale, 1)
         return z[:, self.scale > 0] if self.V is None else z @ self.V
 
     def restore(self, z: Any) -> Array:

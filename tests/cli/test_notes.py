@@ -84,7 +84,7 @@ def test_without_held_out_rows_training_rows_are_called_so(capsys):
 def test_a_model_of_the_library_does_not_know_its_data(capsys):
     np.save("own.npy", rows(40))
     DDPM(Schedule.linear(10), 8, 1).fit(rows(40), steps=5, rng=0).save("m.npz")
-    assert "its training rows are not known" in evaluate(capsys, "own.npy")
+    assert "m.npz does not say what it was trained on: rows of own.npy may be its training rows" in evaluate(capsys, "own.npy")
 
 
 @pytest.mark.parametrize("notes", [
@@ -163,6 +163,25 @@ def test_notes_of_a_file_belong_to_its_training(capsys):
     model.fit(1000 + np.random.default_rng(0).exponential(size=(60, 2)), 3, resume=False, rng=0).save("other.npz")
     assert "data" in known and model.about == DDPM.load("other.npz").about == {"mine": 1}
     assert main(["evaluate", "other.npz"]) == 2 and "does not say what it was trained on" in capsys.readouterr().err
+
+
+def test_notes_of_a_training_that_went_on_elsewhere_are_not_used(capsys):
+    """Its held-out rows may have been learned since."""
+    np.save("own.npy", rows(80))
+    train()
+    model = DDPM.load("m.npz")
+    model.fit(rows(80), model.step + 1, resume=True).save("m.npz")
+    assert main(["evaluate", "m.npz"]) == 2 and "m.npz does not say what it was trained on" in capsys.readouterr().err
+    assert "rows of own.npy may be its training rows" in evaluate(capsys, "own.npy")
+    assert main(["sample", "m.npz", "--clip"]) == 2 and "does not say what its training columns held" in capsys.readouterr().err
+
+
+def test_data_that_are_elsewhere_now(capsys):
+    np.save("own.npy", rows(80))
+    train()
+    Path("own.npy").rename("other.npy")
+    assert main(["evaluate", "m.npz"]) == 2
+    assert "m.npz was trained on own.npy, but cannot read own.npy: No such file or directory: name DATA" in capsys.readouterr().err
 
 
 def test_a_training_that_goes_on_keeps_the_names_of_its_columns(capsys):

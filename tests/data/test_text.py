@@ -135,6 +135,8 @@ REFUSED = {
     "1,2\n3\n": "line 2 has 1 values, the first has 2",
     "1;2\n3;x\n": "line 2 holds 'x', which is no number",
     "1,\n2,3\n": "line 1 holds '', which is no number",
+    '"mass\n(kg)",height\n1.5,2\n': "line 1 has a quote that does not end in it", '"m","a\nb"\n1.5,2\n': "line 1 has a quote that does not end in it",
+    ",400,410\n0,1.5,2\n1,3,4\n": "line 1 holds '', which is no number (column 1): name it, and put the other names in quotes, if this is a header",
     "none,5%\n1,2\n3,4\n": "line 1 holds 'none', which is no number (column 1): fill it in",
     "a,7\n1,2\n3,4\n": "line 1 holds 'a', which is no number (column 1): leave the column out, or give it numbers; in a header every "
                         "column has a name that is no number, or is in quotes",

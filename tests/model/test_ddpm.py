@@ -1,5 +1,6 @@
 """The model: it learns, repeats itself, samples in the units of the data, and has a density in them."""
 
+import contextlib
 import copy
 import inspect
 import math
@@ -515,3 +516,34 @@ def test_rows_off_the_plane_are_told_when_a_training_goes_on():
     model.fit(np.column_stack([x, x.sum(1)]), 6, resume=True)
     with pytest.warns(UserWarning, match="x: 60 of the first 60 rows lie off the plane"):
         model.fit(np.column_stack([x, x.sum(1) + 0.5]), 7, resume=True)
+
+
+@pytest.mark.parametrize(("schedule", "told"), [(Schedule.linear(100, 1e-4, 0.02), True), (Schedule.linear(1), True), (Schedule.linear(20), False),
+                                                (Schedule.cosine(50), False), (Schedule.linear(1000), False)])
+def test_a_schedule_that_leaves_a_signal_is_told(schedule, told):
+    """Samples begin with N(0, I), so that an axis keeps the width that x_T has beside it."""
+    x = np.random.default_rng(0).standard_normal((200, 1)) + 0.3 * np.random.default_rng(1).standard_normal((200, 10))
+    with pytest.warns(UserWarning, match="x_T is no noise: its variance is") if told else contextlib.nullcontext():
+        DDPM(schedule, 8, 1).fit(x, 2, rng=0)
+
+
+def test_a_training_with_no_step_to_take_is_told():
+    x = np.random.default_rng(0).standard_normal((50, 2))
+    model = DDPM(hidden=8, depth=1).fit(x, 3, rng=0)
+    with pytest.warns(UserWarning, match="the model has had 3 steps, so that nothing is done up to steps = 3"):
+        model.fit(x, 3, resume=True)
+    assert model.step == 3
+
+
+def test_images_are_rows_of_their_numbers():
+    x = np.random.default_rng(0).standard_normal((50, 2, 3))
+    model = DDPM(hidden=8, depth=1).fit(x, 3, rng=0)
+    assert (model.axes.standardize(x) == model.axes.standardize(x.reshape(50, 6))).all() and model.to_network(x).shape == (50, 6)
+    low, high = x.min(0), x.max(0)
+    clipped = model.sample(20, rng=0, clip=(low, high))
+    assert (clipped == model.sample(20, rng=0, clip=(low.ravel(), high.ravel()))).all() and (clipped >= low).all()
+
+
+def test_what_is_no_answer_to_resume():
+    with pytest.raises(TypeError, match="resume must be a bool, got 'no'"):
+        DDPM().fit(np.eye(3), 1, resume="no")

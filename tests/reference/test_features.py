@@ -6,7 +6,8 @@ from bounded import memory
 from pytest import approx
 
 from npddpm import MLP, Schedule
-from npddpm.features import Features, count_features
+from npddpm.features import Features
+from npddpm.mlp import layer_shapes
 
 
 @pytest.mark.parametrize("t", [7, np.array([1, 7, 12, 20])])
@@ -14,7 +15,7 @@ from npddpm.features import Features, count_features
 def test_features_by_hand(fourier, t):
     """A_0 as its equation has it; and for one t, where what is the same in all rows is left out, the same product A_0 W_1."""
     rng, features = np.random.default_rng(0), Features(np, np.dtype("float64"), 20, 2, fourier)
-    k = count_features(2, fourier)
+    k = layer_shapes(2, 1, 1, fourier, 2)[0][0] - 1
     m, A_0, W_1 = rng.standard_normal((4, 2)), np.ones((4, k + 1)), rng.standard_normal((k + 1, 5))
     A_0[:, 64:66] = m
     angles = np.outer(np.broadcast_to(t, 4) * 50.0, [10_000 ** (-i / 32) for i in range(32)])       # t in thousandths of T = 20

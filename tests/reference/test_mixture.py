@@ -186,3 +186,26 @@ def test_what_is_given_is_copied():
     for name in ("weights", "means", "covariances", "variances", "axes"):
         with pytest.raises(ValueError, match="read-only"):
             getattr(law, name)[0] = 2
+
+
+def test_a_law_cannot_be_changed():
+    law = GaussianMixture([1, 2], [[0.0], [1.0]], [1, 1])
+    for name in ("weights", "means", "covariances"):
+        with pytest.raises(AttributeError, match=f"a GaussianMixture cannot be changed: make another one, instead of setting {name}"):
+            setattr(law, name, getattr(law, name))
+    again = copy.deepcopy(law), pickle.loads(pickle.dumps(law))
+    assert all((one.means == law.means).all() for one in again)
+
+
+@pytest.mark.parametrize(("given", "error"), [(([0, 0, 0], 1), "mean must have shape"), ((0, 0), "scale must not be 0"), ((0, 1, [[1, 0]]), "axes must have shape"),
+                                              ((np.nan, 1), "mean must be finite")])
+def test_what_a_law_is_standardized_by_is_checked(given, error):
+    law = GaussianMixture([1, 2], [[0.0, 1], [1.0, 2]], [1, 1])
+    with pytest.raises(ValueError, match=error):
+        law.standardized(*given)
+    assert law.standardized(1, [1, 2], [[1, 0], [0, 1]]).means == approx((law.means - 1) / [1, 2])
+
+
+def test_the_density_is_asked_for_at_finite_points():
+    with pytest.raises(ValueError, match="x must be finite, got inf in row 0, column 0"):
+        GaussianMixture([1], [[0.0]], [1]).log_density([[np.inf]])

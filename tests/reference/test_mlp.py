@@ -355,3 +355,27 @@ def test_tables_are_bounded_together(monkeypatch):
         MLP(1000, 1, 1, schedule=Schedule.linear(T), rng=0)
     with pytest.raises(ValueError, match="must be at most 8388608"):
         MLP(1000, 1, 1, schedule=Schedule.linear(T + 1), rng=0)
+
+
+def test_parameters_that_are_assigned_are_written_into_their_place():
+    net, other = (MLP(2, 8, 1, schedule=SCHEDULE, rng=seed) for seed in (0, 1))
+    other.parameters[...] = np.random.default_rng(0).standard_normal(other.parameters.shape)
+    net.parameters = other.parameters
+    net.parameters += 1
+    net.parameters = (net.parameters - 1).tolist()
+    x = np.ones((3, 2), dtype="float32")
+    assert net(x, 5) == approx(other(x, 5), rel=1e-5) and (net.weights[0].ravel()[:3] == net.parameters[:3]).all()
+    assert not np.shares_memory(net.parameters, other.parameters)
+    with pytest.raises(ValueError, match=r"parameters must have shape"):
+        net.parameters = net.parameters[1:]
+    for name in ("variances", "schedule"):
+        with pytest.raises(AttributeError, match=f"an MLP keeps its {name}"):
+            setattr(net, name, getattr(net, name))
+
+
+@pytest.mark.parametrize("out", [[0.0] * 3, np.zeros(3, dtype=int), None])
+def test_an_output_of_another_kind(out):
+    net = MLP(1, 1, 1, schedule=SCHEDULE, rng=0)
+    out = np.zeros(net.parameters.shape) if out is None else out
+    with pytest.raises((TypeError, ValueError), match="out must (be an array of float32, got (list|float64)|have shape)"):
+        loss_and_gradient(net, SCHEDULE, np.ones((2, 1)), 1, np.ones((2, 1)), out=out)

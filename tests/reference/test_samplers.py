@@ -475,3 +475,21 @@ def test_a_denoiser_may_have_a_schedule_that_is_none_or_longer(own):
         return x
     denoiser.schedule = own
     assert sample(denoiser, Schedule.from_betas(Schedule.linear(20).betas[1:11]), 3, 2, 0).shape == (3, 2)
+
+
+class Tensor:
+    """Of another library: NumPy can make an array of it, or not."""
+
+    def __init__(self, x, error=None):
+        self.x, self.shape, self.dtype, self.error = x, x.shape, "float", error
+
+    def __array__(self, dtype=None, copy=None):
+        if self.error:
+            raise self.error
+        return self.x
+
+
+def test_a_denoiser_of_another_library():
+    assert (sample(lambda x, t: Tensor(0.1 * x), S, 3, 2, rng=0) == sample(lambda x, t: 0.1 * x, S, 3, 2, rng=0)).all()
+    with pytest.raises(TypeError, match="denoiser must return an array, got Tensor: it requires grad"):
+        sample(lambda x, t: Tensor(x, RuntimeError("it requires grad")), S, 3, 2)

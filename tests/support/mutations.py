@@ -38,7 +38,7 @@ gaussian.py | 0.5 * ((mean_q - mean_p) ** 2 / variance_p | 0.5 * ((mean_q - mean
 gaussian.py | (e - log_ratio)).sum(-1) | (e + log_ratio)).sum(-1) | a sign in KL
 gaussian.py | xp.where(xp.abs(e) < 0.5, xp.log1p(xp.maximum(e, -0.5)), xp.log(ratio)) | xp.log(ratio) | log for log1p in KL
 gaussian.py | scale_2**2 * variance_1 + variance_2 | scale_2 * variance_1 + variance_2 | a scale not squared
-gaussian.py | cross = scale * variance\n | cross = scale**2 * variance\n | a scale squared in a covariance
+gaussian.py | [[variance, scale * variance] | [[variance, scale**2 * variance] | a scale squared in a covariance
 gaussian.py | return (noise_variance * mean + scale * variance * y) / total | return (noise_variance * mean + variance * y) / total | a scale forgotten in Bayes' rule
 schedule.py | np.log1p(-self.betas) | np.log1p(self.betas) | a sign in log alpha
 schedule.py | 0 - np.expm1(log_alpha_bars) | 1 - np.exp(log_alpha_bars) | 1 - abar with cancellation
