@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -173,8 +174,12 @@ def train(args: argparse.Namespace) -> int:
             say(f"from step {settings['steps']} on rows held back are predicted worse than by one Gaussian: training ends there, before "
                 "it knows its rows by heart; --steps trains longer")
     settings = {"lr": rules.lr(len(rows))} | settings
-    run = model.training(shaped, settings["steps"], settings["batch_size"], settings["lr"], rng=settings.get("seed"),
-                         device=args.device, resume=args.resume, threads=args.threads, comm=comm)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        run = model.training(shaped, settings["steps"], settings["batch_size"], settings["lr"], rng=settings.get("seed"),
+                             device=args.device, resume=args.resume, threads=args.threads, comm=comm)
+    for warning in told:
+        say(str(warning.message))
     if ranks > 1 or "ranks" in settings:
         settings["ranks"] = ranks
     model.about = {**model.about, "data": args.data, "sha256": by_first(comm, lambda: digest(x)), "settings": settings,

@@ -238,3 +238,9 @@ def test_a_mistyped_number_is_named_and_costs_one_row(capsys):
     assert main(["evaluate", "m.npz"]) == 0
     printed = capsys.readouterr().out
     assert "own.npy: row 17, column 0 (from 0) holds 99999999" in printed and "239 training rows" not in printed
+
+
+def test_a_warning_is_a_line(capsys):
+    assert main(["train", "moons", "--T", "1", "--steps", "1", "--hidden", "4", "--out", "m.npz"]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"^x_T is no noise: its variance is \S+ along an axis", out, re.MULTILINE) and "Warning" not in out + err
