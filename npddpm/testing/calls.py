@@ -50,6 +50,15 @@ def check_calls(check: Check, subject: Implementation) -> Args:
         unchanged(f, given)
         given["betas"][...] = b["betas"]
         agree(unchanged(f, given), run(given), subject.tolerance, "new values in the same array betas are not noticed")
+    if "parameters" in a:
+        if np.array_equal(vector(run({**a, "parameters": b["parameters"]})), kept):
+            raise Wrong("other parameters give the same result", "two calls with the same rows")
+        given = copied(a)
+        for name in ("loss", "gradient"):
+            if subject.get(name):
+                unchanged(subject.get(name), given)
+        overwrite(given["parameters"], b["parameters"])
+        agree(unchanged(f, given), run(given), subject.tolerance, "new values in the same arrays of parameters are not noticed")
     floats = [name for name in a if name in ARRAYS and "parameters" not in a]
     single, double = ({**a, **{name: a[name].astype(np.float32).astype(kind) for name in floats}}
                       for kind in (np.float32, np.float64))
@@ -96,6 +105,15 @@ def unchanged(f: Any, given: Args) -> Any:
 def drained(value: Any) -> Any:
     """What a generator yields, as a list; anything else as it is."""
     return [*islice(value, MOST_ITEMS)] if isinstance(value, Iterator) else value
+
+
+def overwrite(tree: Any, other: Any) -> None:
+    """Write the numbers of another structure into the arrays of one that is like it."""
+    if isinstance(tree, (dict, list, tuple)):
+        for key in tree if isinstance(tree, dict) else range(len(tree)):
+            overwrite(tree[key], other[key])
+    elif isinstance(tree, np.ndarray):
+        tree[...] = other
 
 
 def arrays_of(value: Any) -> list[Any]:

@@ -70,11 +70,12 @@ def normal(seed: int) -> Callable[..., Any]:
 class GaussianDenoiser:
     """The best prediction of eps where the data are N(m, v I): it is linear in x_t. v = 0 is a point mass.
 
-    Its coefficients are doubles, so that it is the same function in floating-point numbers and in Decimals.
+    Its coefficients are doubles, so that it is the same function in floating-point numbers and in Decimals. One that is `mixed` adds a
+    quarter of the first coordinate of x_t to each: else those who exchange or mix coordinates would not be found out.
     """
 
-    def __init__(self, betas: Any, m: float, v: float, d: int) -> None:
-        self.m, self.d = m, d
+    def __init__(self, betas: Any, m: float, v: float, d: int, mixed: bool = False) -> None:
+        self.m, self.d, self.mixed = m, d, mixed and d > 1
         self.data = f"N({show(m)}, {show(v)})" if v else f"a point mass at {show(m)}"
         log_abar = np.cumsum(np.log1p(-betas))
         abar, noise = np.exp(log_abar), -np.expm1(log_abar)     # abar_t and 1 - abar_t for t = 1 ... T; t = 0 has no noise
@@ -82,7 +83,7 @@ class GaussianDenoiser:
         self.shift = -self.slope * np.sqrt(np.append(1, abar)) * m
 
     def __str__(self) -> str:
-        return f"the exact one for {self.data}"
+        return f"the exact one for {self.data}" + ", plus 1/4 of the first coordinate of x_t" * self.mixed
 
     def __call__(self, xt: Any, t: Any) -> Any:
         if np.shape(xt)[-1:] != (self.d,):
@@ -90,18 +91,20 @@ class GaussianDenoiser:
         whole = np.asarray(t).ravel().astype(int)
         if (whole != np.asarray(t).ravel()).any() or whole.min() < 0 or whole.max() >= len(self.slope):
             raise ValueError(f"denoiser(xt, t) was called with t = {t}, wants whole times in 1..{len(self.slope) - 1}")
+        kind = Decimal if getattr(xt, "dtype", None) == object else float
         if (whole == whole[0]).all():
-            kind = Decimal if getattr(xt, "dtype", None) == object else float
-            return kind(float(self.slope[whole[0]])) * xt + kind(float(self.shift[whole[0]]))
-        return self.slope[whole][:, None] * np.asarray(xt) + self.shift[whole][:, None]
+            found = kind(float(self.slope[whole[0]])) * xt + kind(float(self.shift[whole[0]]))
+        else:
+            found = self.slope[whole][:, None] * np.asarray(xt) + self.shift[whole][:, None]
+        return found + kind(0.25) * xt[..., np.zeros(self.d, dtype=int)] if self.mixed else found
 
 
 # ---------------------------------------------------------------- the arguments of a function
 
 def assemble(function: str, fixed: Args, betas: Any, t: int, s: int, array: Callable[..., Any], B: int, d: int,
-             m: float, v: float) -> Args:
+             m: float, v: float, mixed: bool = False) -> Args:
     """The arguments of one example; those in `fixed` (and v, if it is there) are given."""
-    denoiser = GaussianDenoiser(betas, m, fixed.get("v", v), d)
+    denoiser = GaussianDenoiser(betas, m, fixed.get("v", v), d, mixed and "v" not in fixed)
     values: Args = {"betas": betas, "t": t, "s": s, "denoiser": denoiser, **fixed}
     if function == "variational_bound":
         values["x0"], values["noise"] = nodes(d, array(B, d), len(betas))
@@ -158,7 +161,7 @@ def fixed_examples(function: str, fixed: Args) -> Iterator[Args]:
         for t in sorted({1, 2, T // 2 + 1, T - 1, T}) if "t" in ARGUMENTS[function] else [0]:
             for s in sorted({0, t // 2, t - 1}) if "s" in ARGUMENTS[function] else [0]:
                 B, d = (2, i % 2 + 1) if function == "variational_bound" else shapes[i % len(shapes)]
-                yield assemble(function, fixed, betas, t, s, array, B, d, (1.0, -0.5)[i % 2], (0.5, 2.0, 0.0)[i % 3])
+                yield assemble(function, fixed, betas, t, s, array, B, d, (1.0, -0.5)[i % 2], (0.5, 2.0, 0.0)[i % 3], i % 2 == 1)
                 i += 1
     for t in (1, 4, 7) if "t" in ARGUMENTS[function] else [0]:          # points so large that a clip shows
         d = 1 if function == "variational_bound" else 2
@@ -180,7 +183,7 @@ def larger_examples(function: str, fixed: Args) -> Iterator[Args]:
             B = max(1, B >> d)      # groups of 2^d rows
         for t in sorted({1, T // 2 + 1, T}) if "t" in ARGUMENTS[function] else [0]:
             for s in sorted({0, t // 2, t - 1}) if "s" in ARGUMENTS[function] else [0]:
-                yield assemble(function, fixed, betas, t, s, array, B, d, 1.0, 0.5)
+                yield assemble(function, fixed, betas, t, s, array, B, d, 1.0, 0.5, mixed=True)
 
 
 def beyond(function: str, fixed: Args) -> Iterator[tuple[str, Args]]:

@@ -19,6 +19,7 @@ BETAS = np.array([0.5, 0.2, 0.1, 0.25, 0.125, 0.4])     # for x_t and the weight
 HIGH = np.array([0.01, 0.02, 0.5, 0.95, 0.9, 0.3])      # weights of step 8 from 0.2 to 9.6, signal to noise from 100 to 0.001
 MANY = 131          # rows, a prime: the last chunk of any size is a shorter one
 DISTINCT = 5        # rows among many
+MOST_ALONE = 4096   # dimensions, of which one is more than what single precision rounds in a loss
 OTHER_WEIGHTS = "weights in t that are neither 1 nor those of step 8"
 PUBLISHED: dict[str, Callable[[Any, Any], Any]] = {       # weights of |eps - eps_hat|^2 that are neither
     "the score's loss, |score + eps / sqrt(1 - abar_t)|^2": lambda betas, A: 1 / (1 - A),
@@ -48,15 +49,15 @@ def rebuild(tree: Any, numbers: Any, used: list[int] | None = None) -> Any:
     return numbers[start:used[0]].reshape(np.shape(tree)).copy()
 
 
-def training_example(subject: Implementation, betas: Any, t: Sequence[int], seed: int) -> Args:
-    """Arguments of loss and gradient; the parameters are moved a little, so that none is at an initial zero."""
+def training_example(subject: Implementation, betas: Any, t: Sequence[int], seed: int, size: float = 1) -> Args:
+    """Arguments of loss and gradient; the parameters are moved a little, so that none is at an initial zero. All may be `size` times as large."""
     if subject.get("parameters") is None:
         raise Wrong("nothing to go on: no parameters(rng)")
     rng = np.random.default_rng(seed)
     parameters = subject.get("parameters")(np.random.default_rng(seed))
     numbers = vector(parameters)
-    parameters = rebuild(parameters, numbers + 0.1 * rng.standard_normal(numbers.shape))
-    x0, eps = rng.standard_normal((2, len(t), subject.dim))
+    parameters = rebuild(parameters, size * (numbers + 0.1 * rng.standard_normal(numbers.shape)))
+    x0, eps = size * rng.standard_normal((2, len(t), subject.dim))
     return {"parameters": parameters, "betas": betas, "x0": x0, "t": np.array(t), "eps": eps}
 
 
@@ -128,7 +129,9 @@ def check_rows(check: Check, subject: Implementation) -> Args:
             times = f"t = {batch['t'].tolist()}" if B < MANY else f"{B} times"
             raise Wrong(show(change), f"the change of the loss from one batch of {B} rows with {times} to another",
                         exact=f"{show(total / B)}, the mean over the rows, or {show(total)}, the sum",
-                        looks_like="rows that influence each other, by batch normalisation or weights of the batch" if B < MANY else
+                        looks_like="B + 1 where B belongs" if abs(change - 2 * total / (B + 1)) <= close * abs(total) else
+                        "arrays of shape (B,) and (B, 1), which make one of (B, B)" if subject.dim == 1 else
+                        "rows that influence each other, by batch normalisation or weights of the batch" if B < MANY else
                         "rows that do not count alike: the last chunk of a batch, or a mean of means")
     if differ:
         B, (one, turned_one) = next(iter(differ.items()))
@@ -202,7 +205,9 @@ def one_by_one(batch: Args, most: int | None = None) -> list[Args]:
 
 def check_coordinates(subject: Implementation, batches: list[Args], found: Any, tolerance: float) -> None:
     """|eps - eps_hat|^2 is the sum over all coordinates: its curvature is the same along each, or along groups of them, and as `found`."""
-    groups = np.array_split(np.arange(subject.dim), min(subject.dim, 8))
+    d = subject.dim
+    ends = [np.array([0]), np.array([d - 1])] if 8 < d <= MOST_ALONE else []      # of a group of many one is little
+    groups = [*np.array_split(np.arange(d), min(d, 8)), *ends]
     along = [curvature_of(subject, batches, exact, tolerance, group) for group in groups]
     if all(one is not None and (np.abs(one - found) <= 100 * tolerance * found).all() for one in along):
         return

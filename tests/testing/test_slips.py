@@ -256,3 +256,97 @@ def test_the_coordinate_that_counts_otherwise_is_named(weights):
 def test_a_loss_that_is_no_finite_number_is_called_so(value):
     own = SimpleNamespace(parameters=small_ddpm.parameters, gradient=small_ddpm.gradient, loss=lambda *args: value * small_ddpm.loss(*args))
     assert {r.got for r in failures(own, "loss", "gradient") if r.check != "calls"} == {f"returns a loss of {value}"}
+
+
+@pytest.mark.parametrize(("function", "old", "new"), [
+    ("reverse_step", "denoiser(xt, t)", "denoiser(xt[:, ::-1], t)[:, ::-1]"), ("ddim_step", "denoiser(xt, t)", "denoiser(xt[:, ::-1], t)[:, ::-1]"),
+    ("variational_bound", "denoiser(q_sample(betas, x0, t, noise[t]), t)", "denoiser(q_sample(betas, x0, t, noise[t])[:, ::-1], t)[:, ::-1]")])
+def test_coordinates_that_are_mixed_up(function, old, new):
+    """A denoiser that takes each coordinate alone, and all alike, does not show it."""
+    text = inspect.getsource(getattr(small_ddpm, function))
+    assert old in text
+    wrong = failures(defined_by(small_text().replace(text, text.replace(old, new))), function)
+    assert wrong and all(r.looks_like.startswith("coordinates that are exchanged or mixed") for r in wrong if r.check != "calls")
+
+
+def small_text():
+    return inspect.getsource(small_ddpm)
+
+
+def test_one_noise_for_all_coordinates_of_the_bound():
+    text = inspect.getsource(small_ddpm.variational_bound)
+    assert text.count("noise[t]") >= 1
+    assert failures(defined_by(small_text().replace(text, text.replace("noise[t]", "noise[t][:, :1] + 0 * noise[t]"))), "variational_bound")
+
+
+def remembering(key, of_gradient=True):
+    """small_ddpm, whose activations are kept under what `key` makes of the arguments."""
+    kept = {}
+
+    def forward(*args):
+        known = key(*args)
+        if known not in kept:
+            kept[known] = small_ddpm.forward(*args)
+        return kept[known]
+    own = defined_by(small_text())
+    own.loss.__globals__["forward"] = forward
+    return own if of_gradient else SimpleNamespace(parameters=own.parameters, loss=own.loss)
+
+
+def rows_of(p, betas, x0, t, eps):
+    return x0.tobytes(), eps.tobytes(), t.tobytes(), betas.tobytes()
+
+
+def test_activations_that_are_kept_for_other_parameters():
+    assert "entries" in {r.check for r in failures(remembering(rows_of), "gradient")}
+    assert [r.got for r in failures(remembering(rows_of, of_gradient=False), "loss") if r.check == "calls"] == ["other parameters give the same result"]
+    alive = []      # so that no other array is given the same place
+    of_place = remembering(lambda p, *rows: (alive.append(p), id(p), *rows_of(p, *rows)))
+    assert "new values in the same arrays of parameters are not noticed" in [r.got for r in failures(of_place, "gradient")]
+    assert not failures(remembering(lambda p, *rows: (p.tobytes(), *rows_of(p, *rows))), "loss", "gradient")
+
+
+def network(dim, forward, gradient, start):
+    """Of loss and gradient of forward(parameters, x_t) as a prediction of eps."""
+    def residual(p, betas, x0, t, eps):
+        abar = np.cumprod(1 - betas)[t - 1][:, None]
+        xt = np.sqrt(abar) * x0 + np.sqrt(1 - abar) * eps
+        return xt, forward(p, xt) - eps
+
+    def of_loss(p, *args):
+        xt, r = residual(p, *args)
+        return gradient(p, xt, 2 * r / r.size)
+    return SimpleNamespace(DIM=dim, parameters=start, loss=lambda *args: (residual(*args)[1] ** 2).mean(), gradient=of_loss)
+
+
+@pytest.mark.parametrize(("slope", "looks_like"), [(lambda p: 1, "a wrong derivative"), (lambda p: -(1 - np.tanh(p["gamma"])**2), "a sign")])
+def test_a_small_wrong_entry_is_not_given_any_name(slope, looks_like):
+    """Below a ten-thousandth of the largest entry every factor would fit."""
+    own = network(2, lambda p, xt: 1e-4 * np.tanh(p["gamma"]) * xt + p["c"],
+                  lambda p, xt, dr: {"c": dr.sum(0), "gamma": np.array(1e-4 * slope(p) * (dr * xt).sum())},
+                  lambda rng: {"c": rng.standard_normal(2), "gamma": np.array(0.3)})
+    assert result_of(own, "gradient", "entries").looks_like == f"{looks_like}, in gamma (1 of 1 entries)"
+
+
+def test_a_cut_that_large_numbers_reach_alone():
+    own = network(2, lambda p, xt: np.minimum(np.maximum(xt @ p, 0), 6), lambda p, xt, dr: xt.T @ (dr * (xt @ p > 0)), lambda rng: rng.standard_normal((2, 2)))
+    assert result_of(own, "gradient", "entries").verdict == "fail"
+
+
+@pytest.mark.parametrize("left_out", [0, -1])
+def test_one_coordinate_of_a_thousand_in_single_precision(left_out):
+    counts = np.ones(1000, dtype=np.float32)
+    counts[left_out] = 0
+
+    def loss(p, betas, x0, t, eps):
+        abar = np.cumprod(1 - betas)[t - 1][:, None]
+        r = np.tanh(np.sqrt(abar) * x0 + np.sqrt(1 - abar) * eps) * p - eps
+        return (counts * r.astype(np.float32)**2).mean()
+    result = result_of(SimpleNamespace(DIM=1000, TOLERANCE=1e-4, parameters=lambda rng: np.ones(1), loss=loss), "loss", "x_t and weights")
+    assert result.verdict == "fail" and f"in coordinate {left_out % 1000}," in result.example
+
+
+def test_a_mean_over_another_number_of_rows():
+    own = small_with("return (forward(parameters, betas, x0, t, eps)[2] ** 2).mean()",
+                     "r = forward(parameters, betas, x0, t, eps)[2]\\n    return (r**2).sum() / (2 * len(r) + 2)")
+    assert result_of(own, "loss", "rows").looks_like == "B + 1 where B belongs"
