@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import hashlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,9 +148,9 @@ def copies(x: Any, rows: Any) -> np.ndarray:
 
     If one of the two was saved in single precision, they are compared in it, unless that makes rows equal which were not.
     """
-    def keys(table: Any, dtype: Any) -> list[bytes]:
+    def keys(table: Any, dtype: Any) -> Iterator[int]:
         with np.errstate(over="ignore"):
-            return [bytes(row.astype(dtype) + dtype(0)) for row in table]       # 0 for -0
+            yield from (hash(bytes(row.astype(dtype) + dtype(0))) for row in table)     # 0 for -0
 
     def in_single(table: Any) -> bool:
         with np.errstate(over="ignore"):
@@ -164,7 +165,7 @@ def copies(x: Any, rows: Any) -> np.ndarray:
 
 def repeated(x: Any) -> int:
     """How many rows are equal to an earlier one."""
-    return len(x) - len({bytes(row + 0) for row in x})
+    return len(x) - len({hash(bytes(row + 0)) for row in x})
 
 
 def training_rows(model: DDPM, noted: Notes) -> np.ndarray | None:
