@@ -21,16 +21,15 @@ def test_plot(source):
         assert file.read(8) == b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.mark.parametrize(("units", "aspect"), [((1, 1), 1.0), ((1, 5), 1.0), ((1, 1e3), "auto"), ((1e-7, 1e14), "auto")])
-def test_columns_of_two_units_fill_the_picture(units, aspect):
+def test_columns_of_two_units_fill_the_picture():
     plot = pytest.importorskip("npddpm.cli.plot")
-    x = np.random.default_rng(0).uniform(size=(200, 2)) * units
-    model = DDPM(Schedule.linear(4), 4, 1).fit(x, 2, rng=0)
-    page = plot.overview(model, x, np.ones((2, 3)))
+    x = np.random.default_rng(0).uniform(size=(200, 2))
+    assert [plot.aspect(x * units) for units in ((1, 1), (1, 5), (1, 1e3), (1e-7, 1e14), (0, 1))] == ["equal"] * 2 + ["auto"] * 3
+    assert plot.aspect(x[:, :1]) == "auto"
+    model = DDPM(Schedule.linear(4), 4, 1).fit(x * [1e-7, 1e14], 2, rng=0)
+    page = plot.overview(model, x * [1e-7, 1e14], np.ones((2, 3)))
     page.canvas.draw()
-    samples = page.subfigs[0].axes[0]
-    assert samples.get_aspect() == aspect and min(samples.get_window_extent().size) > 100
-    assert page.subfigs[3].axes[0].get_aspect() == aspect and plot.film(model, x).startswith(b"GIF8")
+    assert min(page.subfigs[0].axes[0].get_window_extent().size) > 100 and page.subfigs[3].axes[0].get_aspect() == "auto"
 
 
 @pytest.mark.parametrize("image", [(4, 6), (4, 6, 3), (3, 4, 6), (5, 4, 6)])
