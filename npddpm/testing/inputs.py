@@ -5,6 +5,7 @@ Schedules in use are always tried; hypothesis searches for further examples with
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal, localcontext
@@ -81,6 +82,11 @@ class GaussianDenoiser:
         abar, noise = np.exp(log_abar), -np.expm1(log_abar)     # abar_t and 1 - abar_t for t = 1 ... T; t = 0 has no noise
         self.slope = np.append(0, np.sqrt(noise) / (abar * v + noise))
         self.shift = -self.slope * np.sqrt(np.append(1, abar)) * m
+
+    def unmixed(self) -> GaussianDenoiser:
+        other = copy.copy(self)
+        other.mixed = False
+        return other
 
     def __str__(self) -> str:
         return f"the exact one for {self.data}" + ", plus 1/4 of the first coordinate of x_t" * self.mixed

@@ -234,9 +234,10 @@ def name_of_slip(check: Check, subject: Implementation, failures: list[Finding],
     usual = np.median([x.deviation for x in seen])
     if usual > ROUNDED and not any(x._replace(near=allowed(1e-5, x.args)).wrong for x in seen):
         return "single precision, which TOLERANCE = 1e-4 in the file allows for"
-    mixed, plainly = ([getattr(x.args.get("denoiser"), "mixed", False) for x in found] for found in (failures, [x for x in seen if not x.wrong]))
-    if all(mixed) and not all(plainly):
-        return "coordinates that are exchanged or mixed, which a denoiser that takes each alone does not show"
+    if all(getattr(x.args.get("denoiser"), "mixed", False) for x in failures):
+        alone = ({**x.args, "denoiser": x.args["denoiser"].unmixed()} for x in failures[:9])
+        if not any(judge(check, subject, args).wrong for args in alone):
+            return "coordinates that are exchanged or mixed, which a denoiser that takes each alone does not show"
     parts = []
     for name in ARRAYS if check.function != "variational_bound" else ():
         if name in failures[0].args:
