@@ -14,6 +14,7 @@ from subjects import Loops, failures, result_of, verdicts
 from npddpm import testing
 from npddpm.testing import inputs
 from npddpm.testing.contract import ARGUMENTS, ARRAYS, Implementation
+from npddpm.testing.gradients import derivatives
 from npddpm.testing.values import judge
 
 VALUES = [check for check in testing.CHECKS if isinstance(check.fixed, dict)]
@@ -288,3 +289,18 @@ def test_a_case_of_pytest_fails_passes_or_is_skipped_as_its_check_does():
         cases["loss_weights-weights"][1](subject)
     with pytest.raises(pytest.skip.Exception, match="q_sample: not defined"):
         cases["q_sample-calls"][1](subject)
+
+
+def test_differences_in_single_precision_know_what_is_rounded():
+    """A small step changes nothing in such a loss, and all its differences agree that the slope is 0."""
+    rng = np.random.default_rng(0)
+    at, c = rng.standard_normal((2, 2000))
+    c /= 1000
+
+    def value(v):
+        if np.iscomplexobj(v):
+            raise TypeError
+        return np.float32(1) + (np.tanh(v.astype(np.float32)) * c.astype(np.float32)).sum()
+    slopes, errors, groups, weights, how = derivatives(value, at, 40, [2000], single=True)
+    right = np.array([weights[group] @ (c * (1 - np.tanh(at) ** 2))[group] for group in groups])
+    assert how == "by central differences" and (np.abs(slopes - right) <= errors).all()
