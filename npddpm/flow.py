@@ -108,7 +108,8 @@ def walk(axes: Axes, F: Callable[[Any, int], Any], u: Any, times: Sequence[int])
 
 
 def few_times(start: int, steps: int | Sequence[int] | None, power: float = 1.0) -> list[int]:
-    """n decreasing times, start (i/n)^power rounded up for i = n ... 1, at least i; without `steps` all from `start` to 1; or `steps` itself, checked.
+    """n decreasing times, start (i/n)^power rounded up for i = n ... 1, at least i; without `steps` all from `start` to 1; or
+    `steps` itself, checked.
 
     With the power 1 they are evenly spread. With 2 they lie closer together near 0, where x_t gets its detail.
     """

@@ -6,12 +6,12 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, pairwise
-from typing import Any, Unpack, cast
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 
 from .arrays.backend import axpby, generator, standard_normal
-from .arrays.checks import Denoiser, SamplerOptions, check_entries, check_finite, check_shaped, predict, variances_of
+from .arrays.checks import Denoiser, check_entries, check_finite, check_shaped, predict, variances_of
 from .arrays.declared import checked, choice, count, home_of, limits, optional, points, real, schedule, steps_of
 from .flow import POWER, Axes, few_times, walk
 from .schedule import Schedule
@@ -71,7 +71,8 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     Raises
     ------
     ValueError, TypeError
-        If `start` has no x_T or is not the first of `steps`; on the way, if the denoiser or `clip` returns no numbers of the shape that it is given.
+        If `start` has no x_T or is not the first of `steps`; on the way, if the denoiser or `clip` returns no numbers of the
+        shape that it is given.
     RuntimeError
         If the denoiser's device is "gpu" and there is none.
     """
@@ -80,8 +81,10 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     eta = 1.0 if eta is None else eta
     if steps is not None or eta < 1:
         variance = "posterior"
-    if start is not None and (x_T is None or times[0] != start):
-        raise ValueError("start needs x_T, which is N(0, I) at T alone" if x_T is None else f"steps must begin at start, {start}, got {times[0]}")
+    if start is not None and x_T is None:
+        raise ValueError("start needs x_T, which is N(0, I) at T alone")
+    if start is not None and times[0] != start:
+        raise ValueError(f"steps must begin at start, {start}, got {times[0]}")
     (xp, dtype), cut = home_of(denoiser, x_T), cast(Any, clip)
     z: Any = None if noise is None else check_shaped("noise", noise, xp, dtype, s.T + 1, n, dim)
     for t in [] if noise is None or noise_free else times if variance == "gaussian" else times[:-1]:
@@ -114,6 +117,17 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
 
     return chain([(times[0], x_T)], (without_noise if noise_free else one_by_one)(x_T))
 
+
+class SamplerOptions(TypedDict, total=False):
+    """The options of `trajectory`."""
+
+    x_T: Any
+    start: int | None
+    noise: Any
+    variance: str
+    steps: int | Sequence[int] | None
+    eta: float | None
+    clip: tuple[Any, Any] | Callable[[Any], Any] | None
 
 def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, **options: Unpack[SamplerOptions]) -> Any:
     """Draw n samples of x_0, (n, dim): the end of a `trajectory`, with its parameters and errors.

@@ -44,16 +44,17 @@ class Schedule(Unchanging):
     Notes
     -----
     In the methods x, x0, xt and eps are (B, ...) arrays, and t is an int, or (B,) ints, one for each row. What is returned has
-    the shape, precision and device of x, where nothing else is said; a variance or coefficient is a float for an int t, else of shape (B, 1, ...). A t on
-    the GPU is not compared with T: looking at it would stall the GPU. Setting an attribute raises AttributeError.
+    the shape, precision and device of x, where nothing else is said; a variance or coefficient is a float for an int t, else of
+    shape (B, 1, ...). A t on the GPU is not compared with T: looking at it would stall the GPU. Setting an attribute raises
+    AttributeError.
     """
 
     def __init__(self, betas: Any) -> None:
         self.betas = np.append(0.0, check_betas(betas))
         self.alphas, self.log_alphas = 1 - self.betas, np.log1p(-self.betas)
-        log_alpha_bars = running_sums(self.log_alphas)                      # 1 - cumprod(alphas) has 4 digits for beta = 1e-12
+        log_alpha_bars = running_sums(self.log_alphas)                      # log abar_t = sum_{i<=t} log alpha_i; by this way
         self.alpha_bars = np.exp(log_alpha_bars)
-        self.one_minus_alpha_bars = 0 - np.expm1(log_alpha_bars)            # a minus sign alone gives -0.0 at t = 0
+        self.one_minus_alpha_bars = 0 - np.expm1(log_alpha_bars)            # beta = 1e-12 keeps its digits. 0 - x: no -0.0
         self.sqrt_alpha_bars = np.exp(0.5 * log_alpha_bars)                 # abar_t underflows before its root
         self.sqrt_one_minus_alpha_bars = np.sqrt(self.one_minus_alpha_bars)
 
@@ -225,6 +226,7 @@ class Schedule(Unchanging):
 
     def __repr__(self) -> str:
         return f"Schedule(T={self.T}, beta_1={self.betas[1]:.4g}, beta_T={self.betas[-1]:.4g}, abar_T={self.alpha_bars[-1]:.4g})"
+
 
 class Rotation(NamedTuple):
     """theta_t turns x_0 / sqrt(lambda) and eps into u = x_t / sd and f: its tables sin, cos and sd = sqrt(v_t), (T+1, d) each.

@@ -6,10 +6,10 @@ import difflib
 import json
 import operator
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from numbers import Integral, Real
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -414,7 +414,7 @@ def check_values(x: np.ndarray, name: str = "x", first: int = 0) -> Array:
     return checked
 
 
-# ---------------------------------------------------------------- what others are made of
+# ---------------------------------------------------------------- what cannot be changed
 
 class Unchanging:
     """A value: once `_made` is set it takes no other attributes, which what was computed from the first would not follow."""
@@ -423,15 +423,3 @@ class Unchanging:
         if hasattr(self, "_made"):
             raise AttributeError(f"a {type(self).__name__} cannot be changed: make another one, instead of setting {name}")
         super().__setattr__(name, value)
-
-
-class SamplerOptions(TypedDict, total=False):
-    """The options of `trajectory`."""
-
-    x_T: Any
-    start: int | None
-    noise: Any
-    variance: str
-    steps: int | Sequence[int] | None
-    eta: float | None
-    clip: tuple[Any, Any] | Callable[[Any], Any] | None

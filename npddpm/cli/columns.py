@@ -21,6 +21,11 @@ from .terminal import say
 MOST = 10_000       # columns that are noted
 
 
+def noted(model: DDPM) -> dict[str, Any]:
+    """What a checkpoint says of its training, if that is of all the steps that the model has had: it may have gone on elsewhere."""
+    return model.about if model.about.get("step", model.step) == model.step else {}
+
+
 def note(x: Any, source: str) -> dict[str, Any] | None:
     """What is noted of the columns of training rows x from `source`: None if there are too many."""
     d = x.shape[1]
@@ -69,8 +74,8 @@ class Columns(NamedTuple):
 
         Whoever wrote the file may have noted anything: what `note` does not write counts as nothing.
         """
-        d, notes = len(model.axes.mean), model.about.get("columns")
-        if isinstance(notes, dict) and model.about.get("step", model.step) == model.step:
+        d, notes = len(model.axes.mean), noted(model).get("columns")
+        if isinstance(notes, dict):
             try:
                 low, high = (check_points(name, notes.get(name), np, np.float64, d) for name in ("low", "high"))
                 whole, names = np.asarray(notes.get("whole")), notes.get("names", [])

@@ -16,7 +16,7 @@ from .. import data
 from ..arrays.checks import LARGE, check_count, check_real
 from ..mixture import GaussianMixture
 from ..model.ddpm import DDPM
-from .columns import Columns, check_names
+from .columns import Columns, check_names, noted
 from .terminal import say
 
 
@@ -30,7 +30,7 @@ class Notes(NamedTuple):
     @classmethod
     def of(cls, model: DDPM, path: Path) -> Notes:
         """Whoever wrote the file may have noted anything, so nothing is taken as it stands."""
-        about = model.about if is_up_to_date(model) else {}
+        about = noted(model)
         source, sha256, settings = (about.get(name) for name in ("data", "sha256", "settings"))
         if isinstance(settings, dict):
             try:
@@ -47,11 +47,6 @@ class Notes(NamedTuple):
         """Whether x are the data; one's own sets may differ in the last bit from one processor to another."""
         own = source in data.PLANAR or source == "digits"
         return own and source == self.data or self.sha256 == digest(x)
-
-
-def is_up_to_date(model: DDPM) -> bool:
-    """Whether what `npddpm train` noted is of all the steps that a model has had: it may have been trained further elsewhere."""
-    return bool(model.about.get("step", model.step) == model.step)
 
 
 def check_settings(out: Path, model: DDPM, settings: dict[str, Any], given: dict[str, Any]) -> None:
@@ -148,10 +143,6 @@ def copies(x: Any, rows: Any) -> np.ndarray:
 
     If one of the two was saved in single precision, they are compared in it, unless that makes rows equal which were not.
     """
-    def keys(table: Any, dtype: Any) -> Iterator[int]:
-        with np.errstate(over="ignore"):
-            yield from (hash(bytes(row.astype(dtype) + dtype(0))) for row in table)     # 0 for -0
-
     def in_single(table: Any) -> bool:
         with np.errstate(over="ignore"):
             return all((block.astype(np.float32) == block).all() for block in data.blocks(table))
@@ -163,9 +154,15 @@ def copies(x: Any, rows: Any) -> np.ndarray:
     return np.array([key in seen for key in keys(x, dtype)])
 
 
+def keys(x: Any, dtype: Any = np.float64) -> Iterator[int]:
+    """A number for each row, the same for rows that are equal in this precision."""
+    with np.errstate(over="ignore"):
+        yield from (hash(bytes(row.astype(dtype) + dtype(0))) for row in x)     # 0 for -0
+
+
 def repeated(x: Any) -> int:
     """How many rows are equal to an earlier one."""
-    return len(x) - len({hash(bytes(row + 0)) for row in x})
+    return len(x) - len({*keys(x)})
 
 
 def training_rows(model: DDPM, noted: Notes) -> np.ndarray | None:

@@ -154,8 +154,10 @@ def _header(first: list[str], second: Sequence[str] = ()) -> list[str]:
     """The cells of the first line if they are names of columns, else none."""
     like_numbers = re.compile(r"[-+.,_\s]*\d[-+.,_\d\seE%]*|inf|infinity|nan", re.IGNORECASE)
     word = [not like_numbers.fullmatch(cell) and cell.lower() not in MISSING for cell in first]
-    numbers = len(second) == len(first) and all(map(_is_number, second))        # then Na is sodium
-    if all(word[1:] or word) and not like_numbers.fullmatch(first[0]) or numbers and any(word) and all(first[1:]) and not any(map(_is_finite, first)):
+    words = all(word[1:] or word) and not like_numbers.fullmatch(first[0])
+    above_numbers = len(second) == len(first) and all(map(_is_number, second))          # then Na is sodium
+    any_number = any(_is_number(cell) and np.isfinite(float(cell)) for cell in first)
+    if words or above_numbers and any(word) and all(first[1:]) and not any_number:
         return first
     names = first[1:] if first[0] == "" else first
     if (len(names) > 1 or first[0] == "") and all(re.fullmatch("[0-9]{1,4}", name) for name in names):
@@ -203,7 +205,3 @@ def printable(text: str) -> str:
 
 def _is_number(cell: str) -> bool:
     return re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity|nan)", cell, re.IGNORECASE | re.ASCII) is not None
-
-
-def _is_finite(cell: str) -> bool:
-    return _is_number(cell) and bool(np.isfinite(float(cell)))

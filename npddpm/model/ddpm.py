@@ -18,7 +18,6 @@ from ..arrays.checks import (
     LARGE,
     MOST_LAYERS,
     MOST_OCTAVES,
-    SamplerOptions,
     check_choice,
     check_clip,
     check_count,
@@ -34,6 +33,7 @@ from ..data.files import Outputs, open_to_read
 from ..data.table import Mapped, as_images, as_rows, moments, without_far
 from ..mlp import MLP
 from ..optim import Adam, clip_norm, learning_rate, update_average
+from ..samplers import SamplerOptions
 from ..schedule import Schedule
 from . import checkpoint, rules, stopping
 from .axes import ROUNDING, PrincipalAxes, tell_constant
@@ -63,8 +63,9 @@ def tell_signal(s: Schedule, variances: Any) -> None:
     v = s.rotation(variances).sd[s.T] ** 2
     i = int(np.abs(np.log(v)).argmax())
     if not 0.9 < v[i] < 1.1:
-        warnings.warn(f"x_T is no noise: its variance is {v[i]:.3g} along an axis, where samples begin with 1, since abar_T = {s.alpha_bars[-1]:.3g}; "
-                      "more steps or larger betas leave less of the data (Schedule.linear(T) chooses betas for T)", stacklevel=5)
+        warnings.warn(f"x_T is no noise: its variance is {v[i]:.3g} along an axis, where samples begin with 1, since abar_T = "
+                      f"{s.alpha_bars[-1]:.3g}; more steps or larger betas leave less of the data (Schedule.linear(T) chooses betas for T)",
+                      stacklevel=5)
 
 
 def draw_times(u: Any, T: int, power: int) -> Any:
@@ -277,7 +278,8 @@ class DDPM:
         else:
             self._check_alike(self._check_width(x, image))
             if self.step >= steps:
-                warnings.warn(f"the model has had {self.step} steps, so that nothing is done up to steps = {steps}: they count from the first one on", stacklevel=4)
+                warnings.warn(f"the model has had {self.step} steps, so that nothing is done up to steps = {steps}: they count from the "
+                              "first one on", stacklevel=4)
         tell_signal(self.schedule, fresh["axes"].variances if fresh else self.axes.variances)
         return team.during(self._steps(x, steps, batch_size, lr, weighting, comm, team, fresh))
 

@@ -57,7 +57,8 @@ def check_calls(check: Check, subject: Implementation) -> Args:
         for name in ("loss", "gradient"):
             if subject.get(name):
                 unchanged(subject.get(name), given)
-        overwrite(given["parameters"], b["parameters"])
+        for array, other in zip(arrays_of(given["parameters"]), arrays_of(b["parameters"])):
+            array[...] = other
         agree(unchanged(f, given), run(given), subject.tolerance, "new values in the same arrays of parameters are not noticed")
     floats = [name for name in a if name in ARRAYS and "parameters" not in a]
     single, double = ({**a, **{name: a[name].astype(np.float32).astype(kind) for name in floats}}
@@ -107,17 +108,8 @@ def drained(value: Any) -> Any:
     return [*islice(value, MOST_ITEMS)] if isinstance(value, Iterator) else value
 
 
-def overwrite(tree: Any, other: Any) -> None:
-    """Write the numbers of another structure into the arrays of one that is like it."""
-    if isinstance(tree, (dict, list, tuple)):
-        for key in tree if isinstance(tree, dict) else range(len(tree)):
-            overwrite(tree[key], other[key])
-    elif isinstance(tree, np.ndarray):
-        tree[...] = other
-
-
 def arrays_of(value: Any) -> list[Any]:
-    """The arrays of a result that can be written into."""
+    """The arrays of a result, or of parameters, that can be written into."""
     if isinstance(value, (list, tuple, dict)):
         return [array for item in (value.values() if isinstance(value, dict) else value) for array in arrays_of(item)]
     return [value] if isinstance(value, np.ndarray) and value.flags.writeable else []

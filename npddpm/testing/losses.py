@@ -21,10 +21,11 @@ MANY = 131          # rows, a prime: the last chunk of any size is a shorter one
 DISTINCT = 5        # rows among many
 MOST_ALONE = 4096   # dimensions, of which one is more than what single precision rounds in a loss
 OTHER_WEIGHTS = "weights in t that are neither 1 nor those of step 8"
-PUBLISHED: dict[str, Callable[[Any, Any], Any]] = {       # weights of |eps - eps_hat|^2 that are neither
-    "the score's loss, |score + eps / sqrt(1 - abar_t)|^2": lambda betas, A: 1 / (1 - A),
-    "likelihood weighting, beta_t / (1 - abar_t) (Song et al. 2021)": lambda betas, A: betas / (1 - A),
-    "|mu~ - mu|^2, not divided by sigma_t^2": lambda betas, A: betas**2 / ((1 - betas) * (1 - A))}
+PUBLISHED: dict[str, Callable[[Any], Any]] = {       # weights of |eps - eps_hat|^2 that are neither
+    "the score's loss, |score + eps / sqrt(1 - abar_t)|^2": lambda betas: 1 / (1 - np.cumprod(1 - betas)),
+    "likelihood weighting, beta_t / (1 - abar_t) (Song et al. 2021)": lambda betas: betas / (1 - np.cumprod(1 - betas)),
+    "|mu~ - mu|^2, not divided by sigma_t^2": lambda betas: betas**2 / ((1 - betas) * (1 - np.cumprod(1 - betas)))}
+OF_X0: tuple[str, Callable[[Any], Any]] = "the residual is that of x_0 where that of eps belongs", lambda betas: 1 / np.cumprod(1 - betas) - 1
 WIDEST = 5e-3       # a TOLERANCE from here on tells nothing about a loss
 
 
@@ -122,7 +123,7 @@ def check_rows(check: Check, subject: Implementation) -> Args:
         if differ:
             continue
         other = {**batch, "x0": batch["eps"], "eps": -batch["x0"]}      # in the difference what depends on the parameters alone falls out
-        alone = [[complex(loss_of(subject, row)).real for row in one_by_one(args, int(repeats.max()) + 1)] for args in (batch, other)]
+        alone = [[complex(loss_of(subject, row)).real for row in one_by_one(args)[:repeats.max() + 1]] for args in (batch, other)]
         rows = [[losses[i] for i in repeats] for losses in alone]
         change, total = first - complex(loss_of(subject, other)).real, sum(rows[0]) - sum(rows[1])
         if not min(abs(change - total), abs(change - total / B)) <= close * sum(map(abs, chain(*rows))):
@@ -177,15 +178,16 @@ def check_line(check: Check, subject: Implementation) -> Args:
                 return {"verdict": "skipped", "note": f"not judged: {OTHER_WEIGHTS}, for {B} rows and "
                                                       f"{f'betas = {show(betas)}' if T < 9 else f'T = {T}'}"}
         return too_wide(subject) or {"note": left_out}
-    A, high = np.cumprod(1 - BETAS), curvature_of(subject, [{**batch, "betas": HIGH} for batch in batches], exact, tolerance)
-    for words, published in PUBLISHED.items():
-        if proportional(found, published(BETAS, A), tolerance):
+    for words, weights in PUBLISHED.items():
+        if proportional(found, weights(BETAS), tolerance):
             return {"verdict": "skipped", "note": f"not judged: {OTHER_WEIGHTS}, but those of {words}"}
-    def of_x0(betas: Any) -> Any:
-        return 1 / np.cumprod(1 - betas) - 1
+
+    def high_too(weights: Callable[[Any], Any]) -> bool:
+        curvature = curvature_of(subject, [{**batch, "betas": HIGH} for batch in batches], exact, tolerance)
+        return curvature is None or proportional(curvature, weights(HIGH), tolerance)
     named: Iterator[tuple[str, Callable[[Any], Any]]] = ((words, partial(weights_of, slip)) for words, slip in slips_of("loss_weights"))
-    for words, weights in chain([("the residual is that of x_0 where that of eps belongs", of_x0)], named):
-        if proportional(found, weights(BETAS), tolerance) and (high is None or proportional(high, weights(HIGH), tolerance)):
+    for words, weights in chain([OF_X0], named):
+        if proportional(found, weights(BETAS), tolerance) and high_too(weights):
             raise Wrong(f"{show(found / found.max())} of the largest",
                         f"weight of |eps - eps_hat|^2 in t, betas = {show(BETAS)}",
                         exact="1, or the weights of step 8", looks_like=words)
@@ -198,9 +200,9 @@ def check_line(check: Check, subject: Implementation) -> Args:
         "not a square of eps - eps_hat(x_t, t), or of another x_t" if found is None else OTHER_WEIGHTS)}
 
 
-def one_by_one(batch: Args, most: int | None = None) -> list[Args]:
-    """The rows of a batch, or the first of them, as batches of one."""
-    return [{**batch, **{name: batch[name][i:i + 1] for name in ("x0", "t", "eps")}} for i in range(most or len(batch["t"]))]
+def one_by_one(batch: Args) -> list[Args]:
+    """The rows of a batch as batches of one."""
+    return [{**batch, **{name: batch[name][i:i + 1] for name in ("x0", "t", "eps")}} for i in range(len(batch["t"]))]
 
 
 def check_coordinates(subject: Implementation, batches: list[Args], found: Any, tolerance: float) -> None:
