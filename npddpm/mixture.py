@@ -34,7 +34,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays.backend import generator, get_array_module
-from .arrays.checks import Unchanging, check_array, check_entries, check_points, check_shaped, check_type, shown
+from .arrays.checks import check_array, check_entries, check_points, check_shaped, check_type, shown
+from .arrays.copies import Value
 from .arrays.declared import checked, count, instance, real
 from .schedule import Schedule
 
@@ -44,7 +45,7 @@ _ENDS = 2.0 ** -np.arange(14, 4, -0.5)
 EXPONENTS = np.concatenate([_ENDS, np.arange(1, 16) / 16, 1 - _ENDS])   # a, few enough to take all pairs of one a together
 
 
-class GaussianMixture(Unchanging):
+class GaussianMixture(Value):
     """A mixture of K Gaussians in d dimensions.
 
     Parameters
@@ -75,6 +76,7 @@ class GaussianMixture(Unchanging):
         w, m, c = (check_array(name, a, np, np.float64).copy() for name, a in given.items())
         if w.ndim != 1 or w.size == 0 or not (w > 0).all() or not np.isfinite(w).all():
             raise ValueError(f"weights must be (K,) positive numbers, got {shown(weights)}")
+        made = GaussianMixture, (w, m, c)
         w = w / w.max()
         if w.min() < 1e-300:
             raise ValueError(f"weights must be at least 1e-300 of the largest, got {shown(weights)}")
@@ -93,7 +95,7 @@ class GaussianMixture(Unchanging):
             raise ValueError(f"covariances must be positive definite, got eigenvalue {self.variances.min():.3g}")
         for array in (self.weights, self.means, self.covariances, self.variances, self.axes):
             array.flags.writeable = False
-        self._made = True
+        self._made = made
 
     @checked(n=count())
     def sample(self, n: int, rng: Any = None) -> np.ndarray:

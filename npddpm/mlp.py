@@ -22,13 +22,13 @@ an optimizer, an average or a checkpoint sees one array.
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .arrays.backend import axpby, device_module, elementwise, generator, one_plus_tanh
-from .arrays.checks import check_dtype, check_out, check_room, check_shape, check_shaped, check_sizes, check_variances
+from .arrays.backend import axpby, elementwise, generator, one_plus_tanh
+from .arrays.checks import check_out, check_shape
+from .arrays.copies import Network
 from .arrays.declared import checked, instance, numbers, times
 from .arrays.layout import Workspaces, matmul, split, zeros
 from .features import TIME_FREQUENCIES, Features, at
@@ -51,7 +51,7 @@ def g_backward(xp: Any, da_then_dz: Any, a: Any, s: Any) -> None:
     da_then_dz *= slope
 
 
-class MLP:
+class MLP(Network):
     """The noise prediction: the best one for Gaussian data, plus cos(theta) F.
 
         eps_hat = sin(theta_t) u + cos(theta_t) F(m, t),      u = x_t / sqrt(v_t),      m = sqrt(lambda) cos(theta_t) u
@@ -100,13 +100,7 @@ class MLP:
     @checked(schedule=instance(Schedule))
     def __init__(self, dim: int, hidden: int = 128, depth: int = 3, *, schedule: Schedule, variances: Any = None,
                  fourier: int = 0, rng: Any = None, dtype: Any = "float32", device: str = "cpu") -> None:
-        dim, hidden, depth, fourier = check_sizes(dim, hidden, depth, fourier, schedule.T)
-        check_room(dim, fourier, schedule.T)
-        self.dim, self.hidden, self.depth, self.fourier = dim, hidden, depth, fourier
-        self.dtype = check_dtype(dtype, "float32", "float64", "complex128")
-        self.xp, self.schedule, self.device = device_module(device), schedule, device
-        self.variances = np.ones(dim) if variances is None else check_variances(variances, dim).copy()
-        self.variances.flags.writeable = False      # the tables would not follow
+        super().__init__(dim, hidden, depth, fourier, schedule, variances, dtype, device)
         sin, cos, sd = schedule.rotation(self.variances)
         # Three in one array, so that a pass takes the rows of its times from all of them at once.
         self._tables = self.xp.empty((3, *sd.shape), dtype=self.dtype)
@@ -127,30 +121,6 @@ class MLP:
 
     def _outputs(self) -> int:
         return self.dim     # columns of W_{D+1}
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("variances", "schedule") and name in vars(self):
-            raise AttributeError(f"an MLP keeps its {name}, of which its tables are made: make another one")
-        if name == "parameters" and "weights" in vars(self):        # which are views of them
-            self.parameters[...] = check_shaped(name, value, self.xp, self.dtype, len(self.parameters))
-        else:
-            super().__setattr__(name, value)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A copy is a new network, so that its weights are views of its own parameters."""
-        make = partial(type(self), self.dim, self.hidden, self.depth, schedule=self.schedule, variances=self.variances,
-                       fourier=self.fourier, rng=0, dtype=self.dtype, device=self.device)
-        return make, (), self.parameters
-
-    def __setstate__(self, parameters: Any) -> None:
-        self.parameters[...] = parameters
-
-    def astype(self, dtype: Any) -> MLP:
-        """A copy of another precision."""
-        make, _, state = self.__reduce__()
-        net: MLP = make(dtype=dtype)
-        net.__setstate__(state)
-        return net
 
     @checked(xt=numbers("B", "dim"), t=times("xt"))
     def __call__(self, xt: Any, t: Any) -> Any:

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays.backend import axpby, get_array_module, running_sums
-from .arrays.checks import MOST_STEPS, Array, Unchanging, check_betas
+from .arrays.checks import MOST_STEPS, Array, check_betas
+from .arrays.copies import Value
 from .arrays.declared import checked, count, lambdas, like, numbers, optional, real, steps_of, times
 
 
-class Schedule(Unchanging):
+class Schedule(Value):
     """A noise schedule (Ho et al. 2020, arXiv:2006.11239), made of beta_1 ... beta_T, or by `linear` or `cosine`.
 
     Parameters
@@ -69,7 +70,7 @@ class Schedule(Unchanging):
         for array in vars(self).values():
             array.flags.writeable = False
         self._copies: dict[Any, Any] = {}
-        self.T, self._made = len(self.betas) - 1, True
+        self.T, self._made = len(self.betas) - 1, (Schedule, (self.betas[1:],))
 
     @classmethod
     def from_betas(cls, betas: Any) -> Schedule:
@@ -213,16 +214,6 @@ class Schedule(Unchanging):
                 self._copies[key] = xp.asarray(table, dtype=dtype)
             out.append(self._copies[key].take(t).reshape(t.shape + (1,) * (x.ndim - 1)))
         return out
-
-    # ---- a value, given by its betas
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Schedule, (self.betas[1:],)
-
-    def __eq__(self, other: object) -> bool:
-        return np.array_equal(self.betas, other.betas) if isinstance(other, Schedule) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.betas.tobytes())
 
     def __repr__(self) -> str:
         return f"Schedule(T={self.T}, beta_1={self.betas[1]:.4g}, beta_T={self.betas[-1]:.4g}, abar_T={self.alpha_bars[-1]:.4g})"

@@ -20,7 +20,7 @@ Denoiser = Callable[[Any, Any], Any]
 LEAST_BETA = 1e-300     # 1 - abar_t and 2 rho_t are at least as large, and below 1e-308 numbers lose their digits
 MOST_LAYERS = 1000      # a slip of the finger, or a file that means harm, is refused before it takes any memory
 MOST_STEPS = 100_000    # T
-MOST_ENTRIES = 2**27    # of a table with a row for each t and a column for each dimension, and of all arrays that `check_room` counts
+MOST_ENTRIES = 2**27    # of all arrays that `check_sizes` counts
 LARGE = 1e18            # the square of more is infinite in float32
 MOST_OCTAVES = 64       # of Fourier features: beyond, 2^k x is nothing but rounding, and at k = 128 infinite in float32
 
@@ -314,18 +314,14 @@ def check_out(out: Any, like: Any) -> Any:
 
 
 def check_sizes(dim: Any, hidden: Any, depth: Any, fourier: Any, T: int) -> list[int]:
-    """The sizes of a network as ints, or ValueError."""
-    check_count("dim (T + 1)", check_count("dim", dim) * (T + 1), most=MOST_ENTRIES)
-    return [int(dim), check_count("hidden", hidden), check_count("depth", depth, most=MOST_LAYERS),
-            check_count("fourier", fourier, least=0, most=MOST_OCTAVES)]
-
-
-def check_room(dim: int, fourier: int, T: int) -> None:
-    """Raise ValueError if a network would take more than a GiB besides what grows with its parameters: a small file can ask for it."""
+    """The sizes of a network as ints, or ValueError; also if it takes more than a GiB besides what grows with its parameters."""
+    sizes = [check_count("dim", dim), check_count("hidden", hidden), check_count("depth", depth, most=MOST_LAYERS),
+             check_count("fourier", fourier, least=0, most=MOST_OCTAVES)]
     tables = 6 * dim * (T + 1)                  # of `Rotation` and for m: four in float64, then four in float32
     batch = 256 * dim * (2 + 2 * fourier)       # what goes in and comes out
     check_count("the numbers in the network's tables and a batch's features (fewer with a smaller T, fewer dimensions or octaves)",
-                tables + batch, most=MOST_ENTRIES)
+                tables + batch, most=MOST_ENTRIES)      # for which a small file can ask
+    return sizes
 
 
 def check_directions(directions: Any, dim: int) -> Array:
@@ -412,14 +408,3 @@ def check_values(x: np.ndarray, name: str = "x", first: int = 0) -> Array:
         out: Array = x.astype(np.float64)
     checked: Array = check_entries(name, out, first)
     return checked
-
-
-# ---------------------------------------------------------------- what cannot be changed
-
-class Unchanging:
-    """A value: once `_made` is set it takes no other attributes, which what was computed from the first would not follow."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if hasattr(self, "_made"):
-            raise AttributeError(f"a {type(self).__name__} cannot be changed: make another one, instead of setting {name}")
-        super().__setattr__(name, value)

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..arrays.backend import to_host
-from ..arrays.checks import check_count, check_dtype, check_json, check_real, check_room, check_sizes, check_type
+from ..arrays.checks import check_count, check_dtype, check_json, check_real, check_sizes, check_type
 from ..data.files import load_arrays
 from ..mlp import layer_shapes
 from ..schedule import Schedule
@@ -101,4 +101,3 @@ def check_arrays(config: dict[str, Any], arrays: dict[str, Any]) -> None:
             raise ValueError(f"its {name} must not be negative")
     if unknown := arrays.keys() - known:
         raise ValueError(f"it holds {', '.join(unknown):.80}, which no checkpoint has")
-    check_room(r, fourier, T)

@@ -193,8 +193,9 @@ def test_a_law_cannot_be_changed():
     for name in ("weights", "means", "covariances"):
         with pytest.raises(AttributeError, match=f"a GaussianMixture cannot be changed: make another one, instead of setting {name}"):
             setattr(law, name, getattr(law, name))
-    again = copy.deepcopy(law), pickle.loads(pickle.dumps(law))
-    assert all((one.means == law.means).all() for one in again)
+    for again in (copy.copy(law), copy.deepcopy(law), pickle.loads(pickle.dumps(law))):
+        assert again == law and hash(again) == hash(law) and not again.weights.flags.writeable and (again.means == law.means).all()
+    assert law != GaussianMixture([1, 2], [[0.0], [1.0]], [1, 2]) and law != Schedule([0.5]) and law.__eq__(0) is NotImplemented
 
 
 @pytest.mark.parametrize(("given", "error"), [(([0, 0, 0], 1), "mean must have shape"), ((0, 0), "scale must not be 0"), ((0, 1, [[1, 0]]), "axes must have shape"),

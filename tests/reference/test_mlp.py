@@ -339,14 +339,8 @@ def test_a_backward_pass_needs_the_forward_pass_of_its_thread():
     assert isinstance(error, ValueError) and "needs a forward pass before it, in the same thread" in str(error)
 
 
-def test_long_schedules_of_many_columns_are_refused():
-    """Both are small in a checkpoint, and what is computed from them is not."""
-    with memory(2**26), pytest.raises(ValueError, match=r"dim \(T \+ 1\) must be at most 134217728, got 1000010000"):
-        MLP(10_000, 1, 1, schedule=Schedule.linear(100_000), rng=0)
-
-
 def test_tables_are_bounded_together(monkeypatch):
-    """Each is below the limit, and six of them are not."""
+    """T and the number of columns are small in a checkpoint, and what is computed from them is not."""
     with memory(2**24), pytest.raises(ValueError, match="the numbers in the network's tables .* must be at most 134217728, got 156673400"):
         MLP(1300, 1, 1, schedule=Schedule.linear(20_000), rng=0)
     monkeypatch.setattr(checks, "MOST_ENTRIES", 2**23)
