@@ -1,4 +1,4 @@
-"""Larger examples take most of a check's time: they are tried where a test is about them."""
+"""Larger examples, and those that are searched, take most of a check's time: they are tried where a test is about them."""
 
 import re
 
@@ -11,3 +11,5 @@ from npddpm.testing import values
 def few_examples(request, monkeypatch):
     if not re.search(r"larger|[BdT] > ", request.node.name):
         monkeypatch.setattr(values, "larger_examples", lambda *_: iter(()))
+    if not re.search(r"smallest|page|searched|one_line", request.node.name):
+        monkeypatch.setattr(values, "search", lambda *_: None)
