@@ -26,8 +26,10 @@ def adam_step(xp: Any, p: Any, m: Any, v: Any, g: Any, rate: Any, beta1: Any, be
 
 
 @elementwise
-def lerp(xp: Any, average: Any, p: Any, weight: Any) -> None:
-    average += weight * (p - average)
+def lerp(xp: Any, average: Any, p: Any, decay: Any) -> None:
+    average -= p                        # average <- p + decay (average - p), in its own memory: for new arrays of this length the
+    average *= decay                    # system would be asked in every step, which took a quarter of some
+    average += p
 
 
 class Adam:
@@ -76,12 +78,12 @@ def clip_norm(gradient: Any, max_norm: float) -> None:
 
 
 def update_average(average: Any, parameters: Any, t: int, decay: float = 0.999) -> None:
-    """Exponential moving average: average += (1 - decay_t)(parameters - average), in place.
+    """Exponential moving average: decay_t average + (1 - decay_t) parameters, in place.
 
     decay_t = min(decay, t / (t + 9)), where t = 1, 2, ... counts Adam's steps, this one too: it is smaller at first, so that
     the initial parameters are soon forgotten.
     """
-    lerp(average, parameters, max(1 - decay, 9 / (t + 9)))
+    lerp(average, parameters, min(decay, t / (t + 9)))
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
