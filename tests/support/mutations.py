@@ -76,7 +76,7 @@ optim.py | v += g * g | v += g | g for g^2
 optim.py | lr * math.sqrt(n2) / n1 | lr * n2 / n1 | n2 for its root in Adam
 optim.py | math.sqrt(n2) * self.eps | self.eps | eps not scaled with V
 optim.py | max_norm / xp.maximum(max_norm, | max_norm / xp.minimum(max_norm, | clipping upside down
-optim.py | min(decay, t / (t + 9)) | max(decay, t / (t + 9)) | max and min of the average's decay
+optim.py | parameters, min(decay, | parameters, max(decay, | max and min of the average's decay
 arrays/backend.py | u *= -2 | u *= -1 | the 2 of Box and Muller
 diffusion.py | residual = predict(net, xt, t) - eps | residual = predict(net, xt, t) - x0 | x_0 for eps in the loss
 diffusion.py | d_eps_hat = (2 / residual.size) * weighted | d_eps_hat = (1 / residual.size) * weighted | the 2 of the derivative
