@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import os
 import sys
 import types
 from collections.abc import Iterator
@@ -97,8 +98,25 @@ class Unclosed:
 
 
 @contextlib.contextmanager
+def redirected(one: int, other: int) -> Iterator[None]:
+    """Within the block one file descriptor of the process is another, where both are open."""
+    try:
+        saved = os.dup(one)
+    except OSError:
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):
+            os.dup2(other, one)
+        yield
+    finally:
+        os.dup2(saved, one)
+        os.close(saved)
+
+
+@contextlib.contextmanager
 def lent() -> Iterator[None]:
-    """Within the block a stranger's code has `sys`: what it prints in Python goes to stderr, and what it changes is as before.
+    """Within the block a stranger's code has `sys`: what it, or a command that it runs, prints goes to stderr, and what it changes is as before.
 
     But sys.path and sys.argv stay as it left them, for its functions; what it took from sys.path comes last. Of the builtins it may
     have replaced print, say.
@@ -108,7 +126,8 @@ def lent() -> Iterator[None]:
     modules, places = dict(sys.modules), list(sys.path)
     sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = Unclosed(sys.stderr)    # type: ignore[assignment,misc]
     try:
-        yield
+        with redirected(1, 2):
+            yield
     finally:
         vars(builtins).update(own)
         vars(sys).update(before)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import math
 import pickle
+import random
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -65,6 +66,8 @@ def check_calls(check: Check, subject: Implementation) -> Args:
                       for kind in (np.float32, np.float64))
     agree(run(single), run(double), max(subject.tolerance, 1e-4),
           "arrays in float32 give another result than the same numbers in float64")
+    turned = {name: np.asfortranarray(value) if name in ARRAYS else value for name, value in a.items()}
+    agree(run(turned), run(a), subject.tolerance, "arrays in Fortran's order give another result")
     start = time.process_time()
     for args in branches(check.function, subject):
         if time.process_time() > start + MOST_SECONDS:
@@ -81,23 +84,25 @@ def check_calls(check: Check, subject: Implementation) -> Args:
 
 
 def state() -> bytes:
-    """Where the generator of np.random is."""
-    return pickle.dumps(np.random.get_state())
+    """Where the generators of np.random and of random are."""
+    return pickle.dumps((np.random.get_state(), random.getstate()))
 
 
 def unchanged(f: Any, given: Args) -> Any:
     """What f returns for the very arguments, if it leaves them as they were."""
-    before, others = copied(given), np.random.get_state()
+    before, others, of_python = copied(given), np.random.get_state(), random.getstate()
     np.random.seed(0x9E3779B9)      # which no function asks for
+    random.seed(0x9E3779B9)
     drawn = state()
     try:
         value = quietly(lambda *args: drained(f(*args)), given)
         touched = state() != drawn
     finally:
         np.random.set_state(others)
+        random.setstate(of_python)
     changed = [f"{name} is written into" for name in given if name not in ("denoiser", "rng", "variance")
                and not np.array_equal(vector(given[name]), vector(before[name]))]
-    changed += ["the generator of np.random is drawn from, or seeded"] * touched
+    changed += ["the generator of np.random, or of random, is drawn from, or seeded"] * touched
     if changed:
         raise Wrong(changed[0], show_args(before, [name for name in ("betas", "t", "s") if name in before]) or "a call")
     return value

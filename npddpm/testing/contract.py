@@ -21,6 +21,7 @@ import numpy as np
 
 Args = dict[str, Any]
 TOLERANCE = 1e-8
+SINGLE_PRECISION = "single precision, which TOLERANCE = 1e-4 in the file allows for; or a small number added, or a constant rounded"
 SINGLE = 1e-6       # a TOLERANCE from here on says that the implementation works in single precision
 CONTRACT = """
 schedule: linear_betas(T), cosine_betas(T)

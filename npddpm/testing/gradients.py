@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .contract import SINGLE, Args, Check, Implementation, Wrong, call, digits, leaves, show, vector
+from .contract import SINGLE, Args, Check, Implementation, Wrong, call, digits, leaves, plain, show, vector
 from .inputs import answer, show_args, standard_betas
 from .losses import MANY, long_betas, loss_of, rebuild, training_example
 
@@ -39,7 +39,7 @@ def check_gradient(check: Check, subject: Implementation) -> Args:
     longer, left_out = long_betas(subject)
     cases = [(few, [2], 40), (few, [3], 40), (few, [1 + i % 3 for i in range(d)], MOST_ENTRIES), (standard_betas("cosine", 20), [20, 1, 7], 40),
              (few, [1 + i % 3 for i in range(MANY)], 40), (few, [1], 40), (few, [3, 1, 2, 3], 40),
-             *((betas, [T, T // 2 + 1, 1, T // 2, 2], 40) for T, betas in longer.items())]
+             *((betas, [T, T // 2 + 1, 1, T // 2, 2], 40) for T, betas in longer.items()), (few[::-1].copy(), [2], 40)]
     worst, where, judged, left = 0.0, "", False, 0
     names: list[str] = []
     hows: set[str] = set()
@@ -85,7 +85,7 @@ def both_slopes(subject: Implementation, args: Args, most: int) -> tuple[Any, An
     parameters = args["parameters"]
     numbers = vector(parameters)
     loss_of(subject, {**args, "parameters": rebuild(parameters, 2 * numbers)})      # which must leave nothing behind
-    found = call(subject.get("gradient"), args)
+    found = as_arrays(call(subject.get("gradient"), args), parameters)
     got = vector(found)
     names, of_found = ([name for name, _ in leaves(tree)] for tree in (parameters, found))
     if isinstance(parameters, dict) and of_found != names:
@@ -99,6 +99,15 @@ def both_slopes(subject: Implementation, args: Args, most: int) -> tuple[Any, An
 
     right, error, groups, weights, how = derivatives(value, numbers, most, [math.prod(shape) for shape in shapes], subject.tolerance >= SINGLE)
     return np.array([weights[group] @ got[group] for group in groups]), right, error, groups, how
+
+
+def as_arrays(found: Any, parameters: Any) -> Any:
+    """A gradient in which nested lists of numbers are arrays, where the parameters have arrays."""
+    if isinstance(parameters, dict) and isinstance(found, dict):
+        return {key: as_arrays(value, parameters.get(key)) for key, value in found.items()}
+    if isinstance(found, (list, tuple)) and isinstance(parameters, (list, tuple)) and len(found) == len(parameters):
+        return [*map(as_arrays, found, parameters)]
+    return plain(found) if isinstance(found, (list, tuple)) and hasattr(parameters, "shape") else found
 
 
 def entry(named: list[tuple[str, Any]], group: Any) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from . import exact
-from .contract import Args, Check, Implementation, Wrong, call, in_order, plain, said, show, vector, with_items
+from . import contract, exact
+from .contract import SINGLE, Args, Check, Implementation, Wrong, call, in_order, plain, said, show, vector, with_items
 from .inputs import answer, arbitrary_betas, standard_betas
 from .slips import slips_of
 
@@ -23,6 +23,7 @@ MOST_ALONE = 4096   # dimensions, of which one is more than what single precisio
 OTHER_WEIGHTS = "weights in t that are neither 1 nor those of step 8"
 PUBLISHED: dict[str, Callable[[Any], Any]] = {       # weights of |eps - eps_hat|^2 that are neither
     "the score's loss, |score + eps / sqrt(1 - abar_t)|^2": lambda betas: 1 / (1 - np.cumprod(1 - betas)),
+    "the loss of v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (Salimans and Ho 2022)": lambda betas: 1 / np.cumprod(1 - betas),
     "likelihood weighting, beta_t / (1 - abar_t) (Song et al. 2021)": lambda betas: betas / (1 - np.cumprod(1 - betas)),
     "|mu~ - mu|^2, not divided by sigma_t^2": lambda betas: betas**2 / ((1 - betas) * (1 - np.cumprod(1 - betas)))}
 OF_X0: tuple[str, Callable[[Any], Any]] = "the residual is that of x_0 where that of eps belongs", lambda betas: 1 / np.cumprod(1 - betas) - 1
@@ -119,7 +120,7 @@ def check_rows(check: Check, subject: Implementation) -> Args:
             refused.append(error)
             continue
         if not abs(second - first) <= close * abs(first):
-            differ[B] = show(first), show(second)
+            differ[B] = first, second
         if differ:
             continue
         other = {**batch, "x0": batch["eps"], "eps": -batch["x0"]}      # in the difference what depends on the parameters alone falls out
@@ -130,15 +131,18 @@ def check_rows(check: Check, subject: Implementation) -> Args:
             times = f"t = {batch['t'].tolist()}" if B < MANY else f"{B} times"
             raise Wrong(show(change), f"the change of the loss from one batch of {B} rows with {times} to another",
                         exact=f"{show(total / B)}, the mean over the rows, or {show(total)}, the sum",
-                        looks_like="B + 1 where B belongs" if abs(change - 2 * total / (B + 1)) <= close * abs(total) else
+                        looks_like="B + 1 where B belongs" if B == 2 and abs(change - 2 * total / (B + 1)) <= close * abs(total) else
+                        "B - 1 where B belongs" if abs(change - total / (B - 1)) <= close * abs(total) else
+                        "the root of the mean where the mean belongs" if abs(first**2 - np.square(rows[0]).mean()) <= close * first**2 else
                         "arrays of shape (B,) and (B, 1), which make one of (B, B)" if subject.dim == 1 else
-                        "rows that influence each other, by batch normalisation or weights of the batch" if B < MANY else
+                        "rows that influence each other, by batch normalisation or weights of the batch, or a function of their mean" if B < MANY else
                         "rows that do not count alike: the last chunk of a batch, or a mean of means")
     if differ:
         B, (one, turned_one) = next(iter(differ.items()))
         mixed = "the time of row i used for coordinate i: abar_t of shape (B,) where (B, 1) belongs"
-        raise Wrong(turned_one, f"the same {B} rows in another order, d = {subject.dim}", exact=f"{one}, that of the other order",
-                    looks_like=mixed if [*differ] == [subject.dim] else None)
+        raise Wrong(show(turned_one), f"the same {B} rows in another order, d = {subject.dim}", exact=f"{show(one)}, that of the other order",
+                    looks_like=mixed if [*differ] == [subject.dim] else contract.SINGLE_PRECISION if subject.tolerance < SINGLE and all(
+                        abs(one - other) <= 1e-5 * abs(one) for one, other in differ.values()) else None)
     if refused or len(left) == len(sizes):
         raise [*refused, *left][0]
     return too_wide(subject)
@@ -175,6 +179,9 @@ def check_line(check: Check, subject: Implementation) -> Args:
                 raise Wrong("another prediction", f"x_t within the loss: {B} rows, T = {T}, t = {times.tolist()}",
                             exact=f"as with one row and T = {len(BETAS)}")
             if not kind & kinds(found, betas, times - 1):
+                if T == len(BETAS) and kind & kinds(found, BETAS, times - 1):
+                    raise Wrong("those of the betas before", f"weight of |eps - eps_hat|^2 in t, other betas of the same length, {show(betas)}",
+                                exact="those of step 8 for these", looks_like="a table that is kept from one call to the next")
                 return {"verdict": "skipped", "note": f"not judged: {OTHER_WEIGHTS}, for {B} rows and "
                                                       f"{f'betas = {show(betas)}' if T < 9 else f'T = {T}'}"}
         return too_wide(subject) or {"note": left_out}

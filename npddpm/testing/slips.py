@@ -34,6 +34,7 @@ variational_bound | bound = bound - loss_weight(betas, t) * error - constant | x
 
 SLIPS = [(function, what, re.sub(r"\b_\b", f"({what})", new), words) for function, what, new, words in (
     line.split(" | ", 3) for line in r"""
+cosine_betas | Decimal("0.999") | Decimal("0.9999") | cut at 0.9999 where 0.999 belongs
 linear_betas | T - 1 | T | T where T-1 belongs: the last beta is missed
 linear_betas | "0.0001" | "0.001" | 1e-3 where 1e-4 belongs
 linear_betas | "0.02" | "0.2" | 0.2 where 0.02 belongs
@@ -204,6 +205,7 @@ def edits(text: str) -> list[tuple[str, str]]:
 
 
 INDICES = {"t": ["t - 1", "t - 1 or -1", "t + 1", "s"], "t - 1": ["t", "t - 1 or -1", "t - 1 or 1"], "s": ["t", "t - 1"], "T": ["T - 1"]}
+TINY = "1e-8", "1e-6", "1e-5"       # that people add to what is divided by, or under a root
 AT_1 = {"t - 1 or -1": "t-1 (at t = 1 the last entry)", "t - 1 or 1": "t-1 (at t = 1 the first entry)"}
 
 
@@ -219,8 +221,10 @@ def mistakes(node: ast.expr, old: str, around: str) -> Iterator[tuple[str, str]]
             for other in "baA".replace(table, "") if table in "baA" else "":
                 yield f"{other}[{index}]", f"{other}[{index}] where {old} belongs{where}"
         case ast.Call(func=ast.Attribute(value=ast.BinOp(left=left, op=ast.Sub(), right=right), attr="sqrt")):
-            for new in (f"{ast.unparse(left)} - {ast.unparse(right)}", f"{ast.unparse(left)} - ({ast.unparse(right)}).sqrt()"):
+            inner = f"{ast.unparse(left)} - {ast.unparse(right)}"
+            for new in (inner, f"{ast.unparse(left)} - ({ast.unparse(right)}).sqrt()"):
                 yield new, f"{new} where {old} belongs"
+            yield from ((f"({inner} + Decimal('{tiny}')).sqrt()", f"{tiny} added to {inner}, under the root") for tiny in TINY)
         case ast.Call(func=ast.Attribute(value=inner, attr="sqrt")):
             yield ast.unparse(inner), f"{ast.unparse(inner)} where {old} belongs{where}"
         case ast.Call(func=ast.Name(id=name)) if ", t" in old:
@@ -231,7 +235,7 @@ def mistakes(node: ast.expr, old: str, around: str) -> Iterator[tuple[str, str]]
             l, r = ast.unparse(left), ast.unparse(right)
             L, R = f"({l})", f"({r})"
             if isinstance(op, ast.Div):
-                yield from ((f"{L} / ({R} + Decimal('{tiny}'))", f"{tiny} added to {r}") for tiny in ("1e-8", "1e-6", "1e-5"))
+                yield from ((f"{L} / ({R} + Decimal('{tiny}'))", f"{tiny} added to {r}") for tiny in TINY)
             yield from {
                 ast.Pow: [(L, f"{l} where {old} belongs")],
                 ast.Add: [(f"{L} - {R}", f"a sign, in front of {r}"), (L, f"{r} left out"), (R, f"{l} left out")],

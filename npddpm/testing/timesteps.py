@@ -12,6 +12,7 @@ from .contract import Args, Check, Implementation, Wrong, call, plain, said, sho
 SOME = (1, 2, 3, 7, 10, 20, 25, 50, 61, 99, 100, 250, 333, 500, 999, 1000)
 CASES = [*((T, n) for T in (*range(20, 31), 37, 48, 60) for n in range(1, T + 1)),
          *((T, n) for T in (100, 500, 999, 1000, 1001, 4000) for n in SOME if n <= T)]
+MOST_LONGER = 5     # times T/n: quadratic ones begin with twice as much
 BELOW = [(T, n) for T in range(1, 20) for n in range(1, T + 1)]     # reported, and fails nobody
 
 
@@ -33,8 +34,16 @@ def check_times(check: Check, subject: Implementation) -> Args:
         [*map(operator.index, islice(call(subject.get("times"), {"T": T, "n": n}), n))]
     except TypeError:
         note.append("floats, which cannot index an array")
+    for T, n in ((1000, 50), (1000, 600)):
+        if faults.get((T, n)) == "" and (step := longest(subject, T, n)) > MOST_LONGER * T / n:
+            note.append(f"T = {T}, n = {n}: one step goes over {step} times, where T/n is {T / n:.3g}")
     below = (f"T = {T}, n = {n}: {wrong}" for T, n in BELOW if (wrong := fault(subject, T, n)))
     return {"note": "; ".join([*note, next(below, "T from 1 to 19: the same")])}
+
+
+def longest(subject: Implementation, T: int, n: int) -> int:
+    """How many times the longest step goes over, that to t = 0 included."""
+    return int(-np.diff([*call(subject.get("times"), {"T": T, "n": n}), 0]).min())
 
 
 def fault(subject: Implementation, T: int, n: int) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import hypothesis
 import numpy as np
 
+from . import contract
 from .contract import ARGUMENTS, ARRAYS, SINGLE, Args, Check, Implementation, Wrong, call, digits, plain, said, show
 from .inputs import answer, beyond, examples, fixed_examples, larger_examples, reduced, show_args
 from .slips import slips_of
@@ -236,7 +237,9 @@ def name_of_slip(check: Check, subject: Implementation, failures: list[Finding],
             return words
     usual = np.median([x.deviation for x in seen])
     if usual > ROUNDED and not any(x._replace(near=allowed(1e-5, x.args)).wrong for x in seen):
-        return "single precision, which TOLERANCE = 1e-4 in the file allows for"
+        return contract.SINGLE_PRECISION
+    if limit := cut_at(check, failures):
+        return f"the result cut to [-{show(limit)}, {show(limit)}]"
     if all(getattr(x.args.get("denoiser"), "mixed", False) for x in failures):
         alone = ({**x.args, "denoiser": x.args["denoiser"].unmixed()} for x in failures[:9])
         if not any(judge(check, subject, args).wrong for args in alone):
@@ -251,6 +254,16 @@ def name_of_slip(check: Check, subject: Implementation, failures: list[Finding],
         if all(end in ends(x.args) for x in failures) and not all(end in ends(x.args) for x in seen if not x.wrong):
             parts.append(f"at {end} alone")
     return ", ".join(parts) or None
+
+
+def cut_at(check: Check, failures: list[Finding]) -> float:
+    """The size that all wrong entries have, if the right ones are larger and of the same sign; else 0."""
+    if any(np.shape(x.got) != np.shape(x.exact) for x in failures):
+        return 0.0
+    off = [np.abs(x.got - x.exact) > x.near * size(check, x.args, x.exact) for x in failures]
+    got, right = (np.concatenate([of[wrong] for of, wrong in zip(found, off)]) for found in ([x.got for x in failures], [x.exact for x in failures]))
+    limit = float(np.abs(got).max(initial=0))
+    return limit if (np.abs(got) == limit).all() and (right * np.sign(got) > limit).all() else 0.0
 
 
 def ends(args: Args) -> list[str]:

@@ -88,11 +88,11 @@ def test_what_a_file_does_to_sys_costs_no_summary(tmp_path, capsys, deed):
     assert all(getattr(sys, name) is value for name, value in before[0].items()) and sys.path == before[1] and sys.modules.items() >= before[2].items()
 
 
-@pytest.mark.parametrize("deed", ["builtins.print = lambda *a, **k: None", "builtins.len = None", "atexit.register(print, 'bye')"])
+@pytest.mark.parametrize("deed", ["builtins.print = lambda *a, **k: None", "builtins.len = None", "atexit.register(print, 'bye')", "os.system('echo bye')"])
 def test_a_file_writes_nothing_into_the_report(tmp_path, deed):
     """As programs do that print in one of many processes alone."""
     file = tmp_path / "mine.py"
-    file.write_text(f"import atexit, builtins\n{RIGHT_FILE}\n{deed}\n")
+    file.write_text(f"import atexit, builtins, os\n{RIGHT_FILE}\n{deed}\n")
     ran = subprocess.run([sys.executable, "-m", "npddpm", "check", "--json", str(file)], check=False, capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 0 and sum(result["verdict"] == "pass" for result in json.loads(ran.stdout)) == 2
     assert ("bye" in ran.stderr) == ("bye" in deed)

@@ -90,6 +90,8 @@ q_posterior | if t > 1 else 1.0 | if t > 0 else 1.0 | the last entry where abar_
 q_posterior | if t > 1 else 1.0 | if t > 1 else 0.0 | 0 where abar_0 = 1 belongs
 q_posterior | mean, posterior_variance(betas, t) | mean, math.sqrt(posterior_variance(betas, t)) | a deviation where the variance
 predict_x0 | eps) / math.sqrt(abar) | eps) / math.sqrt(1 - betas[t - 1]) | alpha_t where abar_t
+cosine_betas | 0, 0.999) | 0, 0.9999) | cut at 0.9999 where 0.999
+predict_x0 | (xt - math.sqrt(1 - abar) | (xt - math.sqrt(1 - abar + 1e-8) | 1e-8 added to 1 - abar_t, under the root
 predict_x0 | (xt - math.sqrt(1 - abar) | (xt + math.sqrt(1 - abar) | a sign
 predict_x0 | (xt - math.sqrt(1 - abar) * eps) / math.sqrt(abar) | xt / math.sqrt(abar) - (1 / abar - 1) * eps | 1 / abar_t - 1 where sqrt(1 / abar_t - 1)
 reverse_mean | / math.sqrt(1 - beta)\n | / math.sqrt(abar)\n | 1/sqrt(abar_t) where 1/sqrt(alpha_t)
@@ -346,10 +348,34 @@ def test_one_coordinate_of_a_thousand_in_single_precision(left_out):
     assert result.verdict == "fail" and f"in coordinate {left_out % 1000}," in result.example
 
 
-def test_a_mean_over_another_number_of_rows():
-    own = small_with("return (forward(parameters, betas, x0, t, eps)[2] ** 2).mean()",
-                     "r = forward(parameters, betas, x0, t, eps)[2]\\n    return (r**2).sum() / (2 * len(r) + 2)")
-    assert result_of(own, "loss", "rows").looks_like == "B + 1 where B belongs"
+@pytest.mark.parametrize(("loss", "words"), [
+    ("(r**2).sum() / (2 * len(r) + 2)", "B + 1 where B belongs"), ("(r**2).sum() / (2 * max(len(r) - 1, 1))", "B - 1 where B belongs"),
+    ("np.sqrt((r**2).mean())", "the root of the mean where the mean belongs"), ("np.float32((r**2).mean() + 1e-7 * r[0, 0])", "single precision"),
+    ("(r**2).mean() / (1 + r.var())", "or a function of their mean")])
+def test_what_is_no_mean_over_the_rows(loss, words):
+    own = small_with("return (forward(parameters, betas, x0, t, eps)[2] ** 2).mean()", f"r = forward(parameters, betas, x0, t, eps)[2]\\n    return {loss}")
+    assert words in result_of(own, "loss", "rows").looks_like
+
+
+@pytest.mark.parametrize("of", ["loss", "gradient"])
+def test_a_table_that_is_kept_for_a_number_of_times(of):
+    """And used for other betas, as many of them; the gradient alone, or the weights of the loss."""
+    kept, own = {}, SimpleNamespace(parameters=small_ddpm.parameters, loss=small_ddpm.loss, gradient=lambda p, betas, *rows: small_ddpm.gradient(
+        p, kept.setdefault(len(betas), betas), *rows))
+    if of == "gradient":
+        assert result_of(own, "gradient", "entries").verdict == "fail"
+        return
+
+    def loss(p, betas, x0, t, eps):
+        weights = kept.setdefault(len(betas), small_ddpm.loss_weights(betas))
+        return (weights[t - 1, None] * small_ddpm.forward(p, betas, x0, t, eps)[2] ** 2).mean()
+    own.loss = loss
+    assert result_of(own, "loss", "x_t and weights").looks_like == "a table that is kept from one call to the next"
+
+
+def test_a_result_that_is_cut_off():
+    own = SimpleNamespace(sample=lambda *args: np.clip(small_ddpm.sample(*args), -20, 20))
+    assert {r.looks_like for r in failures(own, "sample") if r.check != "point mass"} == {"the result cut to [-20, 20]"}
 
 
 def test_what_fails_for_larger_ones_without_mixing_too_is_not_called_so():

@@ -224,6 +224,15 @@ def test_one_change_of_one_sequence_of_times_is_found(change, T, data):
     assert result.verdict == "fail" and result.example == f"T = {T}, n = {n}"
 
 
+@pytest.mark.parametrize(("times", "note"), [
+    (lambda T, n: range(T, T - n, -1), "T = 1000, n = 50: one step goes over 951 times, where T/n is 20"),
+    (lambda T, n: [T, *range(n - 1, 0, -1)], "T = 1000, n = 50: one step goes over 951 times"),
+    (lambda T, n: [max(i, -(-T * i * i // (n * n))) for i in range(n, 0, -1)], "")])
+def test_a_gap_in_the_times_is_told(times, note):
+    result = result_of(SimpleNamespace(times=times), "times", "times")
+    assert result.verdict == "pass" and note in result.note and ("one step" in result.note) == bool(note)
+
+
 def test_times_for_some_n_alone_are_judged_on_those():
     def times(T, n):
         if n != 10:

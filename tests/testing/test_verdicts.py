@@ -1,5 +1,6 @@
 """Verdicts: what is right passes, in any style; what is wrong fails, whatever it returns and however it behaves."""
 
+import random
 import sys
 import tracemalloc
 from collections import defaultdict
@@ -314,16 +315,37 @@ def test_a_gradient_that_is_wrong_in_a_corner_alone_fails(where):
     ("q_sample", "args[2] == 1", "args[1].fill(0)", "x0 is written into"), ("q_posterior", "args[3] == len(args[0])", "args[2].fill(0)", "xt is written into"),
     ("reverse_step", "args[5] == 'posterior'", "args[4].fill(0)", "z is written into"), ("sample", "len(args[0]) == 1000", "args[3].fill(0)", "noise is written into"),
     ("gradient", "len(args[3]) > 100", "args[4].fill(0)", "eps is written into"), ("alpha_bars", "len(args[0]) == 9", "args[0].fill(0.25)", "betas is written into"),
-    ("predict_x0", "True", "np.random.seed(0)", "np.random"), ("loss", "True", "np.random.random()", "np.random")])
+    ("predict_x0", "True", "np.random.seed(0)", "np.random"), ("loss", "True", "np.random.random()", "np.random"), ("q_sample", "True", "random.seed(0)", "or of random")])
 def test_what_is_done_in_one_branch_to_inputs_or_to_the_global_generator_fails(function, where, harm, words):
     def harmful(*args):
         value = getattr(small_ddpm, function)(*args)
         if eval(where, {"args": args}):
-            eval(harm, {"args": args, "np": np})
+            eval(harm, {"args": args, "np": np, "random": random})
         return value
     subject = SimpleNamespace(**{"parameters": small_ddpm.parameters, "loss": small_ddpm.loss, function: harmful})
     result = result_of(subject, function, "calls")
     assert result.verdict == "fail" and words in result.got
+
+
+def test_a_function_that_depends_on_how_arrays_lie_in_memory():
+    def q_sample(betas, x0, t, eps):
+        out = np.empty_like(x0)
+        out.reshape(-1)[:] = small_ddpm.q_sample(betas, x0, t, eps).ravel()     # of x0 in Fortran's order reshape makes a copy
+        return out
+    assert [r.got for r in failures(SimpleNamespace(q_sample=q_sample), "q_sample")] == ["arrays in Fortran's order give another result"]
+
+
+def test_a_gradient_of_nested_lists_is_right():
+    """Where the parameters are arrays."""
+    def dicts(vector):
+        return dict(zip("abcd", small_ddpm.unpack(vector)))
+
+    def joined(p):
+        return np.concatenate([np.ravel(p[name]) for name in "abcd"])
+    own = SimpleNamespace(parameters=lambda rng: dicts(small_ddpm.parameters(rng)), loss=lambda p, *args: small_ddpm.loss(joined(p), *args),
+                          gradient=lambda p, *args: {name: a.tolist() for name, a in dicts(small_ddpm.gradient(joined(p), *args)).items()})
+    assert result_of(own, "gradient", "entries").verdict == "pass"
+    assert result_of(SimpleNamespace(**{**vars(own), "gradient": lambda *args: {**own.gradient(*args), "a": [[1.0], [2.0, 3.0]]}}), "gradient", "entries").verdict == "fail"
 
 
 @pytest.mark.parametrize(("variance", "verdict"), [
