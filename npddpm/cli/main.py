@@ -57,6 +57,7 @@ SAVE_EVERY = 1000     # steps between checkpoints
 MOST_COMPARED = 2000  # rows in an energy distance
 MOST_SHOWN = 10_000   # rows in a picture; they are shuffled
 MOST_RATED = 100      # rows whose log-likelihood is taken: seconds
+MOST_EQUAL = 0.05     # of a column: more often no density has one value
 MOST_EXACT, PROBES = 16, 2      # axes of which each is differentiated; beyond, random directions
 DEFAULTS: dict[str, Any] = {"batch_size": 256, "T": 1000, "schedule": "linear", "seed": 0, "holdout": 0.2}
 PICTURES = (".png", ".svg", ".pdf")
@@ -94,15 +95,16 @@ def parser() -> Parser:
 
     sample = commands.add_parser("sample", help="draw samples from a model")
     sample.add_argument("-n", type=int, default=1000, help="number of samples")
-    sample.add_argument("--steps", type=int, help="in this many steps, instead of all T: 20 cost a little")
-    sample.add_argument("--eta", type=float, help="the steps are DDIM's, with this share of noise: 0 none, 1 as DDPM")
-    sample.add_argument("--variance", choices=["gaussian", "beta", "posterior"], help="of all T steps (gaussian); fewer steps have --eta in its place")
-    sample.add_argument("--clip", action="store_true", help="stay within the least and the greatest value of each training column")
-    sample.add_argument("--round", action="store_true", help="whole numbers in columns that held nothing else")
-    sample.add_argument("--threads", type=int, help="cores to use at most, one for each 500 samples (all; the samples are the same)")
     sample.add_argument("--out", type=Path, default=Path("samples.npy"), help="a .npy or .csv file (samples.npy)")
-
     evaluate = commands.add_parser("evaluate", help="compare a model with held-out data")
+    for command in (sample, evaluate):
+        command.add_argument("--steps", type=int, help="in this many steps, instead of all T: 20 cost a little")
+        command.add_argument("--eta", type=float, help="the steps are DDIM's, with this share of noise: 0 none, 1 as DDPM")
+        command.add_argument("--variance", choices=["gaussian", "beta", "posterior"], help="of all T steps (gaussian); fewer steps have --eta in its place")
+        command.add_argument("--clip", action="store_true", help="stay within the least and the greatest value of each training column")
+        command.add_argument("--round", action="store_true", help="whole numbers in columns that held nothing else")
+        command.add_argument("--threads", type=int, help="cores to use at most, one for each 500 samples (all; the samples are the same)")
+
     plot = commands.add_parser("plot", help="draw samples, the reverse process and the losses")
     plot.add_argument("--out", type=Path, help="picture (MODEL.png)")
     plot.add_argument("--animate", metavar="GIF", type=Path, help="also film the reverse process")
@@ -229,27 +231,42 @@ def image_of(text: str, d: int) -> tuple[int, ...]:
 
 
 def sample(args: argparse.Namespace) -> None:
-    if args.variance and (args.steps is not None or args.eta not in (None, 1)):
-        raise ValueError("--variance has no effect with --steps, or --eta below 1: leave it out")
     model = DDPM.load(args.model, args.device)
-    known = Columns.of(model, args.model, [f"--{option}" for option in ("clip", "round") if getattr(args, option)])
+    known, off = columns_of(model, args), [0]
     shape, text = model.image or (len(known.low),), args.out.suffix.lower() == ".csv"
     size = (2 if text else 8) * args.n * len(known.low)     # at least: text has a digit and a separator for each number
     by_first(args.comm, lambda: check_output(args.out, [".npy", ".csv"], size, model=args.model, data=model.about.get("data")))
-    chunks = model.sample_chunks(args.n, args.seed, variance=args.variance or "gaussian", steps=args.steps, eta=args.eta,
-                                 clip=(known.low, known.high) if args.clip else None, threads=args.threads, comm=args.comm)
-    if args.round:
-        chunks = map(known.rounded, chunks)
+    chunks = drawn_by(model, known, args, args.n, off, args.comm)
     with written(args.out) if is_first(args.comm) else open(os.devnull, "wb") as file:
         rows = write_csv(file, known.names, known.whole & args.round, chunks) if text else write_npy(file, (args.n, *shape), chunks)
         for _ in progress(rows, args.n, "sample"):
             pass
     say(f"wrote {args.out}: {args.n} samples of {data.sizes(shape)} numbers")
+    if off[0]:
+        say(f"{off[0]} of them lie off the plane of the training rows since they were cut or rounded: where columns depend on others, a sum "
+            "of some say, theirs do not")
+
+
+def columns_of(model: DDPM, args: argparse.Namespace) -> Columns:
+    """What the options of `drawn_by` need to know, checked with them."""
+    if args.variance and (args.steps is not None or args.eta not in (None, 1)):
+        raise ValueError("--variance has no effect with --steps, or --eta below 1: leave it out")
+    return Columns.of(model, args.model, [f"--{option}" for option in ("clip", "round") if getattr(args, option)])
+
+
+def drawn_by(model: DDPM, known: Columns, args: argparse.Namespace, n: int, off: list[int], comm: Any = None) -> Iterator[Any]:
+    """The samples that the options ask for, in chunks; off[0] counts those that --clip or --round has taken out of the model's plane."""
+    for chunk in model.sample_chunks(n, args.seed, variance=args.variance or "gaussian", steps=args.steps, eta=args.eta,
+                                     clip=(known.low, known.high) if args.clip else None, threads=args.threads, comm=comm):
+        chunk = known.rounded(chunk) if args.round else chunk
+        if args.clip or args.round:
+            off[0] += int((~model.axes.contain(chunk.reshape(len(chunk), -1))).sum())
+        yield chunk
 
 
 def evaluate(args: argparse.Namespace) -> None:
     model = DDPM.load(args.model, args.device)
-    real = Reference.of(model, args)
+    columns, real = columns_of(model, args), Reference.of(model, args)
     n = min(len(real.held), len(real.others), MOST_COMPARED)
     if off := n - int(model.axes.contain(real.held[:n]).sum()):
         say(f"{off} of {n} {real.name} lie off the plane of the training rows, in which a column is constant or depends on others: "
@@ -260,7 +277,10 @@ def evaluate(args: argparse.Namespace) -> None:
         known = f"{least:9.3g}{loss / least:8.3f}" if np.isfinite(least) else "        -       -"
         say(f"{t:7.0f}{loss:9.3g}{known}")
 
-    drawn, held, others = (model.axes.standardize(a) for a in (model.sample(n, args.seed).reshape(n, -1), real.held[:n], real.others[:n]))
+    samples = np.concatenate([*drawn_by(model, columns, args, n, [0])]).reshape(n, -1)
+    if whole := int((columns.whole & (model.axes.scale > 0)).sum()) if not (args.round or model.image) else 0:
+        say(f"{whole} of {len(columns.whole)} columns hold whole numbers, and the samples here fractions: --round rates those of sample --round")
+    drawn, held, others = (model.axes.standardize(a) for a in (samples, real.held[:n], real.others[:n]))
     compared = {f"{n} samples": drawn, f"{n} {real.name_of_others}": others}
     say(f"energy distance to {n} {real.name}, data at unit scale (V- and U-statistic; sees the large shapes, no fine ones)")
     scores = [[energy_distance(a, held, u) for u in (False, True)] for a in compared.values()]
@@ -300,7 +320,7 @@ def say_nats(model: DDPM, real: Reference, seed: int) -> None:
     if len(inside) == 0:
         return
     varies = axes.scale > 0
-    repeated = np.array([2 * len(np.unique(column)) <= len(column) for column in held.T])
+    repeated = np.array([np.unique(column, return_counts=True)[1].max() > max(2, MOST_EQUAL * len(column)) for column in real.held[:MOST_SHOWN].T])
     if not model.image and (steps := np.flatnonzero(varies & (repeated | (held == np.rint(held)).all(0)))).size:
         say("  no score where columns hold whole numbers, or few values again and again, on which a density has no bound: column "
             + ", ".join(map(str, steps[:5])) + (f" and {steps.size - 5} others" if steps.size > 5 else "") + " (from 0)")

@@ -285,6 +285,37 @@ def test_a_model_is_not_compared_with_what_is_infinitely_far(in_an_empty_folder,
 
 
 @pytest.mark.usefixtures("in_an_empty_folder")
+def test_samples_are_drawn_and_rounded_as_sample_does(capsys):
+    """Fractions are told from whole numbers at a glance, and rounded ones are not."""
+    rng = np.random.default_rng(0)
+    np.save("own.npy", np.column_stack([rng.poisson(3, 1000), rng.poisson(5, 1000), np.ones(1000)]))
+    assert main(["train", "own.npy", "--steps", "500"]) == 0
+    told = {}
+    for options in ((), ("--round",), ("--round", "--clip"), ("--round", "--steps", "10")):
+        capsys.readouterr()
+        assert main(["evaluate", "own.npz", *options]) == 0
+        out = capsys.readouterr().out
+        assert ("2 of 3 columns hold whole numbers, and the samples here fractions: --round rates those of sample --round" in out) == (options == ())
+        told[options] = float(re.search(r"told apart .*\n  \d+ samples +(\S+)", out)[1])
+    assert told[()] > 0.75 and all(abs(told[options] - 0.5) < 0.15 for options in told if options) and len(set(told.values())) > 2
+    for options in (["--variance", "beta", "--steps", "5"], ["--steps", "0"]):
+        assert main(["evaluate", "own.npz", *options]) == 2
+    np.save("plain.npy", rng.standard_normal((50, 2)))
+    DDPM(Schedule.linear(10), 4, 1).fit(np.load("plain.npy"), steps=5, rng=0).save("plain.npz")
+    assert main(["evaluate", "plain.npz", "plain.npy", "--round"]) == 2 and "--round: plain.npz does not say" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("in_an_empty_folder")
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.15, 0.4])
+def test_one_value_that_is_often_there_has_no_density(share, capsys):
+    """No rain on so many days."""
+    rng = np.random.default_rng(0)
+    np.save("own.npy", np.column_stack([np.where(rng.random(500) < share, 0, rng.gamma(4, 1, 500)), rng.standard_normal(500)]))
+    assert main(["train", "own.npy", *SMALL]) == 0 and main(["evaluate", "own.npz"]) == 0
+    assert ("on which a density has no bound: column 0 (from 0)" in capsys.readouterr().out) == (share > 0.1)
+
+
+@pytest.mark.usefixtures("in_an_empty_folder")
 def test_nats_of_whole_numbers_are_said_to_be_no_score(capsys):
     """A density on them grows with training, beyond every law of whole numbers."""
     rng = np.random.default_rng(0)

@@ -29,14 +29,14 @@ def evaluate(capsys, *command):
 
 def copies(self, n, rng=None, **options):
     """A model that knows its training rows by heart."""
-    return np.load("own.npy")[np.random.default_rng(0).integers(0, 32, n)]
+    return [np.load("own.npy")[np.random.default_rng(0).integers(0, 32, n)]]
 
 
 def test_a_copying_model_is_found_out_with_other_data_too(monkeypatch, capsys):
     np.save("own.npy", rows(32))
     np.save("other.npy", rows(500, seed=1))
     train("--holdout", "0")
-    monkeypatch.setattr(DDPM, "sample", copies)
+    monkeypatch.setattr(DDPM, "sample_chunks", copies)
     out = evaluate(capsys, "other.npy")
     assert "other.npy is not what m.npz was trained on, own.npy; 0 of its 500 rows are training rows" in out
     assert "rows of DATA" in out and "held-out" not in out
@@ -123,12 +123,27 @@ def test_training_rows_in_other_data_are_left_out_of_what_is_compared(capsys):
     assert "64 of its 100 rows are training rows, which are left out" in out and "energy distance to 36 rows of DATA" in out
 
 
-def test_a_copy_in_single_precision_is_a_copy(capsys):
-    x = np.random.default_rng(0).standard_normal((80, 2)) * [1, 1e5]
+@pytest.mark.parametrize(("written", "scale"), [("%.15g", 1), ("%.15g", 1e5), ("%.6g", 1), ("%.6g", 1e5), ("%.3f", 1), ("float16", 1), ("float32", 1e5)])
+def test_a_copy_with_fewer_digits_is_a_copy(written, scale, capsys):
+    """Such as R, Excel and single precision write."""
+    x = np.random.default_rng(0).standard_normal((80, 2)) * [1, scale]
     np.save("own.npy", x)
-    np.save("single.npy", x.astype(np.float32))
+    if "%" in written:
+        np.savetxt("copy.csv", x[::-1], fmt=written, delimiter=",")
+    else:
+        np.save("copy.npy", x.astype(written))
     assert main(["train", "own.npy", *SMALL, "--holdout", "0", "--out", "m.npz"]) == 0
-    assert "80 of its 80 rows are training rows: the others are too few, and it is compared as a whole" in evaluate(capsys, "single.npy")
+    out = evaluate(capsys, "copy.csv" if "%" in written else "copy.npy")
+    assert "80 of its 80 rows are training rows: the others are too few, and it is compared as a whole" in out
+
+
+def test_whole_numbers_are_not_taken_for_rounded_copies(capsys):
+    """Rows that one rounds to whole numbers are equal to many."""
+    rng = np.random.default_rng(0)
+    np.save("own.npy", 2 * rng.standard_normal((200, 1)))
+    np.save("whole.npy", np.rint(2 * rng.standard_normal((200, 1))))
+    assert main(["train", "own.npy", *SMALL, "--out", "m.npz"]) == 0
+    assert "0 of its 200 rows are training rows" in evaluate(capsys, "whole.npy")
 
 
 def test_rows_that_are_there_twice_are_told(capsys):

@@ -230,6 +230,17 @@ def test_models_of_the_library_and_of_many_columns_have_no_notes(monkeypatch, ca
         assert main(["sample", name, "--clip"]) == 2 and f"--clip: {name} does not say" in capsys.readouterr().err
 
 
+def test_samples_that_rounding_takes_off_the_plane_are_counted(capsys):
+    x = np.random.default_rng(0).multinomial(100, [0.2, 0.3, 0.5], 200)
+    np.save("shares.npy", x)
+    assert main(["train", "shares.npy", *SMALL]) == 0
+    for options, told in (([], False), (["--round"], True), (["--clip", "--round"], True)):
+        capsys.readouterr()
+        assert main(["sample", "shares.npz", "-n", "300", *options, "--out", "s.npy"]) == 0
+        off = (np.abs(np.load("s.npy").sum(1) - 100) > 1e-3).sum()
+        assert (f"{off} of them lie off the plane of the training rows since they were cut or rounded" in capsys.readouterr().out) == told == (off > 0)
+
+
 def test_rounded_samples_below_numbered_columns_are_read_back_as_they_are():
     Path("t.csv").write_text("0,1\n" + "".join(f"{i % 5}.0,{i % 3}.0\n" for i in range(60)))
     assert main(["train", "t.csv", *SMALL]) == 0 and main(["sample", "t.npz", "-n", "9", "--round", "--out", "x.csv"]) == 0
