@@ -18,7 +18,7 @@ from .backend import get_array_module, to_host
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Denoiser = Callable[[Any, Any], Any]
 LEAST_BETA = 1e-300     # 1 - abar_t and 2 rho_t are at least as large, and below 1e-308 numbers lose their digits
-MOST_LAYERS = 1000      # a slip of the finger, or a file that means harm, is refused before it takes any memory
+MOST_WIDTH, MOST_LAYERS = 2**20, 1000       # a slip of the finger, or a file that means harm, is refused before it takes any memory
 MOST_STEPS = 100_000    # T
 MOST_ENTRIES = 2**27    # of all arrays that `check_sizes` counts
 LARGE = 1e18            # the square of more is infinite in float32
@@ -315,7 +315,7 @@ def check_out(out: Any, like: Any) -> Any:
 
 def check_sizes(dim: Any, hidden: Any, depth: Any, fourier: Any, T: int) -> list[int]:
     """The sizes of a network as ints, or ValueError; also if it takes more than a GiB besides what grows with its parameters."""
-    sizes = [check_count("dim", dim), check_count("hidden", hidden), check_count("depth", depth, most=MOST_LAYERS),
+    sizes = [check_count("dim", dim), check_count("hidden", hidden, most=MOST_WIDTH), check_count("depth", depth, most=MOST_LAYERS),
              check_count("fourier", fourier, least=0, most=MOST_OCTAVES)]
     tables = 6 * dim * (T + 1)                  # of `Rotation` and for m: four in float64, then four in float32
     batch = 256 * dim * (2 + 2 * fourier)       # what goes in and comes out
@@ -394,9 +394,11 @@ def check_objects(x: np.ndarray, name: str, names: list[str]) -> np.ndarray:
 def check_table(x: np.ndarray, name: str = "x", least: int = 2) -> None:
     """`check_data` without a look at the numbers."""
     if x.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
+        raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}"
+                         + "; numpy.lib.recfunctions.structured_to_unstructured(x) has them" * (x.dtype.names is not None))
     if x.ndim != 2 or x.shape[0] < least or x.shape[1] < 1:
-        raise ValueError(f"{name} must have shape (n, d) with n >= {least} rows and d >= 1 columns, got {x.shape}")
+        raise ValueError(f"{name} must have shape (n, d) with n >= {least} rows and d >= 1 columns, got {x.shape}"
+                         + "; x[:, None] is one column" * (x.ndim == 1))
 
 
 def check_values(x: np.ndarray, name: str = "x", first: int = 0) -> Array:

@@ -239,9 +239,13 @@ def open_to_read(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
         with open(path, "rb") as file:
             try:
+                if not file.seekable():
+                    raise OSError("it is a pipe, which cannot be read twice: write it to a file first")
                 yield file
             except Exception as error:  # noqa: BLE001, one wrong bit leads the zip and npy readers to any class
                 reason = f"it has no {error}" if isinstance(error, KeyError) else \
+                    "it is damaged, or not whole" if isinstance(error, (zipfile.BadZipFile, EOFError)) else \
+                    "it holds objects (pickles): save numbers, such as x.astype(float)" if "allow_pickle" in str(error) else \
                     getattr(error, "strerror", None) or str(error) or type(error).__name__
                 raise ValueError(f"cannot read {path}: {reason}") from None
     except OSError as error:

@@ -92,7 +92,8 @@ def column_names(file: BinaryIO) -> list[str]:
 def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool, int]:
     """By the first two lines: the separator, the one that ends each line, the header, its lines, whether the first column is an
     index, and the number of the first line."""
-    start = list(_rows(lines, 0, 2))
+    start = list(_rows(lines, 0, 3))
+    start, third = start[:2], start[2:]
     if not start:
         raise ValueError("it holds no rows of numbers")
     for number, line in start:
@@ -113,8 +114,10 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool, int]:
         raise ValueError("it holds no rows of numbers")
     if separator is None and len(cells) > 1 and len(cells[1]) == 1 < len(header):
         header = [start[0][1].strip('"')]       # one column, whose name has spaces
-    if header and separator != "," and len(header) == len(cells[1]) - 1 and (cells[1][0].isdigit() or not _is_number(cells[1][0])):
-        header = ["", *header]      # a name, or the number of a row
+    counts = [cells[1][0], *(_cells(line, separator)[0] for _, line in third)] == ["1", "2"] if len(cells) > 1 else False
+    if header and separator != "," and len(header) == len(cells[1]) - 1 and (
+            counts or start[1][1].lstrip().startswith('"') or not _is_number(cells[1][0])):
+        header = ["", *header]      # a name, or the number of a row: of "1 500" the first might be thousands
     if header and len(header) != len(cells[1]):
         _explain(iter(start[1:]), separator, [])
         raise ValueError(f"its header has {len(header)} names, line {start[1][0]} has {len(cells[1])} values")

@@ -1,7 +1,9 @@
 """Commands that are refused: one line, exit status 2, no traceback, no file touched."""
 
+import os
 import subprocess
 import sys
+import threading
 import zipfile
 
 import numpy as np
@@ -20,6 +22,10 @@ COMMANDS = {
     "train notes.npz": "its notes.txt is no array",
     "train two.npz": "it must hold one array, or one called x",
     "train cut.npy": "cannot read cut.npy",
+    "train row.npy": "got (9,); x[:, None] is one column",
+    "train objects.npy": "cannot read objects.npy: it holds objects (pickles): save numbers, such as x.astype(float)",
+    "train fields.npy": "structured_to_unstructured(x) has them",
+    "train moons --hidden 10000000000": "hidden must be at most 1048576, got 10000000000",
     "train flat.csv": "all its rows are equal",
     "train moons --device gpu": "needs CuPy",
     "train moons --device tpu": "invalid choice: 'tpu'",
@@ -33,7 +39,7 @@ COMMANDS = {
     "train moons --steps few": "invalid int value: 'few'",
     "train moons --batch-size -1": "batch_size must be",
     "train moons --hidden -3": "hidden must be",
-    "train moons --hidden 100000000": "out of memory: Unable to allocate",
+    "train moons --hidden 1000000": "out of memory: Unable to allocate",
     "train moons --depth 0": "depth must be",
     "train moons --depth 10000000000000000000": "depth must be at most 1000, got 10000000000000000000",
     "train moons --lr nan": "lr must be a positive number",
@@ -48,7 +54,7 @@ COMMANDS = {
     "train moons --resume --out half.npz": "cannot read half.npz",
     "train circles --resume --out good.npz": "circles is not the data that good.npz was trained on",
     "train data.npz": "would overwrite the data",
-    "sample half.npz": "cannot read half.npz",
+    "sample half.npz": "cannot read half.npz: it is damaged, or not whole",
     "sample gone.npz": "cannot read gone.npz: No such file",
     "sample data.npz": "no npddpm checkpoint",
     "sample good.npz -n 0": "n must be",
@@ -102,6 +108,9 @@ def folder(tmp_path, monkeypatch, checkpoint):
         file.writestr("notes.txt", "no array")
     (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY")
     (tmp_path / "folder.npy").mkdir()
+    np.save("row.npy", np.arange(9.0))
+    np.save("objects.npy", np.array([[1, "x"], [2, 3]], dtype=object))
+    np.save("fields.npy", np.zeros(3, dtype=[("a", float), ("b", float)]))
 
     def content():
         return {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
@@ -125,3 +134,13 @@ def test_a_process_prints_no_traceback():
     done = subprocess.run([sys.executable, "-m", "npddpm", "train", "nosuch.csv"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "npddpm: cannot read nosuch.csv: No such file or directory\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes with names")
+def test_a_pipe_is_refused(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.csv")
+    writer = threading.Thread(target=lambda: open(tmp_path / "pipe.csv", "w").close())      # till somebody reads
+    writer.start()
+    assert main(["train", str(tmp_path / "pipe.csv")]) == 2
+    assert "it is a pipe, which cannot be read twice: write it to a file first" in capsys.readouterr().err
+    writer.join()

@@ -217,6 +217,19 @@ def test_tables_of_R_have_names_of_rows(separator):
         load("r.txt")
 
 
+@pytest.mark.parametrize("text", ["umsatz\n12 500\n9 800\n101 200\n", "umsatz\n1 500\n9 800\n", "a;b\n1;2;3\n4;5;6\n", "x\n1\u00a0500\n3\u00a0800\n"])
+def test_thousands_are_no_names_of_rows(text):
+    write(text)
+    with pytest.raises(ValueError, match="its header has . names, line 2 has . values"):
+        load("f.csv")
+
+
+def test_rows_that_are_counted_have_numbers_for_names():
+    """write.table(x, quote=FALSE)."""
+    write("a b\n1 12 500\n2 9 800\n3 101 200\n")
+    assert load("f.csv")[0].tolist() == [[12, 500], [9, 800], [101, 200]]
+
+
 def test_what_a_terminal_would_obey_is_shown():
     Path("f.csv").write_text("a\x1b[2J,b\n1,2\n3,4\n")
     assert load("f.csv")[1].endswith("header a\\x1b[2J, b")
