@@ -31,7 +31,7 @@ from ..arrays.threads import Team
 from ..data.files import Outputs, check_output, follow, free_names
 from ..gaussian import log_density
 from ..model import rules
-from ..model.axes import tell_constant
+from ..model.axes import tell_columns
 from ..model.ddpm import DDPM
 from ..model.ranks import by_first, signalled, world
 from ..optim import learning_rate
@@ -161,7 +161,7 @@ def train(args: argparse.Namespace) -> int:
     kept = x
     if not image:
         kept = data.without_far(x, say, args.data)
-        tell_constant(kept, say, args.data)
+        tell_columns(kept, say, args.data)
     rows, held = data.split(kept, settings["holdout"])
     if len(rows) < 2:
         raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, "

@@ -19,7 +19,6 @@ from ..model.ddpm import DDPM
 from .columns import Columns, check_names, noted
 from .terminal import say
 
-
 BLOCK = 1000        # rows that are rounded together
 Rounding = Callable[[Array], Array]
 

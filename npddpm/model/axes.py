@@ -17,9 +17,10 @@ import numpy as np
 
 from ..arrays.backend import to_host
 from ..arrays.checks import Array
-from ..data.table import blocks, moments
+from ..data.table import blocks, median_and_deviation, moments
 
 ROUNDING = 256 * np.finfo(float).eps    # of a number relative to its size, after some arithmetic
+HEAVY = 20      # times as wide as the middle half: a network that sees all of the tail sees no shapes there
 MOST_TURNED = 3072      # columns, 32 x 32 pixels of three colours: their decomposition takes half a minute and 0.3 GB
 
 
@@ -162,13 +163,17 @@ def as_by_rounding(mean: Array, variance: Array) -> Any:
     return np.sqrt(variance) <= ROUNDING * np.abs(mean)
 
 
-def tell_constant(x: Any, tell: Callable[[str], None], name: str = "x") -> None:
-    """Name up to five columns that vary no more than rounding might: they are taken for constant."""
+def tell_columns(x: Any, tell: Callable[[str], None], name: str = "x") -> None:
+    """Name up to five columns that vary no more than rounding might, which are taken for constant, and five with heavy tails."""
     with np.errstate(over="ignore", invalid="ignore"):      # which `standardization` refuses
         _, mean, variance, low, high = moments(x)
     for i in np.flatnonzero((variance > 0) & as_by_rounding(mean, variance) & (low < high))[:5]:
         tell(f"{name}: column {i} (from 0) varies by {np.sqrt(variance[i]):.2g} about {mean[i]:.9g}, as little as by rounding, and is "
              f"taken for constant: if it is not, subtract {low[i]:.17g} from it")
+    _, typical = median_and_deviation(x)
+    for i in np.flatnonzero((typical > 0) & (typical * HEAVY < np.sqrt(variance)) & np.isfinite(variance))[:5]:
+        tell(f"{name}: half of column {i} (from 0) lies within {typical[i] / np.sqrt(variance[i]):.1g} deviations of its median, and may come "
+             "out wider beside so heavy a tail: a model of its logarithm, or its root, is better")
 
 
 def standardization(x: Any, images: bool = False) -> tuple[Array, Array, Array]:

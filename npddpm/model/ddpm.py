@@ -36,7 +36,7 @@ from ..optim import Adam, clip_norm, learning_rate, update_average
 from ..samplers import SamplerOptions
 from ..schedule import Schedule
 from . import checkpoint, rules, stopping
-from .axes import ROUNDING, PrincipalAxes, tell_constant
+from .axes import ROUNDING, PrincipalAxes, tell_columns
 from .checkpoint import FORMAT
 from .gates import GatedMLP, measure_drift
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
@@ -241,7 +241,7 @@ class DDPM:
 
         if not image:
             x = without_far(x, warn)
-            tell_constant(x, warn)
+            tell_columns(x, warn)
         with Team():    # once for all steps, each of which would set the threads of BLAS and restore them
             for _ in self._training(x, image, steps, batch_size, lr, rng, device, weighting, resume, threads, comm):
                 pass

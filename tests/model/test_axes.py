@@ -1,5 +1,7 @@
 """The principal axes: the rows turned, and what does not vary left out."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +10,7 @@ from pytest import approx
 
 from npddpm import DDPM, MLP, GaussianMixture, Schedule, data
 from npddpm.model import axes
-from npddpm.model.axes import PrincipalAxes, standardization
+from npddpm.model.axes import PrincipalAxes, standardization, tell_columns
 
 S = Schedule.linear(50)
 
@@ -230,3 +232,11 @@ def test_a_column_that_varies_as_little_as_by_rounding_is_told(capsys):
     with pytest.warns(UserWarning, match=r"x: column 0 \(from 0\) varies by 2 about 1.7e\+15, as little as by rounding, .* subtract 1700000000000000 from it") as told:
         model = DDPM(Schedule.linear(10), 8, 1).fit(x, 5, rng=0)
     assert len(told) == 1 and (model.axes.scale > 0).tolist() == [False, True, False, True]
+
+
+@pytest.mark.parametrize(("spread", "told"), [(1, []), (1.5, []), (2, [1]), (2.5, [1])])
+def test_a_heavy_tail_is_told(spread, told):
+    """Beside it, half of the column is so narrow a part that samples are wider there."""
+    normal, lines = np.random.default_rng(0).standard_normal((2000, 3)), []
+    tell_columns(np.column_stack([normal[:, 0], np.exp(spread * normal[:, 1]), np.where(normal[:, 2] > 2, 1, 0)]), lines.append)
+    assert [int(re.search(r"^x: half of column (\d) .* a model of its logarithm, or its root, is better$", line)[1]) for line in lines] == told
