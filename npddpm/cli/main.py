@@ -57,7 +57,7 @@ SAVE_EVERY = 1000     # steps between checkpoints
 MOST_COMPARED = 2000  # rows in an energy distance
 MOST_SHOWN = 10_000   # rows in a picture; they are shuffled
 MOST_RATED = 100      # rows whose log-likelihood is taken: seconds
-MOST_EQUAL = 0.05     # of a column: more often no density has one value
+MOST_EQUAL = 0.05     # of a column: no density has one value more often
 MOST_EXACT, PROBES = 16, 2      # axes of which each is differentiated; beyond, random directions
 DEFAULTS: dict[str, Any] = {"batch_size": 256, "T": 1000, "schedule": "linear", "seed": 0, "holdout": 0.2}
 PICTURES = (".png", ".svg", ".pdf")
@@ -232,18 +232,26 @@ def image_of(text: str, d: int) -> tuple[int, ...]:
 
 def sample(args: argparse.Namespace) -> None:
     model = DDPM.load(args.model, args.device)
-    known, off = columns_of(model, args), [0]
+    known, off = columns_of(model, args), 0
     shape, text = model.image or (len(known.low),), args.out.suffix.lower() == ".csv"
     size = (2 if text else 8) * args.n * len(known.low)     # at least: text has a digit and a separator for each number
     by_first(args.comm, lambda: check_output(args.out, [".npy", ".csv"], size, model=args.model, data=model.about.get("data")))
-    chunks = drawn_by(model, known, args, args.n, off, args.comm)
+
+    def counted() -> Iterator[Any]:
+        nonlocal off
+        for chunk in drawn_by(model, known, args, args.n, args.comm):
+            if args.clip or args.round:
+                off += int((~model.axes.contain(chunk.reshape(len(chunk), -1))).sum())
+            yield chunk
+
+    chunks = counted()
     with written(args.out) if is_first(args.comm) else open(os.devnull, "wb") as file:
         rows = write_csv(file, known.names, known.whole & args.round, chunks) if text else write_npy(file, (args.n, *shape), chunks)
         for _ in progress(rows, args.n, "sample"):
             pass
     say(f"wrote {args.out}: {args.n} samples of {data.sizes(shape)} numbers")
-    if off[0]:
-        say(f"{off[0]} of them lie off the plane of the training rows since they were cut or rounded: where columns depend on others, a sum "
+    if off:
+        say(f"{off} of them lie off the plane of the training rows since they were cut or rounded: where columns depend on others, a sum "
             "of some say, theirs do not")
 
 
@@ -254,14 +262,11 @@ def columns_of(model: DDPM, args: argparse.Namespace) -> Columns:
     return Columns.of(model, args.model, [f"--{option}" for option in ("clip", "round") if getattr(args, option)])
 
 
-def drawn_by(model: DDPM, known: Columns, args: argparse.Namespace, n: int, off: list[int], comm: Any = None) -> Iterator[Any]:
-    """The samples that the options ask for, in chunks; off[0] counts those that --clip or --round has taken out of the model's plane."""
-    for chunk in model.sample_chunks(n, args.seed, variance=args.variance or "gaussian", steps=args.steps, eta=args.eta,
-                                     clip=(known.low, known.high) if args.clip else None, threads=args.threads, comm=comm):
-        chunk = known.rounded(chunk) if args.round else chunk
-        if args.clip or args.round:
-            off[0] += int((~model.axes.contain(chunk.reshape(len(chunk), -1))).sum())
-        yield chunk
+def drawn_by(model: DDPM, known: Columns, args: argparse.Namespace, n: int, comm: Any = None) -> Iterator[Any]:
+    """The samples that the options ask for, in chunks."""
+    chunks = model.sample_chunks(n, args.seed, variance=args.variance or "gaussian", steps=args.steps, eta=args.eta,
+                                 clip=(known.low, known.high) if args.clip else None, threads=args.threads, comm=comm)
+    return map(known.rounded, chunks) if args.round else chunks
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -277,7 +282,7 @@ def evaluate(args: argparse.Namespace) -> None:
         known = f"{least:9.3g}{loss / least:8.3f}" if np.isfinite(least) else "        -       -"
         say(f"{t:7.0f}{loss:9.3g}{known}")
 
-    samples = np.concatenate([*drawn_by(model, columns, args, n, [0])]).reshape(n, -1)
+    samples = np.concatenate([*drawn_by(model, columns, args, n)]).reshape(n, -1)
     if whole := int((columns.whole & (model.axes.scale > 0)).sum()) if not (args.round or model.image) else 0:
         say(f"{whole} of {len(columns.whole)} columns hold whole numbers, and the samples here fractions: --round rates those of sample --round")
     drawn, held, others = (model.axes.standardize(a) for a in (samples, real.held[:n], real.others[:n]))
