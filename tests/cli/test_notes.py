@@ -137,13 +137,15 @@ def test_a_copy_with_fewer_digits_is_a_copy(written, scale, capsys):
     assert "80 of its 80 rows are training rows: the others are too few, and it is compared as a whole" in out
 
 
-def test_whole_numbers_are_not_taken_for_rounded_copies(capsys):
+@pytest.mark.parametrize("whole", ["own", "other"])
+def test_whole_numbers_are_not_taken_for_rounded_copies(whole, capsys):
     """Rows that one rounds to whole numbers are equal to many."""
     rng = np.random.default_rng(0)
-    np.save("own.npy", 2 * rng.standard_normal((200, 1)))
-    np.save("whole.npy", np.rint(2 * rng.standard_normal((200, 1))))
+    for name in ("own", "other"):
+        x = 2 * rng.standard_normal((200, 1))
+        np.save(f"{name}.npy", np.rint(x) if name == whole else x)
     assert main(["train", "own.npy", *SMALL, "--out", "m.npz"]) == 0
-    assert "0 of its 200 rows are training rows" in evaluate(capsys, "whole.npy")
+    assert "0 of its 200 rows are training rows" in evaluate(capsys, "other.npy")
 
 
 def test_rows_that_are_there_twice_are_told(capsys):

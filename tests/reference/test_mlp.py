@@ -365,6 +365,8 @@ def test_parameters_that_are_assigned_are_written_into_their_place():
     for name in ("variances", "schedule"):
         with pytest.raises(AttributeError, match=f"an MLP keeps its {name}"):
             setattr(net, name, getattr(net, name))
+    with pytest.raises(ValueError, match="read-only"):
+        net.variances[0] = 2
 
 
 @pytest.mark.parametrize("out", [[0.0] * 3, np.zeros(3, dtype=int), None])
