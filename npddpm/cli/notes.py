@@ -171,9 +171,10 @@ def copies(x: Any, rows: Any) -> np.ndarray:
         return all(np.allclose(rounding(block), block, rtol=1e-14, atol=0, equal_nan=False) for block in data.blocks(table))
 
     def coarsest(table: Any, other: Any) -> Rounding:
-        """Of those that leave a table as it is the one that leaves the fewest rows of the other apart."""
-        kinds = [next((r for r in kind if written(table, r)), ALIKE) for kind in ROUNDINGS]
-        return min(kinds, key=lambda rounding: len({*keys(other, rounding)}))
+        """Of those that leave a table as it is the one that changes the other most."""
+        kinds = (next((r for r in kind if written(table, r)), ALIKE) for kind in ROUNDINGS)
+        some = other[:BLOCK]
+        return max(kinds, key=lambda rounding: float(np.abs(rounding(some) - some).sum()))
 
     found, distinct = np.zeros(len(x), dtype=bool), [len({*keys(table)}) for table in (x, rows)]
     for rounding in {coarsest(x, rows), coarsest(rows, x), ALIKE}:
