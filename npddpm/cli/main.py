@@ -285,6 +285,8 @@ def evaluate(args: argparse.Namespace) -> None:
     samples = np.concatenate([*drawn_by(model, columns, args, n)]).reshape(n, -1)
     if whole := int((columns.whole & (model.axes.scale > 0)).sum()) if not (args.round or model.image) else 0:
         say(f"{whole} of {len(columns.whole)} columns hold whole numbers, and the samples here fractions: --round rates those of sample --round")
+    if off := n - int(model.axes.contain(samples).sum()) if args.clip or args.round else 0:
+        say(f"{off} of {n} samples lie off the plane of the training rows since they were cut or rounded: the distances below do not see how far")
     drawn, held, others = (model.axes.standardize(a) for a in (samples, real.held[:n], real.others[:n]))
     compared = {f"{n} samples": drawn, f"{n} {real.name_of_others}": others}
     say(f"energy distance to {n} {real.name}, data at unit scale (V- and U-statistic; sees the large shapes, no fine ones)")
@@ -320,12 +322,13 @@ def say_nats(model: DDPM, real: Reference, seed: int) -> None:
     """Mean log-likelihoods of the first rows that lie in the plane of the training rows; of images also in bits a pixel."""
     held, axes = real.held[:MOST_RATED], model.axes
     inside = held[axes.contain(held)]
-    say(f"log-likelihood of {len(inside)} {real.name}, nats a row in the units of the data (higher is better)"
+    say(f"log-likelihood of {len(inside)} {real.name}, nats a row in the units of the data (higher is better; of {min(100, model.schedule.T)} steps without noise)"
         + (f"; {len(held) - len(inside)} lie off the plane of the training rows" if len(inside) < len(held) else ""))
     if len(inside) == 0:
         return
     varies = axes.scale > 0
-    repeated = np.array([np.unique(column, return_counts=True)[1].max() > max(2, MOST_EQUAL * len(column)) for column in real.held[:MOST_SHOWN].T])
+    some = np.concatenate([real.held[:MOST_SHOWN], real.others[:MOST_SHOWN]])
+    repeated = np.array([np.unique(column, return_counts=True)[1].max() > max(2, MOST_EQUAL * len(column)) for column in some.T])
     if not model.image and (steps := np.flatnonzero(varies & (repeated | (held == np.rint(held)).all(0)))).size:
         say("  no score where columns hold whole numbers, or few values again and again, on which a density has no bound: column "
             + ", ".join(map(str, steps[:5])) + (f" and {steps.size - 5} others" if steps.size > 5 else "") + " (from 0)")

@@ -6,21 +6,18 @@ import argparse
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import data
-from ..arrays.checks import LARGE, Array, check_count, check_real
+from ..arrays.checks import LARGE, check_count, check_real
 from ..mixture import GaussianMixture
 from ..model.ddpm import DDPM
 from .columns import Columns, check_names, noted
+from .copies import by_chance, copies, keys, repeated
 from .terminal import say
-
-BLOCK = 1000        # rows that are rounded together
-Rounding = Callable[[Array], Array]
 
 
 class Notes(NamedTuple):
@@ -109,7 +106,8 @@ class Reference(NamedTuple):
         if known:
             rows, held = data.split(x, noted.settings.get("holdout", 0.0))
             if len(held) >= 2:
-                if isinstance(rows, np.ndarray) and (twice := int(copies(held, rows).sum())):
+                seen = {*keys(rows)} if isinstance(rows, np.ndarray) else set()
+                if twice := sum(key in seen for key in keys(held)):
                     say(f"{twice} of {len(held)} held-out rows are training rows too: {source} has rows more than once")
                 return cls(source, rows, held, rows, "held-out rows", "training rows", True)
             if len(rows) < 4:
@@ -130,70 +128,19 @@ class Reference(NamedTuple):
             say(f"{args.model} does not say what it was trained on: rows of {source} may be its training rows" if noted.data is None else
                 f"{source} is not, or no longer, what {args.model} was trained on, and its training rows are not known")
             return cls(source, None, half, other_half, "rows of DATA", "other rows of DATA", False)
-        copied = copies(x, trained)
-        new = data.leave_out(x, np.flatnonzero(copied))
-        say(f"{source} is not what {args.model} was trained on, {noted.data}; {copied.sum()} of its {len(x)} rows are training rows"
-            + ("" if not copied.any() else ", which are left out" if len(new) >= 4 else
-               ": the others are too few, and it is compared as a whole"))
+        copied, told = copies(x, trained)
+        share, most = by_chance(trained, len(x))
+        chance = 0 < copied.sum() <= most
+        new = x if chance else data.leave_out(x, np.flatnonzero(copied))
+        say(f"{source} is not what {args.model} was trained on, {noted.data}; {'' if told or chance else 'at least '}{copied.sum()} of its "
+            f"{len(x)} rows are " + (
+                f"equal to training rows, as by chance, since {share:.1%} of these have an equal among them: none is left out" if chance else
+                "training rows" + ("" if not copied.any() else ", which are left out" if len(new) >= 4 else
+                                   ": the others are too few, and it is compared as a whole")))
         if len(new) >= 4:
             return cls(source, trained, data.split(new, 0.0)[0], trained, "rows of DATA", "training rows", True)
         half, other_half = data.split(x, 0.5)
         return cls(source, trained, half, other_half, "rows of DATA", "other rows of DATA", False)
-
-
-def decimals(k: int) -> Rounding:
-    return lambda x: np.round(x, k)
-
-
-def digits(k: int) -> Rounding:
-    def rounded(x: Array) -> Array:
-        """To k significant ones."""
-        scale = 10.0 ** (k - 1 - np.floor(np.log10(np.where(x == 0, 1, np.abs(x)))))
-        return np.where(np.isfinite(scale), np.rint(x * scale) / scale, x)
-    return rounded
-
-
-def precision(dtype: str) -> Rounding:
-    return lambda x: x.astype(dtype).astype(float)
-
-
-# How numbers are rounded where they are written, of each kind the coarsest first; and to fewer digits than any file has to lose.
-ROUNDINGS: list[list[Rounding]] = [[*map(decimals, range(12))], [*map(digits, range(1, 12))], [precision("float16"), precision("float32")]]
-ALIKE = digits(12)
-
-
-def copies(x: Any, rows: Any) -> np.ndarray:
-    """Which rows of x are among `rows`, (n,), as far as the digits tell that the one or the other was written with.
-
-    A rounding that makes more than a hundredth of the rows of a table equal to others of it tells nothing.
-    """
-    def written(table: Any, rounding: Rounding) -> bool:
-        return all(np.allclose(rounding(block), block, rtol=1e-14, atol=0, equal_nan=False) for block in data.blocks(table))
-
-    def coarsest(table: Any, other: Any) -> Rounding:
-        """Of those that leave a table as it is the one that changes the other most."""
-        kinds = (next((r for r in kind if written(table, r)), ALIKE) for kind in ROUNDINGS)
-        some = other[:BLOCK]
-        return max(kinds, key=lambda rounding: float(np.abs(rounding(some) - some).sum()))
-
-    found, distinct = np.zeros(len(x), dtype=bool), [len({*keys(table)}) for table in (x, rows)]
-    for rounding in {coarsest(x, rows), coarsest(rows, x), ALIKE}:
-        of_x, of_rows = [*keys(x, rounding)], {*keys(rows, rounding)}
-        if len({*of_x}) >= 0.99 * distinct[0] and len(of_rows) >= 0.99 * distinct[1]:
-            found |= np.array([key in of_rows for key in of_x])
-    return found
-
-
-def keys(x: Any, rounding: Rounding = lambda x: x) -> Iterator[int]:
-    """A number for each row, the same for rows that are equal once they are rounded."""
-    with np.errstate(all="ignore"):
-        for start in range(0, len(x), BLOCK):
-            yield from (hash(bytes(row)) for row in rounding(x[start:start + BLOCK]) + 0.0)     # 0 for -0
-
-
-def repeated(x: Any) -> int:
-    """How many rows are equal to an earlier one."""
-    return len(x) - len({*keys(x)})
 
 
 def training_rows(model: DDPM, noted: Notes) -> np.ndarray | None:

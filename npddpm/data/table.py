@@ -179,24 +179,25 @@ class Far(NamedTuple):
     deviations: float
 
 
-def median_and_deviation(x: Array | Mapped) -> tuple[Array, Array]:
-    """The median of each column, and of how far its values are from that; of a mapped file those of rows spread over it."""
+def spread_over(x: Array | Mapped) -> Array:
+    """All rows of an array, or rows spread over a mapped file, from which to take a median."""
     n = len(x)
-    some = x[:] if isinstance(x, np.ndarray) else x[np.linspace(0, n - 1, min(n, max(1, BLOCK // x.shape[1]))).astype(int)]
-    middle = np.median(some, axis=0)
-    return middle, np.median(np.abs(some - middle), axis=0)
+    return x if isinstance(x, np.ndarray) else x[np.linspace(0, n - 1, min(n, max(1, BLOCK // x.shape[1]))).astype(int)]
 
 
 def far_cells(x: Array | Mapped) -> list[Far]:
     """The cells that stand apart: a mistyped number, a code for a missing one.
 
     They are at most one in a hundred of a column of 20 rows or more, and each is more than a hundred times as far from the median as
-    the next one, or holds the same value. Columns of which more than half of the rows are equal are not judged.
+    the next one, or holds the same value. Columns of which more than half of the rows are equal are not judged. Of a mapped file the
+    median is that of rows spread over it.
     """
     n, top = len(x), np.zeros((0, x.shape[1]))
     if n < 20:
         return []
-    middle, typical = median_and_deviation(x)
+    some = spread_over(x)
+    middle = np.median(some, axis=0)
+    typical = np.median(np.abs(some - middle), axis=0)
     for block in blocks(x):
         with np.errstate(over="ignore"):
             top = np.concatenate([top, np.abs(block - middle)])

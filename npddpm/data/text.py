@@ -40,7 +40,7 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
         Naming the line, where rows differ in length, a header does not fit them, or a value is no number.
     """
     lines = io.TextIOWrapper(file, encoding="utf-8-sig")
-    separator, last, header, first, index, start = _layout(lines)
+    separator, last, header, first, index, counted, start = _layout(lines)
     first_line = header if first else []        # a comment's names do not make a line of numbers less of one
 
     def rows(most: int | None = None) -> Iterator[tuple[int, str]]:
@@ -49,9 +49,18 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
             check_quotes(number, line)
             yield number, line
 
+    count = itertools.count(1)
+
+    def name_of_row(name: str) -> float:
+        n = next(count)
+        if counted and name != str(n):      # of "1 500" the first are thousands
+            raise ValueError(f"its header is one name short, and row {n} begins with {name!r:.40}, where names of rows would count 1, 2, 3 ...: "
+                             "write numbers without spaces, or name all columns")
+        return 0.0
+
     try:
         x: Array = np.loadtxt((line for _, line in rows()), delimiter=separator, comments=None, quotechar='"', ndmin=2,
-                              converters={0: lambda name: 0.0} if index else None)[:, int(index):]
+                              converters={0: name_of_row} if index else None)[:, int(index):]
     except ValueError:
         _explain(rows(), separator, first_line, int(index))
         raise
@@ -84,16 +93,15 @@ def check_quotes(number: int, line: str) -> None:
 def column_names(file: BinaryIO) -> list[str]:
     """The header's names of the columns that `read_text` gives; none without a header."""
     lines = io.TextIOWrapper(file, encoding="utf-8-sig")
-    _, _, header, _, index, _ = _layout(lines)
+    _, _, header, _, index, *_ = _layout(lines)
     lines.detach()
     return header[int(index):]
 
 
-def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool, int]:
+def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool, bool, int]:
     """By the first two lines: the separator, the one that ends each line, the header, its lines, whether the first column is an
-    index, and the number of the first line."""
-    start = list(_rows(lines, 0, 3))
-    start, third = start[:2], start[2:]
+    index, and one that has to count the rows, and the number of the first line."""
+    start = list(_rows(lines, 0, 2))
     if not start:
         raise ValueError("it holds no rows of numbers")
     for number, line in start:
@@ -114,10 +122,10 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool, int]:
         raise ValueError("it holds no rows of numbers")
     if separator is None and len(cells) > 1 and len(cells[1]) == 1 < len(header):
         header = [start[0][1].strip('"')]       # one column, whose name has spaces
-    counts = [cells[1][0], *(_cells(line, separator)[0] for _, line in third)] == ["1", "2"] if len(cells) > 1 else False
-    if header and separator != "," and len(header) == len(cells[1]) - 1 and (
-            counts or start[1][1].lstrip().startswith('"') or not _is_number(cells[1][0])):
-        header = ["", *header]      # a name, or the number of a row: of "1 500" the first might be thousands
+    short = bool(header) and separator != "," and len(header) == len(cells[1]) - 1
+    counted = short and cells[1][0] == "1" and not start[1][1].lstrip().startswith('"')
+    if counted or short and (start[1][1].lstrip().startswith('"') or not _is_number(cells[1][0])):
+        header = ["", *header]      # the number of a row, or its name
     if header and len(header) != len(cells[1]):
         _explain(iter(start[1:]), separator, [])
         raise ValueError(f"its header has {len(header)} names, line {start[1][0]} has {len(cells[1])} values")
@@ -128,7 +136,7 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool, int]:
         names = _cells(above[-1].lstrip("# ").rstrip("\r\n "), separator) if above else []
         header = names if len(names) == len(cells[0]) > 1 and all(names) and _header(names, cells[0]) else []
     index = len(header) > 1 and (header[0] == "" or header[0].lower() == "unnamed: 0" and not quoted)
-    return separator, last, header, first, index, start[0][0]
+    return separator, last, header, first, index, counted, start[0][0]
 
 
 def _rows(lines: TextIO, first: int, most: int | None, last: str = "") -> Iterator[tuple[int, str]]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..arrays.backend import to_host
 from ..arrays.checks import Array
-from ..data.table import blocks, median_and_deviation, moments
+from ..data.table import blocks, moments, spread_over
 
 ROUNDING = 256 * np.finfo(float).eps    # of a number relative to its size, after some arithmetic
 HEAVY = 20      # times as wide as the middle half: a network that sees all of the tail sees no shapes there
@@ -170,10 +170,13 @@ def tell_columns(x: Any, tell: Callable[[str], None], name: str = "x") -> None:
     for i in np.flatnonzero((variance > 0) & as_by_rounding(mean, variance) & (low < high))[:5]:
         tell(f"{name}: column {i} (from 0) varies by {np.sqrt(variance[i]):.2g} about {mean[i]:.9g}, as little as by rounding, and is "
              f"taken for constant: if it is not, subtract {low[i]:.17g} from it")
-    _, typical = median_and_deviation(x)
+    some = spread_over(x)
+    off = np.abs(some - np.median(some, axis=0))
+    typical = np.array([np.median(column[column > 0]) if column.any() else 0 for column in off.T])
     for i in np.flatnonzero((typical > 0) & (typical * HEAVY < np.sqrt(variance)) & np.isfinite(variance))[:5]:
-        tell(f"{name}: half of column {i} (from 0) lies within {typical[i] / np.sqrt(variance[i]):.1g} deviations of its median, and may come "
-             "out wider beside so heavy a tail: a model of its logarithm, or its root, is better")
+        tell(f"{name}: half of column {i} (from 0), but for what is equal to its median, lies within {typical[i] / np.sqrt(variance[i]):.1g} "
+             "deviations of it, and may come out wider beside so heavy a tail: a model of its "
+             f"{'logarithm' if low[i] > 0 else 'root' if low[i] == 0 else 'np.arcsinh'} is better")
 
 
 def standardization(x: Any, images: bool = False) -> tuple[Array, Array, Array]:

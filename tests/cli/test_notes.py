@@ -137,6 +137,17 @@ def test_a_copy_with_fewer_digits_is_a_copy(written, scale, capsys):
     assert "80 of its 80 rows are training rows: the others are too few, and it is compared as a whole" in out
 
 
+def test_rows_that_are_equal_by_chance_stay(capsys):
+    """What is left if they went would be the rare ones."""
+    own, other = np.random.default_rng(0).poisson(3, (2, 400, 2))
+    np.save("own.npy", own)
+    np.save("other.npy", other)
+    assert main(["train", "own.npy", *SMALL, "--out", "m.npz"]) == 0
+    out = evaluate(capsys, "other.npy")
+    assert re.search(r"3\d\d of its 400 rows are equal to training rows, as by chance, since 9\d.\d% of these have an equal among them: none is left out", out)
+    assert "energy distance to 320 rows of DATA" in out
+
+
 @pytest.mark.parametrize("whole", ["own", "other"])
 def test_whole_numbers_are_not_taken_for_rounded_copies(whole, capsys):
     """Rows that one rounds to whole numbers are equal to many."""
