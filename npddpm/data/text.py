@@ -49,13 +49,12 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
             check_quotes(number, line)
             yield number, line
 
-    count = itertools.count(1)
+    count, other = itertools.count(1), ""
 
     def name_of_row(name: str) -> float:
-        n = next(count)
-        if counted and name != str(n):      # of "1 500" the first are thousands
-            raise ValueError(f"its header is one name short, and row {n} begins with {name!r:.40}, where names of rows would count 1, 2, 3 ...: "
-                             "write numbers without spaces, or name all columns")
+        nonlocal other
+        if name != str(next(count)):
+            other = other or name
         return 0.0
 
     try:
@@ -64,6 +63,9 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     except ValueError:
         _explain(rows(), separator, first_line, int(index))
         raise
+    if counted and other:      # of "1 500" the first are thousands
+        raise ValueError(f"its header is one name short, and a row begins with {other!r:.40} where names of rows would count 1, 2, 3 ...: "
+                         "write numbers without spaces in them, or name all columns")
     if not (np.abs(x) < 2**53).all():
         _explain(rows(), separator, first_line, int(index))
     pairs = separator == "," and not first and x.shape[1] % 2 == 0

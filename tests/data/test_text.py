@@ -221,7 +221,7 @@ def test_tables_of_R_have_names_of_rows(separator):
     "price n\n1 500 2\n2 500 3\n1 100 1\n4 120 5\n", "price\n1 500\n2 300\n4 100\n1 250\n"])
 def test_thousands_are_no_names_of_rows(text):
     write(text)
-    with pytest.raises(ValueError, match="its header has . names, line 2 has . values|its header is one name short, and row . begins with"):
+    with pytest.raises(ValueError, match="its header has . names, line 2 has . values|its header is one name short, and a row begins with"):
         load("f.csv")
 
 
