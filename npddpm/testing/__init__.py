@@ -81,7 +81,7 @@ def storage(folder: str) -> Iterator[None]:
 
 
 class Unclosed:
-    """A stream that is not closed by those it is lent to, nor is what lies below it."""
+    """A stream that is not closed by those it is lent to, nor is what lies below it; what it cannot take is lost, and fails nobody."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -89,6 +89,15 @@ class Unclosed:
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.stream, name)
         return Unclosed(value) if name in ("buffer", "raw") else value
+
+    def write(self, text: Any) -> int:
+        with contextlib.suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self.stream.flush()
 
     def close(self) -> None:
         pass

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .contract import ARGUMENTS, ARRAYS, Args, Check, Implementation, Wrong, call, copied, plain, quietly, vector
+from .contract import ARGUMENTS, ARRAYS, Args, Check, Implementation, Wrong, call, copied, plain, quietly, said, vector
 from .inputs import arbitrary_betas, assemble, fixed_examples, normal, show_args
 from .losses import MANY, training_example
 from .values import MOST_SECONDS, allowed
@@ -67,7 +67,11 @@ def check_calls(check: Check, subject: Implementation) -> Args:
     agree(run(single), run(double), max(subject.tolerance, 1e-4),
           "arrays in float32 give another result than the same numbers in float64")
     turned = {name: np.asfortranarray(value) if name in ARRAYS else value for name, value in a.items()}
-    agree(run(turned), run(a), subject.tolerance, "arrays in Fortran's order give another result")
+    try:
+        of_turned = run(turned)
+    except Exception as error:  # noqa: BLE001
+        raise Wrong(said(error), "arrays in Fortran's order") from None
+    agree(of_turned, run(a), subject.tolerance, "arrays in Fortran's order give another result")
     start = time.process_time()
     for args in branches(check.function, subject):
         if time.process_time() > start + MOST_SECONDS:

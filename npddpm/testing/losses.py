@@ -27,6 +27,7 @@ PUBLISHED: dict[str, Callable[[Any], Any]] = {       # weights of |eps - eps_hat
     "likelihood weighting, beta_t / (1 - abar_t) (Song et al. 2021)": lambda betas: betas / (1 - np.cumprod(1 - betas)),
     "|mu~ - mu|^2, not divided by sigma_t^2": lambda betas: betas**2 / ((1 - betas) * (1 - np.cumprod(1 - betas)))}
 OF_X0: tuple[str, Callable[[Any], Any]] = "the residual is that of x_0 where that of eps belongs", lambda betas: 1 / np.cumprod(1 - betas) - 1
+KEPT = "a table that is kept from one call to the next, for as many betas"
 WIDEST = 5e-3       # a TOLERANCE from here on tells nothing about a loss
 
 
@@ -124,7 +125,10 @@ def check_rows(check: Check, subject: Implementation) -> Args:
         if differ:
             continue
         other = {**batch, "x0": batch["eps"], "eps": -batch["x0"]}      # in the difference what depends on the parameters alone falls out
-        alone = [[complex(loss_of(subject, row)).real for row in one_by_one(args)[:repeats.max() + 1]] for args in (batch, other)]
+        try:
+            alone = [[complex(loss_of(subject, row)).real for row in one_by_one(args)[:repeats.max() + 1]] for args in (batch, other)]
+        except (Wrong, ZeroDivisionError) as error:
+            raise Wrong(said(error), "a row alone", exact="a finite number, as for two", looks_like="B - 1 where B belongs") from None
         rows = [[losses[i] for i in repeats] for losses in alone]
         change, total = first - complex(loss_of(subject, other)).real, sum(rows[0]) - sum(rows[1])
         if not min(abs(change - total), abs(change - total / B)) <= close * sum(map(abs, chain(*rows))):
@@ -176,12 +180,13 @@ def check_line(check: Check, subject: Implementation) -> Args:
             except NotImplementedError:
                 continue
             if found is None:
-                raise Wrong("another prediction", f"x_t within the loss: {B} rows, T = {T}, t = {times.tolist()}",
-                            exact=f"as with one row and T = {len(BETAS)}")
+                kept = T == len(BETAS) and curvature_of(subject, larger, exact, tolerance, betas=BETAS) is not None
+                raise Wrong("another prediction", f"x_t within the loss: {B} rows, {f'betas = {show(betas)}' if T < 9 else f'T = {T}'}, "
+                            f"t = {times.tolist()}", exact=f"as with one row and betas = {show(BETAS)}", looks_like=KEPT if kept else None)
             if not kind & kinds(found, betas, times - 1):
                 if T == len(BETAS) and kind & kinds(found, BETAS, times - 1):
                     raise Wrong("those of the betas before", f"weight of |eps - eps_hat|^2 in t, other betas of the same length, {show(betas)}",
-                                exact="those of step 8 for these", looks_like="a table that is kept from one call to the next")
+                                exact="those of step 8 for these", looks_like=KEPT)
                 return {"verdict": "skipped", "note": f"not judged: {OTHER_WEIGHTS}, for {B} rows and "
                                                       f"{f'betas = {show(betas)}' if T < 9 else f'T = {T}'}"}
         return too_wide(subject) or {"note": left_out}
@@ -222,20 +227,23 @@ def check_coordinates(subject: Implementation, batches: list[Args], found: Any, 
         return
     usual = np.median([found if one is None else one for one in along], axis=0)     # `found` is that of all, the wrong ones too
     strays = [math.inf if one is None else float(np.abs(one / usual - 1).max()) for one in along]
+    if max(strays) <= 100 * tolerance:
+        raise Wrong("another", "weight of the coordinates together", exact="that of each alone",
+                    looks_like="a variance over the coordinates, or the square of a sum, where the sum of squares belongs")
     i = int(np.argmax(strays))
     which = f"coordinate {groups[i][0]}" + f" to {groups[i][-1]}" * (len(groups[i]) > 1)
     raise Wrong("no square" if along[i] is None else f"{show(along[i] / usual)} of it",
                 f"weight of (eps - eps_hat)^2 in {which}, betas = {show(BETAS)}", exact="that of the other coordinates")
 
 
-def curvature_of(subject: Implementation, batches: list[Args], source: Any, tolerance: float, moved: Any = slice(None)) -> Any:
-    """The second difference of the loss for each t, where x_t is that of `source` and some coordinates are moved, by a step of
-    length 1; None if there are higher ones. NaN at t = T where a slip leaves its table there."""
+def curvature_of(subject: Implementation, batches: list[Args], source: Any, tolerance: float, moved: Any = slice(None), betas: Any = None) -> Any:
+    """The second difference of the loss for each t, where x_t is that of `source`, or of other betas, and some coordinates are moved, by a
+    step of length 1; None if there are higher ones. NaN at t = T where a slip leaves its table there."""
     L, delta = np.zeros((len(batches), 5)), np.zeros(subject.dim)
     delta[moved] = np.cos(np.arange(subject.dim))[moved]
     delta /= np.linalg.norm(delta)
     for row, batch in zip(L, batches):
-        unit = {"betas": batch["betas"], "x0": np.array([1.0, 0]), "t": int(batch["t"][0]), "eps": np.array([0, 1.0])}
+        unit = {"betas": batch["betas"] if betas is None else betas, "x0": np.array([1.0, 0]), "t": int(batch["t"][0]), "eps": np.array([0, 1.0])}
         weights = answer("q_sample", unit, source)
         if weights is None and unit["t"] == len(batch["betas"]) > 1 and source is not exact:
             row[:] = math.nan

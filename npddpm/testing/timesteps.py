@@ -9,7 +9,7 @@ import numpy as np
 
 from .contract import Args, Check, Implementation, Wrong, call, plain, said, show
 
-SOME = (1, 2, 3, 7, 10, 20, 25, 50, 61, 99, 100, 250, 333, 500, 999, 1000)
+SOME = (1, 2, 3, 7, 10, 20, 25, 50, 61, 99, 100, 250, 333, 500, 600, 999, 1000)
 CASES = [*((T, n) for T in (*range(20, 31), 37, 48, 60) for n in range(1, T + 1)),
          *((T, n) for T in (100, 500, 999, 1000, 1001, 4000) for n in SOME if n <= T)]
 MOST_LONGER = 5     # times T/n: quadratic ones begin with twice as much

@@ -306,6 +306,17 @@ def test_samples_are_drawn_and_rounded_as_sample_does(capsys):
 
 
 @pytest.mark.usefixtures("in_an_empty_folder")
+def test_samples_that_rounding_takes_off_the_plane_are_told(capsys):
+    np.save("shares.npy", np.random.default_rng(0).multinomial(100, [0.2, 0.3, 0.5], 200))
+    assert main(["train", "shares.npy", *SMALL]) == 0
+    for options in ((), ("--round",)):
+        capsys.readouterr()
+        assert main(["evaluate", "shares.npz", *options]) == 0
+        told = re.search(r"(\d+) of 40 samples lie off the plane of the training rows since they were cut or rounded", capsys.readouterr().out)
+        assert (told is not None) == (options != ()) and (told is None or int(told[1]) > 3)
+
+
+@pytest.mark.usefixtures("in_an_empty_folder")
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.15, 0.4])
 def test_one_value_that_is_often_there_has_no_density(share, capsys):
     """No rain on so many days."""

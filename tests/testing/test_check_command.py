@@ -1,6 +1,7 @@
 """The command `npddpm check`: what it prints, what it returns, and what it leaves behind; the page that shows it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -104,6 +105,16 @@ def test_streams_of_a_process_stay_open(tmp_path):
     file.write_text(f"import sys\n{text}\nsys.stderr.close(); sys.stdout.close(); sys.__stdout__.close(); sys.stdout = sys.stderr = None\n")
     ran = subprocess.run([sys.executable, "-m", "npddpm", "check", str(file)], check=False, capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 0 and ran.stdout.splitlines()[-1].startswith("2 checks passed") and ran.stderr.endswith("there\n")
+
+
+def test_what_cannot_be_printed_fails_nobody(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(RIGHT_FILE.replace("    return", "    print('x' * 10_000, flush=True)\n    return"))
+    read, write = os.pipe()
+    os.close(read)      # nobody reads
+    ran = subprocess.run([sys.executable, "-m", "npddpm", "check", str(file)], check=False, stdout=subprocess.PIPE, stderr=write, text=True, cwd=ROOT)
+    os.close(write)
+    assert ran.returncode == 0 and ran.stdout.splitlines()[-1].startswith("2 checks passed")
 
 
 def test_a_file_is_its_own_command_line(tmp_path, capsys):

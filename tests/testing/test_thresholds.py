@@ -226,6 +226,7 @@ def test_one_change_of_one_sequence_of_times_is_found(change, T, data):
 
 @pytest.mark.parametrize(("times", "note"), [
     (lambda T, n: range(T, T - n, -1), "T = 1000, n = 50: one step goes over 951 times, where T/n is 20"),
+    (lambda T, n: range(T, 0, -(T // n))[:n], "T = 1000, n = 600: one step goes over 401 times"),
     (lambda T, n: [T, *range(n - 1, 0, -1)], "T = 1000, n = 50: one step goes over 951 times"),
     (lambda T, n: [max(i, -(-T * i * i // (n * n))) for i in range(n, 0, -1)], "")])
 def test_a_gap_in_the_times_is_told(times, note):

@@ -297,7 +297,7 @@ def test_a_gradient_of_a_loss_that_is_noise_is_not_judged():
 # ---- wrong in a corner alone
 
 @pytest.mark.parametrize(("wrong", "words"), [
-    ("(r[:, 1:]**2).mean()", "of it"), ("(r**2 @ [1, 2]).mean()", "coordinate 0"), ("(r.mean(1)**2).mean()", "coordinate 0"),
+    ("(r[:, 1:]**2).mean()", "of it"), ("(r**2 @ [1, 2]).mean()", "coordinate 0"), ("(r.mean(1)**2).mean()", "the square of a sum"),
     ("((r**2).mean(1) * np.append(0, w_all)[t - 1]).mean()", "t-1 where t belongs")])
 def test_a_loss_that_is_wrong_in_a_corner_alone_fails(wrong, words):
     net = Named()
@@ -341,6 +341,27 @@ def test_a_function_that_depends_on_how_arrays_lie_in_memory():
         out.reshape(-1)[:] = small_ddpm.q_sample(betas, x0, t, eps).ravel()     # of x0 in Fortran's order reshape makes a copy
         return out
     assert [r.got for r in failures(SimpleNamespace(q_sample=q_sample), "q_sample")] == ["arrays in Fortran's order give another result"]
+
+    def flat(betas, x0, t, eps):
+        x0.view().shape = (-1,)
+        return small_ddpm.q_sample(betas, x0, t, eps)
+    assert [r.example for r in failures(SimpleNamespace(q_sample=flat), "q_sample")] == ["arrays in Fortran's order"]
+
+
+def test_a_gradient_may_be_an_array_where_the_parameters_are_lists():
+    start = {"W": [np.eye(2), np.ones((2, 2))], "b": [0.5, 1.0]}
+
+    def forward(p, betas, x0, t, eps):
+        abar = np.cumprod(1 - betas)[t - 1][:, None]
+        xt = np.sqrt(abar) * x0 + np.sqrt(1 - abar) * eps
+        return xt, xt @ p["W"][0], xt @ p["W"][0] @ p["W"][1] + np.array(p["b"]) - eps
+
+    def gradient(p, *args):
+        xt, h, r = forward(p, *args)
+        dr = 2 * r / r.size
+        return {"W": np.stack([xt.T @ dr @ p["W"][1].T, h.T @ dr]), "b": dr.sum(0)}
+    own = SimpleNamespace(parameters=lambda rng: start, loss=lambda *args: (forward(*args)[2] ** 2).mean(), gradient=gradient)
+    assert result_of(own, "gradient", "entries").verdict == "pass"
 
 
 def test_a_gradient_of_nested_lists_is_right():
