@@ -37,7 +37,7 @@ from ..model.ranks import by_first, signalled, world
 from ..optim import learning_rate
 from ..schedule import Schedule
 from .columns import Columns, check_names, note, write_csv, write_npy
-from .evaluate import energy_distance, loss_by_time, nearest, one_nearest_neighbour, precision_recall
+from .evaluate import energy_distance, loss_by_time, nearest, nearly_copies, one_nearest_neighbour, precision_recall
 from .notes import Notes, Reference, check_settings, digest, known_law
 from .terminal import (
     LOST,
@@ -58,6 +58,7 @@ MOST_COMPARED = 2000  # rows in an energy distance
 MOST_SHOWN = 10_000   # rows in a picture; they are shuffled
 MOST_RATED = 100      # rows whose log-likelihood is taken: seconds
 MOST_EQUAL = 0.05     # of a column: no density has one value more often
+MOST_NEAR = 0.1         # of rows that are new
 MOST_EXACT, PROBES = 16, 2      # axes of which each is differentiated; beyond, random directions
 DEFAULTS: dict[str, Any] = {"batch_size": 256, "T": 1000, "schedule": "linear", "seed": 0, "holdout": 0.2}
 PICTURES = (".png", ".svg", ".pdf")
@@ -314,6 +315,9 @@ def say_nearest(real: Reference, drawn: np.ndarray, held: np.ndarray, rows: np.n
     if real.apart:
         usual = nearest(held, rows)
         say(f"  {real.name:22s}{usual:10.5f}\n  ratio                 {ratio(near, usual)}")
+        if (near_too := nearly_copies(held, rows)) > MOST_NEAR * len(held):
+            say(f"  {near_too} of {len(held)} {real.name} lie nearer to a training row than a twentieth of what these lie from each other: they may be "
+                "copies with fewer digits, and this ratio and the others tell nothing")
     else:
         say("  held-out rows         none: what is far or near is not known")
 

@@ -6,18 +6,21 @@ import argparse
 import contextlib
 import hashlib
 import math
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import data
-from ..arrays.checks import LARGE, check_count, check_real
+from ..arrays.checks import LARGE, Array, check_count, check_real
 from ..mixture import GaussianMixture
 from ..model.ddpm import DDPM
 from .columns import Columns, check_names, noted
-from .copies import by_chance, copies, keys, repeated
 from .terminal import say
+
+BLOCK = 1000        # rows that are rounded together
 
 
 class Notes(NamedTuple):
@@ -128,19 +131,54 @@ class Reference(NamedTuple):
             say(f"{args.model} does not say what it was trained on: rows of {source} may be its training rows" if noted.data is None else
                 f"{source} is not, or no longer, what {args.model} was trained on, and its training rows are not known")
             return cls(source, None, half, other_half, "rows of DATA", "other rows of DATA", False)
-        copied, told = copies(x, trained)
+        copied = copies(x, trained)
         share, most = by_chance(trained, len(x))
         chance = 0 < copied.sum() <= most
         new = x if chance else data.leave_out(x, np.flatnonzero(copied))
-        say(f"{source} is not what {args.model} was trained on, {noted.data}; {'' if told or chance else 'at least '}{copied.sum()} of its "
-            f"{len(x)} rows are " + (
+        say(f"{source} is not what {args.model} was trained on, {noted.data}; {copied.sum()} of its {len(x)} rows are " + (
                 f"equal to training rows, as by chance, since {share:.1%} of these have an equal among them: none is left out" if chance else
-                "training rows" + ("" if not copied.any() else ", which are left out" if len(new) >= 4 else
+                "training rows" + (", to 7 digits" if not copied.any() else ", which are left out" if len(new) >= 4 else
                                    ": the others are too few, and it is compared as a whole")))
         if len(new) >= 4:
             return cls(source, trained, data.split(new, 0.0)[0], trained, "rows of DATA", "training rows", True)
         half, other_half = data.split(x, 0.5)
         return cls(source, trained, half, other_half, "rows of DATA", "other rows of DATA", False)
+
+
+def copies(x: Any, rows: Any) -> np.ndarray:
+    """Which rows of x are among `rows`, (n,): with all digits, with the fifteen of R and spreadsheets, or in single precision.
+
+    Fewer digits tell nothing where they make rows of a table equal that were not.
+    """
+    def fifteen_digits(block: Array) -> Array:
+        whole = (block == np.rint(block)).all()
+        return block if whole else np.reshape([float(f"{value:.15g}") for value in block.ravel().tolist()], block.shape)
+
+    found, apart = np.zeros(len(x), dtype=bool), [len({*keys(table)}) for table in (x, rows)]
+    for rounding in (lambda block: block, fifteen_digits, lambda block: block.astype(np.float32)):
+        own, others = [*keys(x, rounding)], {*keys(rows, rounding)}
+        if len({*own}) >= 0.99 * apart[0] and len(others) >= 0.99 * apart[1]:
+            found |= np.array([key in others for key in own])
+    return found
+
+
+def keys(x: Any, rounding: Callable[[Array], Array] = lambda block: block) -> Iterator[int]:
+    """A number for each row, the same for rows that are equal once they are rounded."""
+    with np.errstate(all="ignore"):
+        for start in range(0, len(x), BLOCK):
+            yield from (hash(bytes(row)) for row in rounding(x[start:start + BLOCK]) + np.float32(0))     # 0 for -0
+
+
+def by_chance(rows: Any, n: int) -> tuple[float, float]:
+    """The share of rows that have an equal among the others: so many new ones may be equal to one. And how many of n at most."""
+    counts = Counter(keys(rows))
+    share = sum(count for count in counts.values() if count > 1) / len(rows)
+    return share, n * share + 3 * math.sqrt(n * share * (1 - share))
+
+
+def repeated(x: Any) -> int:
+    """How many rows are equal to an earlier one."""
+    return len(x) - len({*keys(x)})
 
 
 def training_rows(model: DDPM, noted: Notes) -> np.ndarray | None:
