@@ -17,12 +17,7 @@ from .quality import strays, told_apart
 from .report import table
 
 TABLES, SPLITS, DRAWN = ("iris", "wine", "diabetes", "breast_cancer", "digits"), 5, 2000
-DRAWS = 3               # of each fit: one draw of 2,000 alone moves the U-statistic by 4 to 20, in the units of `tables`
-
-
-def fits_of(name: str) -> int:
-    """Trainings for each split: nine, since one differs from the next by 1 to 5 in these units; of the digits, a minute each, three."""
-    return 3 if name == "digits" else 9
+FITS, DRAWS = 9, 3      # for each split, and of each fit: one draw of 2,000 moves the U-statistic by 4 to 20, in the units of `tables`
 
 
 def load(name: str) -> np.ndarray:
@@ -47,29 +42,29 @@ def units(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows.mean(0), np.where(deviation > 0, deviation, 1)
 
 
-def npddpm_samples(rows: np.ndarray, seed: int, fits: int) -> Iterator[np.ndarray]:
-    for fit in range(seed, SPLITS * fits, SPLITS):
+def npddpm_samples(rows: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+    for fit in range(seed, SPLITS * FITS, SPLITS):
         model = DDPM().fit(rows, rng=fit)
         for draw in range(DRAWS):
             yield model.sample(DRAWN, rng=DRAWS * fit + draw)       # noise of its own: what it has by chance is not that of all fits
 
 
-def peers(z: np.ndarray, seed: int, fits: int) -> dict[str, Iterator[np.ndarray]]:
+def peers(z: np.ndarray, seed: int) -> dict[str, Iterator[np.ndarray]]:
     """Draws of a kernel density, its bandwidth by cross-validation, and of mixtures, with 30 components and by BIC."""
     from sklearn.mixture import GaussianMixture
     from sklearn.model_selection import GridSearchCV
     from sklearn.neighbors import KernelDensity
     kernels = GridSearchCV(KernelDensity(), {"bandwidth": np.geomspace(0.03, 1, 20)}, cv=5).fit(z).best_estimator_
     fitted = [[GaussianMixture(k, random_state=fit, reg_covar=1e-4).fit(z) for k in (1, 2, 3, 5, 8, 12, 20, 30)]
-              for fit in range(seed, SPLITS * fits, SPLITS)]
+              for fit in range(seed, SPLITS * FITS, SPLITS)]
 
     def draws(mixtures: list[Any]) -> Iterator[np.ndarray]:
-        for fit, mixture in zip(range(seed, SPLITS * fits, SPLITS), mixtures):
+        for fit, mixture in zip(range(seed, SPLITS * FITS, SPLITS), mixtures):
             for draw in range(DRAWS):
                 mixture.random_state = DRAWS * fit + draw
                 yield mixture.sample(DRAWN)[0]
 
-    seeds = range(seed, SPLITS * fits * DRAWS, SPLITS)
+    seeds = range(seed, SPLITS * FITS * DRAWS, SPLITS)
     return {"KernelDensity": (kernels.sample(DRAWN, random_state=draw) for draw in seeds),     # all fits are the same
             "30 Gaussians": draws([mixtures[-1] for mixtures in fitted]),
             "Gaussians by BIC": draws([min(mixtures, key=lambda mixture: mixture.bic(z)) for mixtures in fitted])}
@@ -84,8 +79,8 @@ def run(quick: bool) -> list[dict[str, Any]]:
             mean, scale = units(trained)
             z, h = (((rows_ - mean) / scale).reshape(len(rows_), -1) for rows_ in (trained, held))
             of_held = nearest(h, z)
-            ours = (((y - mean) / scale).reshape(len(y), -1) for y in npddpm_samples(trained, fold, fits_of(name)))
-            for who, drawn in {"npddpm": ours, **peers(z, fold, fits_of(name))}.items():
+            ours = (((y - mean) / scale).reshape(len(y), -1) for y in npddpm_samples(trained, fold))
+            for who, drawn in {"npddpm": ours, **peers(z, fold)}.items():
                 U, near = np.mean([(energy_distance(a, h), nearest(a, z) / of_held) for a in drawn], axis=0).tolist()
                 rows.append({"data": name, "split": fold, "who": who, "U": U, "nearest": near})
                 print(*rows[-1].values(), file=sys.stderr, flush=True)
@@ -107,7 +102,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
         lines.append([name, *(f"{mean_and_error(1e3 * U[who])} ({near[who].mean():.2f})" for who in whos),
                       mean_and_error(1e3 * (U["npddpm"] - U[best]))])
     return ("Energy distance of 2,000 samples to held-out rows (U-statistic x 1000, data at unit scale), and in brackets the "
-            f"nearest-neighbour ratio; each fold has {fits_of('iris')} fits (digits: {fits_of('digits')}) with {DRAWS} draws each; "
+            f"nearest-neighbour ratio; each fold has {FITS} fits with {DRAWS} draws each; "
             f"means and standard errors over {len({row['split'] for row in rows})} folds\n\n"
             + table(["data", *whos, "npddpm less the best peer"], lines))
 
