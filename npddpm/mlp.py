@@ -107,8 +107,8 @@ class MLP(Network):
         for table, values in zip(self._tables, (sin, cos, np.sqrt(self.variances) * cos)):
             table[...] = self.xp.asarray(values, dtype=self.dtype)
         self.rotation = Rotation(self._tables[0], self._tables[1], self.xp.asarray(sd, dtype=self.dtype))
-        self.features = Features(self.xp, self.dtype, schedule.T, dim, fourier)
-        self.shapes = layer_shapes(dim, hidden, depth, fourier, self._outputs())
+        self.features = Features(self.xp, self.dtype, schedule.T, self.dim, self.fourier)
+        self.shapes = layer_shapes(self.dim, self.hidden, self.depth, self.fourier, self._outputs())
         self.parameters = zeros(self.xp, (sum(m * n for m, n in self.shapes),), self.dtype)
         self.weights = split(self.parameters, self.shapes)
         rng, k, W_1 = generator(rng), 2 * TIME_FREQUENCIES, self.weights[0]

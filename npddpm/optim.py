@@ -26,9 +26,9 @@ def adam_step(xp: Any, p: Any, m: Any, v: Any, g: Any, rate: Any, beta1: Any, be
 
 
 @elementwise
-def lerp(xp: Any, average: Any, p: Any, decay: Any) -> None:
-    average -= p                        # average <- p + decay (average - p), in its own memory: for new arrays of this length the
-    average *= decay                    # system would be asked in every step, which took a quarter of some
+def move_average(xp: Any, average: Any, p: Any, decay: Any) -> None:
+    average -= p                        # average <- p + decay (average - p), in place: new arrays of this length in every step
+    average *= decay                    # cost up to a quarter of the time
     average += p
 
 
@@ -83,7 +83,7 @@ def update_average(average: Any, parameters: Any, t: int, decay: float = 0.999) 
     decay_t = min(decay, t / (t + 9)), where t = 1, 2, ... counts Adam's steps, this one too: it is smaller at first, so that
     the initial parameters are soon forgotten.
     """
-    lerp(average, parameters, min(decay, t / (t + 9)))
+    move_average(average, parameters, min(decay, t / (t + 9)))
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:

@@ -18,7 +18,7 @@ from .backend import get_array_module, to_host
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Denoiser = Callable[[Any, Any], Any]
 LEAST_BETA = 1e-300     # 1 - abar_t and 2 rho_t are at least as large, and below 1e-308 numbers lose their digits
-MOST_WIDTH, MOST_LAYERS = 2**20, 1000       # a slip of the finger, or a file that means harm, is refused before it takes any memory
+MOST_WIDTH, MOST_LAYERS = 2**16, 1000       # a slip of the finger, or a file that means harm, is refused before it takes any memory
 MOST_STEPS = 100_000    # T
 MOST_ENTRIES = 2**27    # of all arrays that `check_sizes` counts
 LARGE = 1e18            # the square of more is infinite in float32
@@ -314,13 +314,14 @@ def check_out(out: Any, like: Any) -> Any:
 
 
 def check_sizes(dim: Any, hidden: Any, depth: Any, fourier: Any, T: int) -> list[int]:
-    """The sizes of a network as ints, or ValueError; also if it takes more than a GiB besides what grows with its parameters."""
+    """The sizes of a network as ints; ValueError if they are none, or if its tables and one batch need more than a GiB."""
     sizes = [check_count("dim", dim), check_count("hidden", hidden, most=MOST_WIDTH), check_count("depth", depth, most=MOST_LAYERS),
              check_count("fourier", fourier, least=0, most=MOST_OCTAVES)]
+    dim, fourier = sizes[0], sizes[3]
     tables = 6 * dim * (T + 1)                  # of `Rotation` and for m: four in float64, then four in float32
-    batch = 256 * dim * (2 + 2 * fourier)       # what goes in and comes out
+    batch = 256 * dim * (2 + 2 * fourier)       # what goes in and comes out; a small file can ask for it all
     check_count("the numbers in the network's tables and a batch's features (fewer with a smaller T, fewer dimensions or octaves)",
-                tables + batch, most=MOST_ENTRIES)      # for which a small file can ask
+                tables + batch, most=MOST_ENTRIES)
     return sizes
 
 
@@ -398,7 +399,7 @@ def check_table(x: np.ndarray, name: str = "x", least: int = 2) -> None:
                          + "; numpy.lib.recfunctions.structured_to_unstructured(x) has them" * (x.dtype.names is not None))
     if x.ndim != 2 or x.shape[0] < least or x.shape[1] < 1:
         raise ValueError(f"{name} must have shape (n, d) with n >= {least} rows and d >= 1 columns, got {x.shape}"
-                         + "; x[:, None] is one column" * (x.ndim == 1))
+                         + "; np.reshape(x, (-1, 1)) makes one column of it" * (x.ndim == 1))
 
 
 def check_values(x: np.ndarray, name: str = "x", first: int = 0) -> Array:

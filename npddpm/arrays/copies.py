@@ -1,4 +1,4 @@
-"""What is copied, pickled and assigned to: values, which stay what they are, and networks, whose weights are views of one vector."""
+"""Values, which cannot be changed, and networks, whose weights are views of one vector: how both are made, copied and assigned to."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Value:
         return own is its and all(map(np.array_equal, mine, others))
 
     def __hash__(self) -> int:
-        return hash(tuple(array.tobytes() for array in self._made[1]))
+        return hash(tuple((array + 0.0).tobytes() for array in self._made[1]))      # 0 and -0 are equal
 
 
 class Network:

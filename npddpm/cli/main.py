@@ -57,8 +57,8 @@ SAVE_EVERY = 1000     # steps between checkpoints
 MOST_COMPARED = 2000  # rows in an energy distance
 MOST_SHOWN = 10_000   # rows in a picture; they are shuffled
 MOST_RATED = 100      # rows whose log-likelihood is taken: seconds
-MOST_EQUAL = 0.05     # of a column: no density has one value more often
-MOST_NEAR = 0.1         # of rows that are new
+MOST_EQUAL = 0.05       # of the rows may have one value, by rounding; with more a column has no density
+MOST_NEAR = 0.1         # of new rows, more than of training rows
 MOST_EXACT, PROBES = 16, 2      # axes of which each is differentiated; beyond, random directions
 DEFAULTS: dict[str, Any] = {"batch_size": 256, "T": 1000, "schedule": "linear", "seed": 0, "holdout": 0.2}
 PICTURES = (".png", ".svg", ".pdf")
@@ -241,7 +241,7 @@ def sample(args: argparse.Namespace) -> None:
     def counted() -> Iterator[Any]:
         nonlocal off
         for chunk in drawn_by(model, known, args, args.n, args.comm):
-            if args.clip or args.round:
+            if (args.clip or args.round) and is_first(args.comm):
                 off += int((~model.axes.contain(chunk.reshape(len(chunk), -1))).sum())
             yield chunk
 
@@ -252,8 +252,8 @@ def sample(args: argparse.Namespace) -> None:
             pass
     say(f"wrote {args.out}: {args.n} samples of {data.sizes(shape)} numbers")
     if off:
-        say(f"{off} of them lie off the plane of the training rows since they were cut or rounded: where columns depend on others, a sum "
-            "of some say, theirs do not")
+        say(f"{off} of them break a relation that all training rows keep, such as a fixed sum or a constant column: --clip and --round "
+            "change each column by itself")
 
 
 def columns_of(model: DDPM, args: argparse.Namespace) -> Columns:
@@ -274,6 +274,7 @@ def evaluate(args: argparse.Namespace) -> None:
     model = DDPM.load(args.model, args.device)
     columns, real = columns_of(model, args), Reference.of(model, args)
     n = min(len(real.held), len(real.others), MOST_COMPARED)
+    samples = np.concatenate([*drawn_by(model, columns, args, n)]).reshape(n, -1)
     if off := n - int(model.axes.contain(real.held[:n]).sum()):
         say(f"{off} of {n} {real.name} lie off the plane of the training rows, in which a column is constant or depends on others: "
             "the distances below do not see how far")
@@ -283,11 +284,11 @@ def evaluate(args: argparse.Namespace) -> None:
         known = f"{least:9.3g}{loss / least:8.3f}" if np.isfinite(least) else "        -       -"
         say(f"{t:7.0f}{loss:9.3g}{known}")
 
-    samples = np.concatenate([*drawn_by(model, columns, args, n)]).reshape(n, -1)
     if whole := int((columns.whole & (model.axes.scale > 0)).sum()) if not (args.round or model.image) else 0:
-        say(f"{whole} of {len(columns.whole)} columns hold whole numbers, and the samples here fractions: --round rates those of sample --round")
+        say(f"{whole} of {len(columns.whole)} columns hold whole numbers, which these samples do not: --round compares rounded ones")
     if off := n - int(model.axes.contain(samples).sum()) if args.clip or args.round else 0:
-        say(f"{off} of {n} samples lie off the plane of the training rows since they were cut or rounded: the distances below do not see how far")
+        say(f"{off} of {n} samples break a relation that all training rows keep, such as a fixed sum or a constant column, since --clip and "
+            "--round change each column by itself: the distances below do not see how far")
     drawn, held, others = (model.axes.standardize(a) for a in (samples, real.held[:n], real.others[:n]))
     compared = {f"{n} samples": drawn, f"{n} {real.name_of_others}": others}
     say(f"energy distance to {n} {real.name}, data at unit scale (V- and U-statistic; sees the large shapes, no fine ones)")
@@ -315,9 +316,9 @@ def say_nearest(real: Reference, drawn: np.ndarray, held: np.ndarray, rows: np.n
     if real.apart:
         usual = nearest(held, rows)
         say(f"  {real.name:22s}{usual:10.5f}\n  ratio                 {ratio(near, usual)}")
-        if (near_too := nearly_copies(held, rows)) > MOST_NEAR * len(held):
-            say(f"  {near_too} of {len(held)} {real.name} lie nearer to a training row than a twentieth of what these lie from each other: they may be "
-                "copies with fewer digits, and this ratio and the others tell nothing")
+        if (share := nearly_copies(held, rows)) > MOST_NEAR:
+            say(f"  {share:.0%} of {len(held)} {real.name} are almost equal to a training row, beyond what training rows are to each other: they may "
+                "be copies with fewer digits; then the comparisons say nothing")
     else:
         say("  held-out rows         none: what is far or near is not known")
 
@@ -326,16 +327,18 @@ def say_nats(model: DDPM, real: Reference, seed: int) -> None:
     """Mean log-likelihoods of the first rows that lie in the plane of the training rows; of images also in bits a pixel."""
     held, axes = real.held[:MOST_RATED], model.axes
     inside = held[axes.contain(held)]
-    say(f"log-likelihood of {len(inside)} {real.name}, nats a row in the units of the data (higher is better; of {min(100, model.schedule.T)} steps without noise)"
+    say(f"log-likelihood of {len(inside)} {real.name}, nats a row in the units of the data (higher is better; computed in {min(100, model.schedule.T)} steps without noise)"
         + (f"; {len(held) - len(inside)} lie off the plane of the training rows" if len(inside) < len(held) else ""))
     if len(inside) == 0:
         return
     varies = axes.scale > 0
-    some = np.concatenate([real.held[:MOST_SHOWN], real.others[:MOST_SHOWN]])
-    repeated = np.array([np.unique(column, return_counts=True)[1].max() > max(2, MOST_EQUAL * len(column)) for column in some.T])
-    if not model.image and (steps := np.flatnonzero(varies & (repeated | (held == np.rint(held)).all(0)))).size:
-        say("  no score where columns hold whole numbers, or few values again and again, on which a density has no bound: column "
-            + ", ".join(map(str, steps[:5])) + (f" and {steps.size - 5} others" if steps.size > 5 else "") + " (from 0)")
+    if not model.image:
+        some = np.concatenate([real.held[:MOST_SHOWN], real.others[:MOST_SHOWN]])
+        counts = [np.unique(column, return_counts=True)[1] for column in some.T]
+        repeated = np.array([2 * len(of) <= of.sum() or of.max() > max(2, MOST_EQUAL * of.sum()) for of in counts])
+        if (steps := np.flatnonzero(varies & (repeated | (held == np.rint(held)).all(0)))).size:
+            say("  no score where columns hold whole numbers, few values again and again or one often, on which a density has no bound: column "
+                + ", ".join(map(str, steps[:5])) + (f" and {steps.size - 5} others" if steps.size > 5 else "") + " (from 0)")
     probes = PROBES if axes.variances.size > MOST_EXACT else None
 
     def of_model(x: np.ndarray) -> Any:
@@ -385,7 +388,7 @@ def plot(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Return 1 if a check fails. What the file prints in Python goes to stderr, and hypothesis leaves no folder behind."""
+    """Return 1 if a check fails. What the file and its commands print goes to stderr, and hypothesis leaves no folder behind."""
     try:
         from .. import testing
     except ImportError as error:

@@ -132,13 +132,18 @@ class Reference(NamedTuple):
                 f"{source} is not, or no longer, what {args.model} was trained on, and its training rows are not known")
             return cls(source, None, half, other_half, "rows of DATA", "other rows of DATA", False)
         copied = copies(x, trained)
-        share, most = by_chance(trained, len(x))
-        chance = 0 < copied.sum() <= most
-        new = x if chance else data.leave_out(x, np.flatnonzero(copied))
-        say(f"{source} is not what {args.model} was trained on, {noted.data}; {copied.sum()} of its {len(x)} rows are " + (
-                f"equal to training rows, as by chance, since {share:.1%} of these have an equal among them: none is left out" if chance else
-                "training rows" + (", to 7 digits" if not copied.any() else ", which are left out" if len(new) >= 4 else
-                                   ": the others are too few, and it is compared as a whole")))
+        share, most = equal_by_chance(trained, len(x))
+        new = data.leave_out(x, np.flatnonzero(copied))
+        if not copied.any():
+            what = "0 of its {} rows are training rows"
+        elif copied.sum() <= most:
+            new, what = x, (f"{copied.sum()} of its {{}} rows equal a training row, as many as by chance ({share:.1%} of the training rows have a "
+                            "double): all are kept, and if they are copies, what compares nearest rows tells nothing")
+        elif len(new) >= 4:
+            what = f"{copied.sum()} of its {{}} rows are training rows, which are left out"
+        else:
+            what = f"{copied.sum()} of its {{}} rows are training rows: the others are too few, and it is compared as a whole"
+        say(f"{source} is not what {args.model} was trained on, {noted.data}; {what.format(len(x))}")
         if len(new) >= 4:
             return cls(source, trained, data.split(new, 0.0)[0], trained, "rows of DATA", "training rows", True)
         half, other_half = data.split(x, 0.5)
@@ -148,31 +153,33 @@ class Reference(NamedTuple):
 def copies(x: Any, rows: Any) -> np.ndarray:
     """Which rows of x are among `rows`, (n,): with all digits, with the fifteen of R and spreadsheets, or in single precision.
 
-    Fewer digits tell nothing where they make rows of a table equal that were not.
+    Fewer digits tell nothing where they make more than a hundredth of a table's rows equal that were not.
     """
     def fifteen_digits(block: Array) -> Array:
         whole = (block == np.rint(block)).all()
         return block if whole else np.reshape([float(f"{value:.15g}") for value in block.ravel().tolist()], block.shape)
 
-    found, apart = np.zeros(len(x), dtype=bool), [len({*keys(table)}) for table in (x, rows)]
-    for rounding in (lambda block: block, fifteen_digits, lambda block: block.astype(np.float32)):
+    found, distinct = np.zeros(len(x), dtype=bool), None
+    for rounding in (np.float64, fifteen_digits, np.float32):
         own, others = [*keys(x, rounding)], {*keys(rows, rounding)}
-        if len({*own}) >= 0.99 * apart[0] and len(others) >= 0.99 * apart[1]:
+        counts = np.array([len({*own}), len(others)])
+        distinct = counts if distinct is None else distinct
+        if (counts >= 0.99 * distinct).all():
             found |= np.array([key in others for key in own])
     return found
 
 
-def keys(x: Any, rounding: Callable[[Array], Array] = lambda block: block) -> Iterator[int]:
+def keys(x: Any, rounding: Callable[[Array], Any] = np.float64) -> Iterator[int]:
     """A number for each row, the same for rows that are equal once they are rounded."""
     with np.errstate(all="ignore"):
         for start in range(0, len(x), BLOCK):
             yield from (hash(bytes(row)) for row in rounding(x[start:start + BLOCK]) + np.float32(0))     # 0 for -0
 
 
-def by_chance(rows: Any, n: int) -> tuple[float, float]:
-    """The share of rows that have an equal among the others: so many new ones may be equal to one. And how many of n at most."""
+def equal_by_chance(rows: Any, n: int) -> tuple[float, float]:
+    """The share of rows that are not alone, an estimate of that of new rows equal to one of them, and how many of n new ones at most."""
     counts = Counter(keys(rows))
-    share = sum(count for count in counts.values() if count > 1) / len(rows)
+    share = sum(count for count in counts.values() if count > 1) / max(1, len(rows))
     return share, n * share + 3 * math.sqrt(n * share * (1 - share))
 
 

@@ -13,6 +13,7 @@ import shutil
 import stat
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -244,7 +245,7 @@ def open_to_read(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 yield file
             except Exception as error:  # noqa: BLE001, one wrong bit leads the zip and npy readers to any class
                 reason = f"it has no {error}" if isinstance(error, KeyError) else \
-                    "it is damaged, or not whole" if isinstance(error, (zipfile.BadZipFile, EOFError)) else \
+                    "it is damaged, or not whole" if isinstance(error, (zipfile.BadZipFile, zlib.error, EOFError)) else \
                     "it holds objects (pickles): save numbers, such as x.astype(float)" if "allow_pickle" in str(error) else \
                     getattr(error, "strerror", None) or str(error) or type(error).__name__
                 raise ValueError(f"cannot read {path}: {reason}") from None

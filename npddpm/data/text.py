@@ -26,7 +26,7 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     The first line is a header if it is all in quotes and the second is not; if it holds no number, and none of the marks for a
     missing one; or years, or the numbers 0, 1, 2 ... that pandas gives to columns without names. Else a comment above it may name
     the columns, with the same separator. A first column without a name is pandas' index, or R's names of the rows, whose header is one name
-    short: it is left out. So are Excel's line sep=... and a separator at the end of every line.
+    short: it is left out. Such names are in quotes, no numbers, or count 1, 2, 3 ... So are Excel's line sep=... and a separator at the end of every line.
 
     Returns
     -------
@@ -49,23 +49,18 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
             check_quotes(number, line)
             yield number, line
 
-    count, other = itertools.count(1), ""
-
-    def name_of_row(name: str) -> float:
-        nonlocal other
-        if name != str(next(count)):
-            other = other or name
-        return 0.0
+    named = index and not counted       # the first column, which then need not be numbers
 
     try:
         x: Array = np.loadtxt((line for _, line in rows()), delimiter=separator, comments=None, quotechar='"', ndmin=2,
-                              converters={0: name_of_row} if index else None)[:, int(index):]
+                              converters={0: lambda name: 0.0} if named else None)
     except ValueError:
-        _explain(rows(), separator, first_line, int(index))
+        _explain(rows(), separator, first_line, int(named))
         raise
-    if counted and other:      # of "1 500" the first are thousands
-        raise ValueError(f"its header is one name short, and a row begins with {other!r:.40} where names of rows would count 1, 2, 3 ...: "
+    if counted and (other := x[:, 0] != np.arange(1, len(x) + 1)).any():    # of "1 500" the first are thousands
+        raise ValueError(f"its header is one name short, and a row begins with {x[other.argmax(), 0]:g} where names of rows would count 1, 2, 3 ...: "
                          "write numbers without spaces in them, or name all columns")
+    x = x[:, int(index):]
     if not (np.abs(x) < 2**53).all():
         _explain(rows(), separator, first_line, int(index))
     pairs = separator == "," and not first and x.shape[1] % 2 == 0

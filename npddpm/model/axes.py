@@ -20,7 +20,7 @@ from ..arrays.checks import Array
 from ..data.table import blocks, moments, spread_over
 
 ROUNDING = 256 * np.finfo(float).eps    # of a number relative to its size, after some arithmetic
-HEAVY = 20      # times as wide as the middle half: a network that sees all of the tail sees no shapes there
+HEAVY = 20      # deviation over the usual distance from the median; beyond, a network at unit scale cannot resolve the middle
 MOST_TURNED = 3072      # columns, 32 x 32 pixels of three colours: their decomposition takes half a minute and 0.3 GB
 
 
@@ -92,6 +92,8 @@ class PrincipalAxes(NamedTuple):
 
     def contain(self, x: Any) -> Any:
         """Whether rows lie in the plane of the table's, to 1e-5 of each column's scale and what float64 rounds, (n, d) to (n,)."""
+        if (self.scale > 0).all() and (self.V is None or len(self.V) == self.V.shape[1]):
+            return np.full(len(x), True)        # it is the whole space
         means = np.abs(self.mean) / np.where(self.scale > 0, self.scale, np.inf)
         if self.V is not None:
             means = np.abs(self.V @ self.V.T) @ means       # the rounding of a large mean reaches the columns that depend on it
@@ -171,11 +173,12 @@ def tell_columns(x: Any, tell: Callable[[str], None], name: str = "x") -> None:
         tell(f"{name}: column {i} (from 0) varies by {np.sqrt(variance[i]):.2g} about {mean[i]:.9g}, as little as by rounding, and is "
              f"taken for constant: if it is not, subtract {low[i]:.17g} from it")
     some = spread_over(x)
-    off = np.abs(some - np.median(some, axis=0))
-    typical = np.array([np.median(column[column > 0]) if column.any() else 0 for column in off.T])
+    with np.errstate(over="ignore", invalid="ignore"):
+        off = np.abs(some - np.median(some, axis=0))
+        typical = np.array([np.median(column[column > 0]) if column.any() else 0 for column in off.T])
     for i in np.flatnonzero((typical > 0) & (typical * HEAVY < np.sqrt(variance)) & np.isfinite(variance))[:5]:
-        tell(f"{name}: half of column {i} (from 0), but for what is equal to its median, lies within {typical[i] / np.sqrt(variance[i]):.1g} "
-             "deviations of it, and may come out wider beside so heavy a tail: a model of its "
+        tell(f"{name}: column {i} (from 0) has a heavy tail: its deviation is {np.sqrt(variance[i]) / typical[i]:.0f} times the usual distance from its "
+             "median, near which samples will be too wide; a model of its "
              f"{'logarithm' if low[i] > 0 else 'root' if low[i] == 0 else 'np.arcsinh'} is better")
 
 

@@ -426,8 +426,8 @@ class DDPM:
         **options
             x_T=None, start=None, noise=None, variance="gaussian", steps=None, eta=None and clip=None, see `npddpm.trajectory`.
             All steps with the default variance, and `steps` alone, draw each axis as wide as the data, if x_T is noise; the others lose
-            what is thin beside the noise of their last step, and with `eta` and few steps every axis is narrower: 20 steps of eta = 1
-            leave 0.85 of the width of one of variance 1, 50 of eta = 0.5 0.96, and less of a thin one.
+            what is thin beside the noise of their last step, and with `eta` and few steps every axis is too narrow: one of variance 1
+            comes out 0.85 as wide with 20 steps of eta = 1, 0.96 with 50 of eta = 0.5; thin axes lose more.
             `clip` is in the units of the data, where it has the last word; x_T and `noise` are in those of `axes`: rows x with
             the noise of time t removed are ``sample(len(x), x_T=schedule.q_sample(axes.standardize(x), t, eps), start=t)``.
 
@@ -526,7 +526,7 @@ class DDPM:
     def log_likelihood(self, x: Any, steps: int | None = None, *, probes: int | None = None, rng: Any = None) -> Any:
         """log p(x) for each row of x, (B,) nats, in the units of the data; p is the law from which ``sample(steps=steps)`` draws.
 
-        With few steps it is a rough estimate, whose exp may have another integral than 1: compare two step counts.
+        With few steps it is rough: its exp need not integrate to 1. Compare two numbers of steps.
 
         Rows off the plane of the training rows have -inf, as in `bound`.
 

@@ -109,18 +109,13 @@ class Unclosed:
 @contextlib.contextmanager
 def redirected(one: int, other: int) -> Iterator[None]:
     """Within the block one file descriptor of the process is another, where both are open."""
-    try:
-        saved = os.dup(one)
-    except OSError:
-        yield
-        return
-    try:
+    with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
+            saved = os.dup(one)
+            stack.callback(os.close, saved)
+            stack.callback(os.dup2, saved, one)
             os.dup2(other, one)
         yield
-    finally:
-        os.dup2(saved, one)
-        os.close(saved)
 
 
 @contextlib.contextmanager

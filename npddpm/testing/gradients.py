@@ -3,6 +3,7 @@ complex numbers."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -103,12 +104,16 @@ def both_slopes(subject: Implementation, args: Args, most: int) -> tuple[Any, An
 
 
 def as_arrays(found: Any, parameters: Any) -> Any:
-    """A gradient in which nested lists of numbers are arrays where the parameters have arrays, and arrays are lists of their rows."""
+    """The gradient in the structure of the parameters, where a list of numbers may stand for an array, and an array for a list of its rows."""
     if isinstance(parameters, dict) and isinstance(found, dict):
         return {key: as_arrays(value, parameters.get(key)) for key, value in found.items()}
     if isinstance(parameters, (list, tuple)) and (isinstance(found, (list, tuple)) or np.ndim(found)) and len(found) == len(parameters):
         return [*map(as_arrays, found, parameters)]
-    return plain(found) if isinstance(found, (list, tuple)) and hasattr(parameters, "shape") else found
+    if isinstance(found, (list, tuple)) and hasattr(parameters, "shape"):
+        with contextlib.suppress(Wrong):
+            if (array := plain(found)).shape == parameters.shape:
+                return array
+    return found
 
 
 def entry(named: list[tuple[str, Any]], group: Any) -> str:

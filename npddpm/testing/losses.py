@@ -128,7 +128,7 @@ def check_rows(check: Check, subject: Implementation) -> Args:
         try:
             alone = [[complex(loss_of(subject, row)).real for row in one_by_one(args)[:repeats.max() + 1]] for args in (batch, other)]
         except (Wrong, ZeroDivisionError) as error:
-            raise Wrong(said(error), "a row alone", exact="a finite number, as for two", looks_like="B - 1 where B belongs") from None
+            raise Wrong(said(error), "a row alone", exact="a finite number, as for two", looks_like="B - 1 where B belongs, or a deviation over the rows, 0 for one") from None
         rows = [[losses[i] for i in repeats] for losses in alone]
         change, total = first - complex(loss_of(subject, other)).real, sum(rows[0]) - sum(rows[1])
         if not min(abs(change - total), abs(change - total / B)) <= close * sum(map(abs, chain(*rows))):
@@ -145,8 +145,8 @@ def check_rows(check: Check, subject: Implementation) -> Args:
         B, (one, turned_one) = next(iter(differ.items()))
         mixed = "the time of row i used for coordinate i: abar_t of shape (B,) where (B, 1) belongs"
         raise Wrong(show(turned_one), f"the same {B} rows in another order, d = {subject.dim}", exact=f"{show(one)}, that of the other order",
-                    looks_like=mixed if [*differ] == [subject.dim] else contract.SINGLE_PRECISION if subject.tolerance < SINGLE and all(
-                        abs(one - other) <= 1e-5 * abs(one) for one, other in differ.values()) else None)
+                    looks_like=contract.SINGLE_PRECISION if subject.tolerance < SINGLE and all(
+                        abs(one - other) <= 1e-5 * abs(one) for one, other in differ.values()) else mixed if [*differ] == [subject.dim] else None)
     if refused or len(left) == len(sizes):
         raise [*refused, *left][0]
     return too_wide(subject)
@@ -228,7 +228,7 @@ def check_coordinates(subject: Implementation, batches: list[Args], found: Any, 
     usual = np.median([found if one is None else one for one in along], axis=0)     # `found` is that of all, the wrong ones too
     strays = [math.inf if one is None else float(np.abs(one / usual - 1).max()) for one in along]
     if max(strays) <= 100 * tolerance:
-        raise Wrong("another", "weight of the coordinates together", exact="that of each alone",
+        raise Wrong(f"{show(found / usual)} of it", "weight of the coordinates together", exact="that of each alone",
                     looks_like="a variance over the coordinates, or the square of a sum, where the sum of squares belongs")
     i = int(np.argmax(strays))
     which = f"coordinate {groups[i][0]}" + f" to {groups[i][-1]}" * (len(groups[i]) > 1)

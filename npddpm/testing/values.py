@@ -238,7 +238,7 @@ def name_of_slip(check: Check, subject: Implementation, failures: list[Finding],
     usual = np.median([x.deviation for x in seen])
     if usual > ROUNDED and not any(x._replace(near=allowed(1e-5, x.args)).wrong for x in seen):
         return contract.SINGLE_PRECISION
-    if limit := cut_at(check, failures):
+    if limit := cut_at(check, failures, seen):
         return f"the result cut to [-{show(limit)}, {show(limit)}]"
     if all(getattr(x.args.get("denoiser"), "mixed", False) for x in failures):
         alone = ({**x.args, "denoiser": x.args["denoiser"].unmixed()} for x in failures[:9])
@@ -256,14 +256,18 @@ def name_of_slip(check: Check, subject: Implementation, failures: list[Finding],
     return ", ".join(parts) or None
 
 
-def cut_at(check: Check, failures: list[Finding]) -> float:
-    """The size that all wrong entries have, if the right ones are larger and of the same sign; else 0."""
-    if any(np.shape(x.got) != np.shape(x.exact) for x in failures):
+def cut_at(check: Check, failures: list[Finding], seen: list[Finding]) -> float:
+    """The size that all wrong entries have, if no result is larger, and the right ones are and have the same sign; else 0.
+
+    One entry tells it only if that size is a whole number.
+    """
+    if any(x.got is None or x.exact is None or np.shape(x.got) != np.shape(x.exact) for x in failures):
         return 0.0
     off = [np.abs(x.got - x.exact) > x.near * size(check, x.args, x.exact) for x in failures]
     got, right = (np.concatenate([of[wrong] for of, wrong in zip(found, off)]) for found in ([x.got for x in failures], [x.exact for x in failures]))
-    limit = float(np.abs(got).max(initial=0))
-    return limit if (np.abs(got) == limit).all() and (right * np.sign(got) > limit).all() else 0.0
+    limit = max(float(np.abs(x.got).max(initial=0)) for x in seen if x.got is not None)
+    cut = (np.abs(got) == limit).all() and (right * np.sign(got) > limit).all() and (len({*right.tolist()}) > 1 or limit.is_integer())
+    return limit if cut else 0.0
 
 
 def ends(args: Args) -> list[str]:

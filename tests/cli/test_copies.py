@@ -5,7 +5,7 @@ import pytest
 from pytest import approx
 
 from npddpm.cli.evaluate import nearly_copies
-from npddpm.cli.notes import by_chance, copies, repeated
+from npddpm.cli.notes import copies, equal_by_chance, repeated
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((400, 3)) * [1, 1e4, 1]
@@ -32,18 +32,27 @@ def test_rows_that_single_precision_makes_equal_are_no_copies():
 
 
 @pytest.mark.parametrize("written", [lambda x: formatted(x, "%.2f"), lambda x: np.floor(100 * x) / 100, lambda x: x.astype(np.float16).astype(float)])
-def test_copies_with_few_digits_are_near(written):
+def test_copies_with_few_digits_are_almost_equal(written):
     x, new = RNG.standard_normal((2, 400, 3))
-    assert not copies(written(x), x).any() and nearly_copies(written(x)[:100], x) > 95
-    assert nearly_copies(new, x) < 4 and nearly_copies(np.concatenate([new[:50], written(x)[:50]]), x) > 45
-    assert nearly_copies(new[:, :1], x[:, :1]) < 0.1 * 400 and nearly_copies(np.rint(x), np.rint(x)) == 0
+    assert not copies(written(x), x).any() and nearly_copies(written(x)[:100], x) > 0.9
+    assert nearly_copies(np.concatenate([new[:50], written(x)[:50]]), x) > 0.4
+
+
+@pytest.mark.parametrize("law", [lambda n: RNG.standard_normal((n, 1)), lambda n: RNG.standard_normal((n, 3)), lambda n: np.rint(RNG.standard_normal((n, 2))),
+                                 lambda n: RNG.standard_normal((n, 3)) * np.where(RNG.random((n, 1)) < 0.4, 1e-6, 1),
+                                 lambda n: RNG.standard_normal((n, 2)) * (RNG.random((n, 1)) > 0.15)],
+                         ids=["line", "space", "whole", "a tight cluster", "many at 0"])
+def test_new_rows_are_no_more_so_than_training_rows(law):
+    assert abs(nearly_copies(law(400), law(2000))) < 0.08
+    with pytest.raises(ValueError, match="y must have|2 rows"):
+        nearly_copies(law(4), law(1))
 
 
 def test_so_many_are_equal_by_chance():
     rows, new = RNG.poisson(3, (2, 2000, 2)).astype(float)
-    share, most = by_chance(rows, 2000)
+    share, most = equal_by_chance(rows, 2000)
     counts = np.unique(rows, axis=0, return_counts=True)[1]
     assert share == counts[counts > 1].sum() / 2000 and copies(new, rows).sum() <= most < 2001
-    assert by_chance(X, 100) == (0, 0) and repeated(np.concatenate([X, X[:7]])) == 7
+    assert equal_by_chance(X, 100) == (0, 0) == equal_by_chance(X[:0], 5) and repeated(np.concatenate([X, X[:7]])) == 7
     twice = np.concatenate([X, X[:100]])
-    assert by_chance(twice, 1000)[0] == approx(0.4) and by_chance(twice, 1000)[1] == approx(400 + 3 * 240**0.5)
+    assert equal_by_chance(twice, 1000)[0] == approx(0.4) and equal_by_chance(twice, 1000)[1] == approx(400 + 3 * 240**0.5)

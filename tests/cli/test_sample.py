@@ -238,7 +238,7 @@ def test_samples_that_rounding_takes_off_the_plane_are_counted(capsys):
         capsys.readouterr()
         assert main(["sample", "shares.npz", "-n", "300", *options, "--out", "s.npy"]) == 0
         off = (np.abs(np.load("s.npy").sum(1) - 100) > 1e-3).sum()
-        assert (f"{off} of them lie off the plane of the training rows since they were cut or rounded" in capsys.readouterr().out) == told == (off > 0)
+        assert (f"{off} of them break a relation that all training rows keep, such as a fixed sum" in capsys.readouterr().out) == told == (off > 0)
 
 
 def test_rounded_samples_below_numbered_columns_are_read_back_as_they_are():

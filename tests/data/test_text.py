@@ -227,8 +227,9 @@ def test_thousands_are_no_names_of_rows(text):
 
 def test_rows_that_are_counted_have_numbers_for_names():
     """write.table(x, quote=FALSE)."""
-    write("a b\n1 12 500\n2 9 800\n3 101 200\n")
-    assert load("f.csv")[0].tolist() == [[12, 500], [9, 800], [101, 200]]
+    for text in ("a b\n1 12 500\n2 9 800\n3 101 200\n", "a;b\n 1;12;500\n 2;9;800\n 3;101;200\n"):
+        write(text)
+        assert load("f.csv")[0].tolist() == [[12, 500], [9, 800], [101, 200]]
 
 
 def test_what_a_terminal_would_obey_is_shown():

@@ -194,6 +194,7 @@ def test_a_law_cannot_be_changed():
         with pytest.raises(AttributeError, match=f"a GaussianMixture cannot be changed: make another one, instead of setting {name}"):
             setattr(law, name, getattr(law, name))
     for again in (copy.copy(law), copy.deepcopy(law), pickle.loads(pickle.dumps(law))):
+        assert again == law and law == GaussianMixture([1, 2], [[-0.0], [1.0]], [1, 1]) and hash(law) == hash(GaussianMixture([1, 2], [[-0.0], [1.0]], [1, 1]))
         assert again == law and hash(again) == hash(law) and not again.weights.flags.writeable and (again.means == law.means).all()
     assert law != GaussianMixture([1, 2], [[0.0], [1.0]], [1, 2]) and law != Schedule([1e-3]) and GaussianMixture([0.1, 0.2], [[0.0], [1.0]], [1, 1]) != Schedule([0.1, 0.2]) and law.__eq__(0) is NotImplemented
 

@@ -339,6 +339,11 @@ def test_a_backward_pass_needs_the_forward_pass_of_its_thread():
     assert isinstance(error, ValueError) and "needs a forward pass before it, in the same thread" in str(error)
 
 
+def test_sizes_of_numpy():
+    net = MLP(np.int8(2), np.uint8(200), np.int64(2), fourier=np.int8(1), schedule=SCHEDULE, rng=0)
+    assert (net.parameters == MLP(2, 200, 2, fourier=1, schedule=SCHEDULE, rng=0).parameters).all() and type(net.shapes[0][0]) is int
+
+
 def test_tables_are_bounded_together(monkeypatch):
     """T and the number of columns are small in a checkpoint, and what is computed from them is not."""
     with memory(2**24), pytest.raises(ValueError, match="the numbers in the network's tables .* must be at most 134217728, got 156673400"):

@@ -388,6 +388,13 @@ def test_a_result_that_is_cut_off():
     own = SimpleNamespace(sample=lambda *args: np.clip(small_ddpm.sample(*args), -20, 20))
     assert {r.looks_like for r in failures(own, "sample") if r.check != "point mass"} == {"the result cut to [-20, 20]"}
 
+    def linear_betas(T):
+        if T != 1000:
+            raise ValueError
+        return np.append(small_ddpm.linear_betas(T)[:-1], 0.0199)
+    wrong = failures(SimpleNamespace(linear_betas=linear_betas), "linear_betas")[0]
+    assert wrong.check == "betas" and wrong.looks_like is None and "NoneType" not in wrong.got      # one entry is no cut
+
 
 def test_what_fails_for_larger_ones_without_mixing_too_is_not_called_so():
     """All of the largest examples have a denoiser that mixes."""

@@ -347,6 +347,12 @@ def test_a_function_that_depends_on_how_arrays_lie_in_memory():
         return small_ddpm.q_sample(betas, x0, t, eps)
     assert [r.example for r in failures(SimpleNamespace(q_sample=flat), "q_sample")] == ["arrays in Fortran's order"]
 
+    def refusing(betas, x0, t, eps):
+        if not x0.flags.c_contiguous:
+            raise NotImplementedError
+        return small_ddpm.q_sample(betas, x0, t, eps)
+    assert not failures(SimpleNamespace(q_sample=refusing), "q_sample")
+
 
 def test_a_gradient_may_be_an_array_where_the_parameters_are_lists():
     start = {"W": [np.eye(2), np.ones((2, 2))], "b": [0.5, 1.0]}
@@ -374,6 +380,8 @@ def test_a_gradient_of_nested_lists_is_right():
     own = SimpleNamespace(parameters=lambda rng: dicts(small_ddpm.parameters(rng)), loss=lambda p, *args: small_ddpm.loss(joined(p), *args),
                           gradient=lambda p, *args: {name: a.tolist() for name, a in dicts(small_ddpm.gradient(joined(p), *args)).items()})
     assert result_of(own, "gradient", "entries").verdict == "pass"
+    flat = SimpleNamespace(parameters=small_ddpm.parameters, loss=small_ddpm.loss, gradient=lambda *args: [*dicts(small_ddpm.gradient(*args)).values()])
+    assert result_of(flat, "gradient", "entries").verdict == "pass"
     assert result_of(SimpleNamespace(**{**vars(own), "gradient": lambda *args: {**own.gradient(*args), "a": [[1.0], [2.0, 3.0]]}}), "gradient", "entries").verdict == "fail"
 
 
