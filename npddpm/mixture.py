@@ -46,7 +46,7 @@ EXPONENTS = np.concatenate([_ENDS, np.arange(1, 16) / 16, 1 - _ENDS])   # a, few
 
 
 class GaussianMixture(Value):
-    """A mixture of K Gaussians in d dimensions.
+    """A mixture of K Gaussians in d dimensions; two are equal if they were given the same numbers.
 
     Parameters
     ----------

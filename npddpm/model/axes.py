@@ -166,7 +166,7 @@ def as_by_rounding(mean: Array, variance: Array) -> Any:
 
 
 def tell_columns(x: Any, tell: Callable[[str], None], name: str = "x") -> None:
-    """Name up to five columns that vary no more than rounding might, which are taken for constant, and five with heavy tails."""
+    """Name up to five columns that vary no more than rounding might, which are taken for constant, and five that are narrow beside their tails."""
     with np.errstate(over="ignore", invalid="ignore"):      # which `standardization` refuses
         _, mean, variance, low, high = moments(x)
     for i in np.flatnonzero((variance > 0) & as_by_rounding(mean, variance) & (low < high))[:5]:
@@ -177,8 +177,8 @@ def tell_columns(x: Any, tell: Callable[[str], None], name: str = "x") -> None:
         off = np.abs(some - np.median(some, axis=0))
         typical = np.array([np.median(column[column > 0]) if column.any() else 0 for column in off.T])
     for i in np.flatnonzero((typical > 0) & (typical * HEAVY < np.sqrt(variance)) & np.isfinite(variance))[:5]:
-        tell(f"{name}: column {i} (from 0) has a heavy tail: its deviation is {np.sqrt(variance[i]) / typical[i]:.0f} times the usual distance from its "
-             "median, near which samples will be too wide; a model of its "
+        tell(f"{name}: column {i} (from 0) has a deviation {np.sqrt(variance[i]) / typical[i]:.0f} times the usual distance from its median, near which "
+             "samples will be too wide; if that is a heavy tail, a model of its "
              f"{'logarithm' if low[i] > 0 else 'root' if low[i] == 0 else 'np.arcsinh'} is better")
 
 

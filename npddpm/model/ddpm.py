@@ -57,7 +57,6 @@ def check_options(batch_size: Any = 256, lr: Any = None, weighting: Any = None, 
     Team(threads)
 
 
-@fused
 def tell_signal(s: Schedule, variances: Any) -> None:
     """Warn where samples cannot be as wide as the data: they begin with N(0, I), and x_T has another variance."""
     v = s.rotation(variances).sd[s.T] ** 2
@@ -65,9 +64,10 @@ def tell_signal(s: Schedule, variances: Any) -> None:
     if not 0.9 < v[i] < 1.1:
         warnings.warn(f"x_T is no noise: its variance is {v[i]:.3g} along an axis, where samples begin with 1, since abar_T = "
                       f"{s.alpha_bars[-1]:.3g}; more steps or larger betas leave less of the data (Schedule.linear(T) chooses betas for T)",
-                      stacklevel=5)
+                      stacklevel=4)
 
 
+@fused
 def draw_times(u: Any, T: int, power: int) -> Any:
     """Times of training in 1..T from u uniform on [0, 1), uniform too for the power 1, more of the small ones for 2."""
     return 1 + (T * u**power).astype(int)
@@ -265,7 +265,7 @@ class DDPM:
         check_options(**given)
         check_type("resume", resume, bool)
         steps = by_first(comm, lambda: self._usual_steps(x, image, **given)) if steps is None else check_count("steps", steps)
-        lr, team = rules.lr(len(x)) if lr is None else lr, Team(threads)
+        batch_size, lr, team = int(batch_size), rules.lr(len(x)) if lr is None else lr, Team(threads)
         check_json("about", self.about)
         check_comm(comm, x=x.shape, steps=steps, batch_size=batch_size, lr=lr, weighting=weighting, resume=resume,
                    schedule=self.schedule, step=self.step if resume else 0, **self.shape)
