@@ -353,7 +353,8 @@ def say_nats(model: DDPM, real: Reference, seed: int) -> None:
         laws["the law itself"] = lambda x: law.log_density(axes.standardize(x)) - axes.log_volume()
     for name, of in laws.items():
         nats = of(inside)
-        say(f"  {name:22s}{nats.mean():10.3f} +- {nats.std() / math.sqrt(len(nats)):.3f}, median {np.median(nats):.3f}")
+        mean, error, middle = (f"{of:.3f}" if abs(of) < 1e6 else f"{of:.3g}" for of in (nats.mean(), nats.std() / math.sqrt(len(nats)), np.median(nats)))
+        say(f"  {name:22s}{mean:>10} +- {error}, median {middle}")
     if model.image and (inside == np.round(inside)).all() and axes.variances.size == varies.sum():
         x = inside + np.where(varies, np.random.default_rng(seed).random(inside.shape) - 0.5, 0)
         say("bits for each pixel that varies, dequantised with uniform numbers in -1/2..1/2 (lower is better; an upper bound, loose "
