@@ -135,15 +135,15 @@ class Reference(NamedTuple):
         share, most = equal_by_chance(trained, len(x))
         new = data.leave_out(x, np.flatnonzero(copied))
         if not copied.any():
-            what = "0 of its {} rows are training rows"
+            what = "are training rows"
         elif copied.sum() <= most:
-            new, what = x, (f"{copied.sum()} of its {{}} rows equal a training row, as many as by chance ({share:.1%} of the training rows have a "
-                            "double): all are kept, and if they are copies, what compares nearest rows tells nothing")
+            new, what = x, (f"equal a training row, as many as by chance ({share:.1%} of the training rows have a double): all are kept, and if "
+                            "they are copies, what compares nearest rows tells nothing")
         elif len(new) >= 4:
-            what = f"{copied.sum()} of its {{}} rows are training rows, which are left out"
+            what = "are training rows, which are left out"
         else:
-            what = f"{copied.sum()} of its {{}} rows are training rows: the others are too few, and it is compared as a whole"
-        say(f"{source} is not what {args.model} was trained on, {noted.data}; {what.format(len(x))}")
+            what = "are training rows: the others are too few, and it is compared as a whole"
+        say(f"{source} is not what {args.model} was trained on, {noted.data}; {copied.sum()} of its {len(x)} rows {what}")
         if len(new) >= 4:
             return cls(source, trained, data.split(new, 0.0)[0], trained, "rows of DATA", "training rows", True)
         half, other_half = data.split(x, 0.5)
