@@ -78,7 +78,7 @@ def clip_norm(gradient: Any, max_norm: float) -> None:
 
 
 def update_average(average: Any, parameters: Any, t: int, decay: float = 0.999) -> None:
-    """Exponential moving average: decay_t average + (1 - decay_t) parameters, in place.
+    """Exponential moving average: decay_t average + (1 - decay_t) parameters, in place, for an `average` with memory of its own.
 
     decay_t = min(decay, t / (t + 9)), where t = 1, 2, ... counts Adam's steps, this one too: it is smaller at first, so that
     the initial parameters are soon forgotten.

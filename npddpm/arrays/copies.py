@@ -28,7 +28,8 @@ class Value:
         super().__setattr__(name, value)
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return self._made
+        made, given = self._made
+        return (type(self) if type(self).__init__ is made.__init__ else made), given        # a subclass may be made in another way
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Value):
@@ -45,7 +46,7 @@ class Network:
 
     parameters: Any
     _fixed = "variances", "schedule"        # of which its tables are made
-    _given = "dim", "hidden", "depth", "fourier", "schedule", "variances", "dtype", "device"
+    _given = "fourier", "schedule", "variances", "dtype", "device"      # besides the sizes
 
     def __init__(self, dim: int, hidden: int, depth: int, fourier: int, schedule: Any, variances: Any, dtype: Any, device: str) -> None:
         self.dim, self.hidden, self.depth, self.fourier = check_sizes(dim, hidden, depth, fourier, schedule.T)
@@ -64,7 +65,8 @@ class Network:
 
     def __reduce__(self) -> tuple[Any, ...]:
         cls: Any = type(self)
-        return partial(cls, **{name: getattr(self, name) for name in self._given}, rng=0), (), self.parameters
+        options = {name: getattr(self, name) for name in self._given}
+        return partial(cls, self.dim, self.hidden, self.depth, **options, rng=0), (), self.parameters
 
     def __setstate__(self, parameters: Any) -> None:
         self.parameters[...] = parameters

@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,16 +152,24 @@ class Reference(NamedTuple):
 
 
 def copies(x: Any, rows: Any) -> np.ndarray:
-    """Which rows of x are among `rows`, (n,): with all digits, with the fifteen of R and spreadsheets, or in single precision.
+    """Which rows of x are among `rows`, (n,): with all digits, with the fifteen of R and spreadsheets, or in single precision, if one of
+    the two was written in it.
 
     Fewer digits tell nothing where they make more than a hundredth of a table's rows equal that were not.
     """
-    def fifteen_digits(block: Array) -> Array:
+    def to(digits: int, block: Array) -> Array:
         whole = (block == np.rint(block)).all()
-        return block if whole else np.reshape([float(f"{value:.15g}") for value in block.ravel().tolist()], block.shape)
+        return block if whole else np.reshape([float(f"{value:.{digits}g}") for value in block.ravel().tolist()], block.shape)
 
+    def mostly(rounding: Callable[[Array], Any], table: Any) -> bool:
+        some = np.asarray(table[:BLOCK])
+        with np.errstate(over="ignore"):
+            return bool((rounding(some) == some).mean() > 0.9)
+
+    single = any(mostly(rounding, table) for table in (x, rows) for rounding in (np.float32, partial(to, 9)))
+    roundings: list[Callable[[Array], Any]] = [np.float64, partial(to, 15), *[np.float32] * single]
     found, distinct = np.zeros(len(x), dtype=bool), None
-    for rounding in (np.float64, fifteen_digits, np.float32):
+    for rounding in roundings:
         own, others = [*keys(x, rounding)], {*keys(rows, rounding)}
         counts = np.array([len({*own}), len(others)])
         distinct = counts if distinct is None else distinct

@@ -26,7 +26,7 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     The first line is a header if it is all in quotes and the second is not; if it holds no number, and none of the marks for a
     missing one; or years, or the numbers 0, 1, 2 ... that pandas gives to columns without names. Else a comment above it may name
     the columns, with the same separator. A first column without a name is pandas' index, or R's names of the rows, whose header is one name
-    short: it is left out. Such names are in quotes, no numbers, or count 1, 2, 3 ... So are Excel's line sep=... and a separator at the end of every line.
+    short: it is left out. Such numbers without quotes occur once each, and between spaces they count 1, 2, 3 ... So are Excel's line sep=... and a separator at the end of every line.
 
     Returns
     -------
@@ -57,9 +57,9 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     except ValueError:
         _explain(rows(), separator, first_line, int(named))
         raise
-    if counted and (other := x[:, 0] != np.arange(1, len(x) + 1)).any():    # of "1 500" the first are thousands
-        raise ValueError(f"its header is one name short, and a row begins with {x[other.argmax(), 0]:g} where names of rows would count 1, 2, 3 ...: "
-                         "write numbers without spaces in them, or name all columns")
+    if counted and (len(np.unique(x[:, 0])) < len(x) or separator is None and (x[:, 0] != np.arange(1, len(x) + 1)).any()):
+        raise ValueError("its header is one name short, and its first column is no index: that has no number twice, and between spaces, where "
+                         '"1 500" may be one number, it counts 1, 2, 3 ...; write numbers without spaces in them, or name all columns')
     x = x[:, int(index):]
     if not (np.abs(x) < 2**53).all():
         _explain(rows(), separator, first_line, int(index))
@@ -120,8 +120,9 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool, bool,
     if separator is None and len(cells) > 1 and len(cells[1]) == 1 < len(header):
         header = [start[0][1].strip('"')]       # one column, whose name has spaces
     short = bool(header) and separator != "," and len(header) == len(cells[1]) - 1
-    counted = short and cells[1][0] == "1" and not start[1][1].lstrip().startswith('"')
-    if counted or short and (start[1][1].lstrip().startswith('"') or not _is_number(cells[1][0])):
+    named = short and (start[1][1].lstrip().startswith('"') or not _is_number(cells[1][0]))
+    counted = short and not named and cells[1][0].isdigit()
+    if named or counted:
         header = ["", *header]      # the number of a row, or its name
     if header and len(header) != len(cells[1]):
         _explain(iter(start[1:]), separator, [])

@@ -93,7 +93,7 @@ class PrincipalAxes(NamedTuple):
     def contain(self, x: Any) -> Any:
         """Whether rows lie in the plane of the table's, to 1e-5 of each column's scale and what float64 rounds, (n, d) to (n,)."""
         if (self.scale > 0).all() and (self.V is None or len(self.V) == self.V.shape[1]):
-            return np.full(len(x), True)        # it is the whole space
+            return np.isfinite(x).all(1)        # it is the whole space
         means = np.abs(self.mean) / np.where(self.scale > 0, self.scale, np.inf)
         if self.V is not None:
             means = np.abs(self.V @ self.V.T) @ means       # the rounding of a large mean reaches the columns that depend on it

@@ -26,6 +26,11 @@ def test_copies_are_found(trained, written):
     assert found[:-4].all() and not found[-4:].any()
 
 
+def test_in_single_precision_rows_are_compared_if_one_table_is():
+    x, new = RNG.random((60_000, 1)), RNG.random((20_000, 1))
+    assert not copies(new, x).any() and copies(x[:99].astype(np.float32).astype(float), x).all()
+
+
 def test_rows_that_single_precision_makes_equal_are_no_copies():
     x, new = 1.7e9 + RNG.uniform(0, 600, (2, 400, 1))
     assert not copies(x, new).any() and not copies(new.astype(np.float32).astype(float), x).any()

@@ -193,6 +193,9 @@ def test_a_law_cannot_be_changed():
     for name in ("weights", "means", "covariances"):
         with pytest.raises(AttributeError, match=f"a GaussianMixture cannot be changed: make another one, instead of setting {name}"):
             setattr(law, name, getattr(law, name))
+    own = type("Own", (GaussianMixture,), {})([1], [[0.0]], [1])
+    other = type("Other", (Schedule,), {"__init__": lambda self, T: Schedule.__init__(self, [0.5] * T)})(3)
+    assert type(copy.copy(own)) is type(own) and copy.deepcopy(other) == other and type(copy.copy(other)) is Schedule
     for again in (copy.copy(law), copy.deepcopy(law), pickle.loads(pickle.dumps(law))):
         assert again == law and law == GaussianMixture([1, 2], [[-0.0], [1.0]], [1, 1]) and hash(law) == hash(GaussianMixture([1, 2], [[-0.0], [1.0]], [1, 1]))
         assert again == law and hash(again) == hash(law) and not again.weights.flags.writeable and (again.means == law.means).all()

@@ -289,6 +289,14 @@ def test_a_copy_is_the_same_function_with_weights_of_its_own(twin, dtype, fourie
     assert (net.parameters != 0).all() and (net(x, t) == expected).all()
 
 
+def test_a_subclass_whose_arguments_have_other_names_is_copied():
+    class Own(MLP):
+        def __init__(self, d, h=3, layers=1, **options):
+            super().__init__(d, h, layers, **options)
+    net = Own(2, schedule=SCHEDULE, rng=1)
+    assert type(copy.copy(net)) is Own and (copy.deepcopy(net).parameters == net.parameters).all() and net.astype("float64").hidden == 3
+
+
 def test_a_copy_of_another_precision():
     net, x, t, _ = problem({"dim": 2, "hidden": 5, "depth": 2, "fourier": 1}, 4, 0, "float32")
     twin = net.astype("complex128")
