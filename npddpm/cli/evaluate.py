@@ -146,19 +146,23 @@ def nearest(x: Any, y: Any) -> float:
 
     x and y are (n, d) and (m, d) array_like, else ValueError. It keeps its digits where it is small, which tells copies.
     """
-    x, y = check_tables(x=x, y=y)
-    return float(np.median(apart(x, y, np.arange(len(x)), neighbours(x, y, 1))))
+    return float(np.median(to_nearest(x, y)))
 
 
-def nearly_copies(x: Any, y: Any) -> float:
-    """The share of rows of x that are almost equal to a row of y, less the share of rows of y that are so to another of them.
+def to_nearest(x: Any, y: Any, k: int = 1) -> Array:
+    """The distance from each row of x to the k-th nearest row of y, (n,); both have k rows or more, else ValueError."""
+    x, y = check_tables(k, x=x, y=y)
+    return apart(x, y, np.arange(len(x)), neighbours(x, y, k))
 
-    That is, nearer than a twentieth of the median distance from a row of y to the nearest other one. For equal laws it is about 0.
+
+def nearly_copies(near: Array, y: Array) -> float:
+    """The share of rows that are almost equal to a row of y, less the share of rows of y that are so to another of them.
+
+    That is, nearer than a twentieth of the median distance from a row of y to the nearest other one. `near` is `to_nearest` of the rows,
+    (n,). For equal laws it is about 0.
     """
-    x, y = check_tables(2, x=x, y=y)
-    some = y[:len(x)]
-    own = apart(some, y, np.arange(len(some)), neighbours(some, y, 2))
-    near, least = apart(x, y, np.arange(len(x)), neighbours(x, y, 1)), np.median(own) / 20
+    own = to_nearest(y[:len(near)], y, 2)
+    least = np.median(own) / 20
     return float((near < least).mean() - (own < least).mean())
 
 

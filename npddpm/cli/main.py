@@ -29,6 +29,7 @@ from ..arrays.backend import use_gpu
 from ..arrays.checks import check_count, did_you_mean
 from ..arrays.threads import Team
 from ..data.files import Outputs, check_output, follow, free_names
+from ..flow import times_up
 from ..gaussian import log_density
 from ..model import rules
 from ..model.axes import tell_columns
@@ -37,7 +38,15 @@ from ..model.ranks import by_first, signalled, world
 from ..optim import learning_rate
 from ..schedule import Schedule
 from .columns import Columns, check_names, note, write_csv, write_npy
-from .evaluate import energy_distance, loss_by_time, nearest, nearly_copies, one_nearest_neighbour, precision_recall
+from .evaluate import (
+    energy_distance,
+    loss_by_time,
+    nearest,
+    nearly_copies,
+    one_nearest_neighbour,
+    precision_recall,
+    to_nearest,
+)
 from .notes import Notes, Reference, check_settings, digest, known_law
 from .terminal import (
     LOST,
@@ -61,6 +70,7 @@ MOST_EQUAL = 0.05       # of the rows may have one value, by rounding; with more
 MOST_NEAR = 0.1         # of new rows, more than of training rows
 MOST_EXACT, PROBES = 16, 2      # axes of which each is differentiated; beyond, random directions
 DEFAULTS: dict[str, Any] = {"batch_size": 256, "T": 1000, "schedule": "linear", "seed": 0, "holdout": 0.2}
+BROKEN = "break a relation that all training rows keep, such as a fixed sum or a constant column"
 PICTURES = (".png", ".svg", ".pdf")
 NO_DATE: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
@@ -241,8 +251,7 @@ def sample(args: argparse.Namespace) -> None:
     def counted() -> Iterator[Any]:
         nonlocal off
         for chunk in drawn_by(model, known, args, args.n, args.comm):
-            if (args.clip or args.round) and is_first(args.comm):
-                off += int((~model.axes.contain(chunk.reshape(len(chunk), -1))).sum())
+            off += broken(model, args, chunk) if is_first(args.comm) else 0
             yield chunk
 
     chunks = counted()
@@ -252,8 +261,7 @@ def sample(args: argparse.Namespace) -> None:
             pass
     say(f"wrote {args.out}: {args.n} samples of {data.sizes(shape)} numbers")
     if off:
-        say(f"{off} of them break a relation that all training rows keep, such as a fixed sum or a constant column: --clip and --round "
-            "change each column by itself")
+        say(f"{off} of them {BROKEN}: --clip and --round change each column by itself")
 
 
 def columns_of(model: DDPM, args: argparse.Namespace) -> Columns:
@@ -268,6 +276,11 @@ def drawn_by(model: DDPM, known: Columns, args: argparse.Namespace, n: int, comm
     chunks = model.sample_chunks(n, args.seed, variance=args.variance or "gaussian", steps=args.steps, eta=args.eta,
                                  clip=(known.low, known.high) if args.clip else None, threads=args.threads, comm=comm)
     return map(known.rounded, chunks) if args.round else chunks
+
+
+def broken(model: DDPM, args: argparse.Namespace, x: np.ndarray) -> int:
+    """How many samples --clip or --round has taken off the plane of the training rows."""
+    return int((~model.axes.contain(x.reshape(len(x), -1))).sum()) if args.clip or args.round else 0
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -286,9 +299,8 @@ def evaluate(args: argparse.Namespace) -> None:
 
     if whole := int((columns.whole & (model.axes.scale > 0)).sum()) if not (args.round or model.image) else 0:
         say(f"{whole} of {len(columns.whole)} columns hold whole numbers, which these samples do not: --round compares rounded ones")
-    if off := n - int(model.axes.contain(samples).sum()) if args.clip or args.round else 0:
-        say(f"{off} of {n} samples break a relation that all training rows keep, such as a fixed sum or a constant column, since --clip and "
-            "--round change each column by itself: the distances below do not see how far")
+    if off := broken(model, args, samples):
+        say(f"{off} of {n} samples {BROKEN}, since --clip and --round change each column by itself: the distances below do not see how far")
     drawn, held, others = (model.axes.standardize(a) for a in (samples, real.held[:n], real.others[:n]))
     compared = {f"{n} samples": drawn, f"{n} {real.name_of_others}": others}
     say(f"energy distance to {n} {real.name}, data at unit scale (V- and U-statistic; sees the large shapes, no fine ones)")
@@ -314,9 +326,10 @@ def say_nearest(real: Reference, drawn: np.ndarray, held: np.ndarray, rows: np.n
     near = nearest(drawn, rows)
     say(f"median distance to the nearest training row (sees copies, and blur)\n  samples               {near:10.5f}")
     if real.apart:
-        usual = nearest(held, rows)
+        apart = to_nearest(held, rows)
+        usual = float(np.median(apart))
         say(f"  {real.name:22s}{usual:10.5f}\n  ratio                 {ratio(near, usual)}")
-        if (share := nearly_copies(held, rows)) > MOST_NEAR:
+        if (share := nearly_copies(apart, rows)) > MOST_NEAR:
             say(f"  {share:.0%} of {len(held)} {real.name} are almost equal to a training row, beyond what training rows are to each other: they may "
                 "be copies with fewer digits; then the comparisons say nothing")
     else:
@@ -327,7 +340,7 @@ def say_nats(model: DDPM, real: Reference, seed: int) -> None:
     """Mean log-likelihoods of the first rows that lie in the plane of the training rows; of images also in bits a pixel."""
     held, axes = real.held[:MOST_RATED], model.axes
     inside = held[axes.contain(held)]
-    say(f"log-likelihood of {len(inside)} {real.name}, nats a row in the units of the data (higher is better; computed in {min(100, model.schedule.T)} steps without noise)"
+    say(f"log-likelihood of {len(inside)} {real.name}, nats a row in the units of the data (higher is better; computed in {len(times_up(model.schedule, None)) - 1} steps without noise)"
         + (f"; {len(held) - len(inside)} lie off the plane of the training rows" if len(inside) < len(held) else ""))
     if len(inside) == 0:
         return

@@ -25,8 +25,9 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
 
     The first line is a header if it is all in quotes and the second is not; if it holds no number, and none of the marks for a
     missing one; or years, or the numbers 0, 1, 2 ... that pandas gives to columns without names. Else a comment above it may name
-    the columns, with the same separator. A first column without a name is pandas' index, or R's names of the rows, whose header is one name
-    short: it is left out. Such numbers without quotes occur once each, and between spaces they count 1, 2, 3 ... So are Excel's line sep=... and a separator at the end of every line.
+    the columns, with the same separator. A first column without a name is pandas' index, or R's names of the rows, whose header is
+    one name short: it is left out, as are Excel's line sep=... and a separator at the end of every line. Names of rows that are
+    numbers without quotes occur once each, and between spaces they count 1, 2, 3 ...
 
     Returns
     -------
