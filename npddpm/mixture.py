@@ -39,7 +39,7 @@ from .arrays.copies import Value
 from .arrays.declared import checked, count, instance, real
 from .schedule import Schedule
 
-BATCH = 500_000   # numbers in the largest array of `least_loss`
+BATCH = 100_000   # numbers in the largest array of `least_loss`
 FEWEST, MOST = 10_000, 10_000_000   # draws of `least_loss`
 _ENDS = 2.0 ** -np.arange(14, 4, -0.5)
 EXPONENTS = np.concatenate([_ENDS, np.arange(1, 16) / 16, 1 - _ENDS])   # a, few enough to take all pairs of one a together
