@@ -6,12 +6,12 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, pairwise
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, cast
 
 import numpy as np
 
 from .arrays.backend import axpby, generator, standard_normal
-from .arrays.checks import Denoiser, check_entries, check_finite, check_shaped, predict, variances_of
+from .arrays.checks import Denoiser, check_finite, check_points, predict, variances_of
 from .arrays.declared import checked, choice, count, home_of, limits, optional, points, real, schedule, steps_of
 from .flow import POWER, Axes, few_times, walk
 from .schedule import Schedule
@@ -48,8 +48,8 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     start : int, optional
         The time of x_T, by default T. With a noised input x_t for x_T and its t for `start`, the input is denoised.
     noise : (T+1, n, dim) array, optional
-        Row t is z_t, so that a trajectory can be replayed exactly. Row 0 is not used, nor, but for "gaussian", that of the
-        last step.
+        Row t is z_t, so that a trajectory can be replayed exactly. Row 0 is not used, nor, but for "gaussian", that of the last
+        step; all must be finite.
     variance : {"beta", "posterior", "gaussian"}
         sigma_t^2 of Algorithm 2: Ho et al.'s beta_t or rho_t, with no noise in the last step; or that of `Schedule.gaussian_variances`,
         axis by axis, in the last step too. It has no effect on other samplers.
@@ -86,9 +86,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     if start is not None and times[0] != start:
         raise ValueError(f"steps must begin at start, {start}, got {times[0]}")
     (xp, dtype), cut = home_of(denoiser, x_T), cast(Any, clip)
-    z: Any = None if noise is None else check_shaped("noise", noise, xp, dtype, s.T + 1, n, dim)
-    for t in [] if noise is None or noise_free else times if variance == "gaussian" else times[:-1]:
-        check_entries(f"noise[{t}]", z[t])
+    z = None if noise is None else check_points("noise", noise, xp, dtype, s.T + 1, n, dim)
     rng = generator(rng, xp)
     x_T = standard_normal(rng, (n, dim), dtype) if x_T is None else x_T.copy()
 
@@ -118,18 +116,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
     return chain([(times[0], x_T)], (without_noise if noise_free else one_by_one)(x_T))
 
 
-class SamplerOptions(TypedDict, total=False):
-    """The options of `trajectory`."""
-
-    x_T: Any
-    start: int | None
-    noise: Any
-    variance: str
-    steps: int | Sequence[int] | None
-    eta: float | None
-    clip: tuple[Any, Any] | Callable[[Any], Any] | None
-
-def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, **options: Unpack[SamplerOptions]) -> Any:
+def sample(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = None, **options: Any) -> Any:
     """Draw n samples of x_0, (n, dim): the end of a `trajectory`, with its parameters and errors.
 
     Raises

@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +33,6 @@ from ..data.files import Outputs, open_to_read
 from ..data.table import Mapped, as_images, as_rows, moments, without_far
 from ..mlp import MLP
 from ..optim import Adam, clip_norm, learning_rate, update_average
-from ..samplers import SamplerOptions
 from ..schedule import Schedule
 from . import checkpoint, rules, stopping
 from .axes import ROUNDING, PrincipalAxes, tell_columns
@@ -407,7 +406,7 @@ class DDPM:
             net.drift[...] = self._drift[1]
         return net
 
-    def sample(self, n: int, rng: Any = None, *, threads: int | None = None, comm: Any = None, **options: Unpack[SamplerOptions]) -> np.ndarray:
+    def sample(self, n: int, rng: Any = None, *, threads: int | None = None, comm: Any = None, **options: Any) -> np.ndarray:
         """Draw n samples in the units of the data, (n, d) float64.
 
         They are drawn in chunks of 500 (on a GPU 10,000), each from a stream of its own: the first 500 of a larger n are
@@ -443,7 +442,7 @@ class DDPM:
         return np.concatenate([*self.sample_chunks(n, rng, threads=threads, comm=comm, **options)])
 
     def sample_chunks(self, n: int, rng: Any = None, *, threads: int | None = None, comm: Any = None,
-                      **options: Unpack[SamplerOptions]) -> Iterator[np.ndarray]:
+                      **options: Any) -> Iterator[np.ndarray]:
         """`sample` as a generator of chunks of at most 500 rows (on a GPU 10,000), for any n in bounded memory."""
         check_comm(comm, n=n)
         n, team, net = check_count("n", n), Team(threads), self.denoiser()
@@ -465,7 +464,7 @@ class DDPM:
 
         def chunk(i: int) -> Any:
             rows = slice(i * size, min((i + 1) * size, n))
-            own: SamplerOptions = {**options, "x_T": None if x_T is None else x_T[rows], "noise": None if noise is None else noise[:, rows]}
+            own = {**options, "x_T": None if x_T is None else x_T[rows], "noise": None if noise is None else noise[:, rows]}
             z = None
             for _, z in samplers.trajectory(net, net.schedule, rows.stop - rows.start, net.dim, stream(i), **own):
                 if team.stopped:        # else this would be `samplers.sample`

@@ -315,20 +315,6 @@ def test_seed_decides_the_samples():
     assert (first == same).all() and (first != other).any()
 
 
-def test_noise_that_is_not_used_may_be_anything():
-    noise = np.full((21, 3, 2), np.nan)
-    assert np.isfinite(sample(WIDE.denoiser(S), S, 3, 2, 0, noise=noise, steps=[9, 5, 3])).all()
-    noise[[9, 5]] = 1
-    few, gaussian = {"steps": [9, 5, 3], "eta": 0.5}, {"x_T": np.ones((3, 2)), "start": 1, "variance": "gaussian"}
-    for options in (few, gaussian | {"variance": "beta"}):
-        assert np.isfinite(sample(WIDE.denoiser(S), S, 3, 2, 0, noise=noise, **options)).all()
-    with pytest.raises(ValueError, match=r"noise\[9\] must be finite, got nan in row 1, column 0"):
-        noise[9, 1, 0] = np.nan
-        sample(WIDE.denoiser(S), S, 3, 2, 0, noise=noise, **few)
-    with pytest.raises(ValueError, match=r"noise\[1\] must be finite, got nan"):      # the last step has noise too
-        sample(WIDE.denoiser(S), S, 3, 2, 0, noise=noise, **gaussian)
-
-
 # ---- clip
 
 
