@@ -46,7 +46,7 @@ class Axes:
         """F at u. A network gives it; from eps_hat, divided by a small cos(theta), it would have lost its digits."""
         sin, cos, sd = self._at(t)
         if hasattr(self.denoiser, "correction"):
-            F = self.denoiser.correction(u, t)
+            F = self.denoiser.correction(self.sd(0) * cos * u, t)       # of m = E[x_0 | x_t]
         else:       # solve eps_hat = sin(theta) u + cos(theta) F
             eps_hat = predict(self.denoiser, sd * u, t)
             F = (eps_hat - sin * u) / self.xp.where(cos > LOST, cos, math.inf)

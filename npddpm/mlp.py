@@ -1,17 +1,16 @@
 """The network: a multilayer perceptron on fixed features of x_t and t, forward and backward by hand.
 
-A row is an example, and every A ends in a column of ones, so that the last row of a W is the bias. u, theta and m = E[x_0 | x_t]
-are those of x_0 ~ N(0, diag lambda), known in closed form, see `schedule.Rotation`. Below, dX is the derivative of the loss L
-in X, * is elementwise, and l runs over the hidden layers 1 ... D:
+A row is an example, and every A ends in a column of ones, so that the last row of a W is the bias. e = E[eps | x_t], m =
+E[x_0 | x_t] and theta are those of x_0 ~ N(0, diag lambda), known in closed form, see `schedule.Rotation`. Below, dX is the
+derivative of the loss L in X, * is elementwise, and l runs over the hidden layers 1 ... D:
 
     forward, from the top down                              backward, from the bottom up
 
-    u = x_t / sqrt(v_t),  m = sqrt(lambda) cos(theta) u
     A_0 = features of m and t
     Z_l = A_{l-1} W_l                                       dW_l = A_{l-1}^T dZ_l,      dA_{l-1} = dZ_l W_l^T
     A_l = [ g(Z_l), 1 ]                                     dZ_l = dA_l * g'(Z_l)
     F = A_D W_{D+1}                                         dW_{D+1} = A_D^T dF,        dA_D = dF W_{D+1}^T
-    eps_hat = sin(theta) * u + cos(theta) * F               dF = cos(theta) * d eps_hat
+    eps_hat = e + cos(theta) * F                            dF = cos(theta) * d eps_hat
 
 The ones are constants: their column is left out of every dA, and the bias row of W_l with it. A_0 is data, and has no dA.
 A product is differentiated by the chain rule: Z = A W is z_bj = sum_i a_bi w_ij, so that dw_ij = sum_b a_bi dz_bj
@@ -32,7 +31,7 @@ from .arrays.copies import Network
 from .arrays.declared import checked, instance, numbers, times
 from .arrays.layout import Workspaces, matmul, split, zeros
 from .features import TIME_FREQUENCIES, Features, at
-from .schedule import Rotation, Schedule
+from .schedule import Schedule
 
 
 @elementwise
@@ -54,12 +53,12 @@ def g_backward(xp: Any, da_then_dz: Any, a: Any, s: Any) -> None:
 class MLP(Network):
     """The noise prediction: the best one for Gaussian data, plus cos(theta) F.
 
-        eps_hat = sin(theta_t) u + cos(theta_t) F(m, t),      u = x_t / sqrt(v_t),      m = sqrt(lambda) cos(theta_t) u
+        eps_hat = e + cos(theta_t) F(m, t),      e = sqrt(1 - abar_t) / v_t x_t,      m = sqrt(abar_t) lambda / v_t x_t
 
     If x_0 ~ N(0, diag lambda), F = 0 is exact. W_{D+1} starts as 0, so F does, and training starts from there. The loss
     (eps - eps_hat)_i^2 is cos(theta_i)^2 (f - F)_i^2, where the target f of `schedule.Rotation` has variance 1, whatever t and
-    lambda are. The network sees m and not u, in which every axis has variance 1: many nearly empty ones would hide the few
-    that carry an image.
+    lambda are. The network sees m and not u = x_t / sqrt(v_t), in which every axis has variance 1: many nearly empty ones would
+    hide the few that carry an image.
     For lambda = 1 F is the "v" of Salimans and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
 
     Parameters
@@ -86,8 +85,8 @@ class MLP(Network):
         All weights; other numbers that are assigned to it are written into its place.
     weights, shapes : lists
         W_1 ... W_{D+1}, views of `parameters`, and their shapes (inputs + 1, outputs); the bias is the last row.
-    rotation : Rotation
-        sin(theta), cos(theta) and sqrt(v), three (T+1, d) tables on the device.
+    cos : (T+1, d) array
+        cos(theta) = sd[eps | x_t], on the device.
     xp : module
         The array module of the device. Sizes, schedule, variances, dtype and device are as given.
 
@@ -102,11 +101,12 @@ class MLP(Network):
                  fourier: int = 0, rng: Any = None, dtype: Any = "float32", device: str = "cpu") -> None:
         super().__init__(dim, hidden, depth, fourier, schedule, variances, dtype, device)
         sin, cos, sd = schedule.rotation(self.variances)
-        # Three in one array, so that a pass takes the rows of its times from all of them at once.
+        of_e, of_m = np.divide(sin, sd, out=sin), np.divide(cos * np.sqrt(self.variances), sd, out=sd)
+        # The factors of x_t in e and m, and cos(theta): in one array, from which a pass takes the rows of its times at once.
         self._tables = self.xp.empty((3, *sd.shape), dtype=self.dtype)
-        for table, values in zip(self._tables, (sin, cos, np.sqrt(self.variances) * cos)):
+        for table, values in zip(self._tables, (of_e, of_m, cos)):
             table[...] = self.xp.asarray(values, dtype=self.dtype)
-        self.rotation = Rotation(self._tables[0], self._tables[1], self.xp.asarray(sd, dtype=self.dtype))
+        self.cos = self._tables[2]
         self.features = Features(self.xp, self.dtype, schedule.T, self.dim, self.fourier)
         self.shapes = layer_shapes(self.dim, self.hidden, self.depth, self.fourier, self._outputs())
         self.parameters = zeros(self.xp, (sum(m * n for m, n in self.shapes),), self.dtype)
@@ -125,16 +125,16 @@ class MLP(Network):
     @checked(xt=numbers("B", "dim"), t=times("xt"))
     def __call__(self, xt: Any, t: Any) -> Any:
         """Predict the noise, (B, d). The arrays of the pass are kept for `backward` until the next call in this thread."""
-        u = xt / at(self.rotation.sd, t)
-        F = self.correction(u, t)
-        return axpby(self._last.arrays.sin, u, self._last.arrays.cos, F)        # eps_hat = sin(theta) * u + cos(theta) * F
+        of_e, of_m, cos = at(self._tables, t)
+        F = self.correction(xt, t, of_m)
+        self._last.arrays.cos = cos                                     # kept for `backward`
+        return axpby(of_e, xt, cos, F)                                  # eps_hat = e + cos(theta) * F
 
-    def correction(self, u: Any, t: Any) -> Any:
-        """F, (B, d), for u = x_t / sqrt(v_t) and t as `__call__` has checked them."""
-        arrays = self._last.of(len(u))
-        arrays.sin, arrays.cos, of_m = at(self._tables, t)              # kept: eps_hat needs sin, backward cos
+    def correction(self, x: Any, t: Any, of_m: Any = 1.0) -> Any:
+        """F, (B, d), for m = of_m x, and t as `__call__` has checked them."""
+        arrays = self._last.of(len(x))
         arrays.m = m = arrays.A[0][:, 2 * TIME_FREQUENCIES:][:, :self.dim]    # m's columns of A_0
-        self.xp.multiply(of_m, u, out=m)                                # m = sqrt(lambda) cos(theta) u
+        self.xp.multiply(of_m, x, out=m)
         # For a single t tau W_t is added to the bias; Z_1 is the same, and backward uses all of A_0.
         A_0, W_1 = self.features.fill_in(arrays.A[0], self.weights[0], m, t)
         A, Z, W = [A_0, *arrays.A[1:]], arrays.Z, [None, W_1, *self.weights[1:]]
@@ -152,7 +152,7 @@ class MLP(Network):
         arrays = self._last.arrays
         d_eps_hat = check_shape("grad_out", self.xp.asarray(grad_out), arrays.batch, self.dim)
         out = zeros(self.xp, self.parameters.shape, self.dtype) if out is None else check_out(out, self.parameters)
-        dF = arrays.cos * d_eps_hat                                     # eps_hat = sin(theta) * u + cos(theta) * F
+        dF = arrays.cos * d_eps_hat                                     # eps_hat = e + cos(theta) * F
         return self.correction_backward(dF, out)
 
     def correction_backward(self, dF: Any, out: Any) -> Any:

@@ -31,14 +31,13 @@ class Workspace:
         The features and the layers' outputs: a row for each example, the last column all ones.
     Z, dA, dZ : lists of arrays, l = 1 ... D
         A row for each example, with no column of ones.
-    sin, cos, m : arrays
-        sin(theta), cos(theta) and E[x_0 | x_t] of the forward pass, for the backward pass and for gates, which add mU.
+    cos, m : arrays
+        cos(theta) and E[x_0 | x_t] of the forward pass, for the backward pass and for gates, which add mU.
     """
 
     def __init__(self, xp: Any, dtype: Any, batch: int, shapes: Sequence[tuple[int, int]]) -> None:
         (features, h), D = shapes[0], len(shapes) - 1
         self.batch = batch
-        self.sin: Any = None
         self.cos: Any = None
         self.m: Any = None
         self.mU: Any = None

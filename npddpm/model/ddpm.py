@@ -332,7 +332,7 @@ class DDPM:
         of_zero = float(s.loss_weights[1:].mean()) if weighting == "elbo" else 1.0
         power = 1
         if weighting is None:
-            weighting, power = rules.weighting(net.rotation.cos), rules.time_power(net.dim)
+            weighting, power = rules.weighting(net.cos), rules.time_power(net.dim)
         with team:
             rows_of_x, dtype = self._rows(x), net.dtype
         ranks = Ranks(comm, net, batch_size, self._rng, self.step, team)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..arrays.backend import to_host
 from ..arrays.checks import check_directions
+from ..features import at
 from ..mlp import MLP
 from ..samplers import sample
 
@@ -16,7 +17,7 @@ STEPS = 20      # in which they are drawn
 
 
 class GatedMLP(MLP):
-    """An `MLP` whose correction is F = F_0 + (G * (m U)) U^T - drift sin(theta) cos(theta) u.
+    """An `MLP` whose correction is F = F_0 + (G * (m U)) U^T - drift sin(theta) m / sqrt(lambda).
 
     U (d, p) is fixed, with a column for each pixel in `DDPM`, so that m U is E[x_0 | x_t] there, and the network sets G (B, p),
     like F_0 (B, d): [F_0, G] = A_D W_{D+1}. The target f contains m itself, pixel by pixel; layers of some hundreds cannot carry
@@ -40,6 +41,8 @@ class GatedMLP(MLP):
         super().__init__(dim, *args, **options)
         self.U = None if directions is None else self.xp.asarray(self.directions, dtype=self.dtype)
         self.drift = self.xp.zeros(dim, dtype=self.dtype)
+        sin, _, sd = self.schedule.rotation(self.variances)
+        self._pull = self.xp.asarray(sin / sd[0], dtype=self.dtype)         # sin(theta) / sqrt(lambda)
 
     def _outputs(self) -> int:
         return 2 * self.dim if self.directions is None else sum(self.directions.shape)
@@ -52,13 +55,13 @@ class GatedMLP(MLP):
     def __setstate__(self, state: Any) -> None:
         self.parameters[...], self.drift[...] = state
 
-    def correction(self, u: Any, t: Any) -> Any:
-        H = super().correction(u, t)
+    def correction(self, x: Any, t: Any, of_m: Any = 1.0) -> Any:
+        H = super().correction(x, t, of_m)
         arrays, d = self._last.arrays, self.dim
         arrays.mU = arrays.m if self.U is None else arrays.m @ self.U
         Y = H[:, d:] * arrays.mU                                            # Y = G * (m U)
         F = H[:, :d] + (Y if self.U is None else Y @ self.U.T)              # F = F_0 + Y U^T
-        return F - self.drift * arrays.sin * arrays.cos * u
+        return F - self.drift * at(self._pull, t) * arrays.m
 
     def correction_backward(self, dF: Any, out: Any) -> Any:
         dG = (dF if self.U is None else dF @ self.U) * self._last.arrays.mU   # dY = dF U, dG = dY * (m U)
@@ -70,8 +73,8 @@ def measure_drift(net: GatedMLP, rounds: int = 2) -> Any:
 
     Along the way down du = F dtheta, so that d E[u^2] = 2 E[u F] dtheta, and the variance of u stays 1 if E[u F] = 0. It is, for
     the exact F, since x_t tells nothing of f (`schedule.Rotation`). A network that has memorised some of its rows pulls what it
-    has not seen towards them: there E[u F] > 0, and samples lose variance. With -k sin(theta) cos(theta) u added to F, which is 0
-    where F must be, at both ends, the logarithm of E[u^2] grows by k on the way from theta = pi/2 to 0, as far as the rest
+    has not seen towards them: there E[u F] > 0, and samples lose variance. With -k sin(theta) cos(theta) u added to F (m is
+    sqrt(lambda) cos(theta) u), which is 0 where F must be, at both ends, the logarithm of E[u^2] grows by k on the way from theta = pi/2 to 0, as far as the rest
     of F stays the same. So k is minus the logarithm of the variance of u_0, but at least 0, and once more from there.
     """
     s, dim = net.schedule, net.dim

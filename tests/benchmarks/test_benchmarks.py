@@ -27,4 +27,4 @@ def test_strays_are_points_far_from_all_real_ones(monkeypatch):
 
 def test_kernels_of_a_step_are_counted():
     ours = importlib.import_module("benchmarks.ours")
-    assert ours.launches(ours.Shape(64, 256, 3, 256)) == 39     # one more is a pass that is no longer fused
+    assert ours.launches(ours.Shape(64, 256, 3, 256)) == 37     # one more is a pass that is no longer fused

@@ -65,6 +65,6 @@ def test_images_are_weighted_by_what_the_gaussian_leaves_open():
     left_open = (s.alpha_bars[:, None] * lam / v).mean(1)
     w = 1 / np.sqrt(np.maximum(left_open, 0.01))
     assert left_open[-1] < 0.01 < left_open[1]
-    assert rules.weighting(a.net.rotation.cos) == approx(w / w[1:].mean(), rel=1e-12)
+    assert rules.weighting(a.net.cos) == approx(w / w[1:].mean(), rel=1e-12)
     assert (a.net.parameters == by_rule.net.parameters).all() and (a.net.parameters != simple.net.parameters).any()
-    assert rules.weighting(a.net.rotation.cos[:, :128]) == "simple"
+    assert rules.weighting(a.net.cos[:, :128]) == "simple"

@@ -154,11 +154,12 @@ def test_the_first_term_is_bayes_rule(variances):
 
 
 def test_the_correction_is_what_is_added_to_the_gaussian():
-    """eps_hat = sin(theta) u + cos(theta) F, for one t and for many."""
+    """eps_hat = sin(theta) u + cos(theta) F of m = sqrt(lambda) cos(theta) u, for one t and for many."""
     net, x, times, _ = problem({"dim": 3, "hidden": 5, "depth": 2, "fourier": 1}, 4, 0, "float64")
     for t in times, 7:
         sin, cos, sd = (table[t] for table in SCHEDULE.rotation(net.variances))
-        assert net(x, t) == approx(sin / sd * x + cos * net.correction(x / sd, t), rel=1e-12)
+        F = net.correction(np.sqrt(net.variances) * cos * x / sd, t)
+        assert net(x, t) == approx(sin / sd * x + cos * F, rel=1e-12)
 
 
 def test_one_time_for_all_rows_is_the_same_function():

@@ -67,7 +67,7 @@ mlp.py | slope += s | slope += 1 | 1 for S in g'
 mlp.py | dF = arrays.cos * d_eps_hat | dF = 1.0 * d_eps_hat | the factor of F forgotten backwards
 mlp.py | axpby(self._last.arrays.sin, u, self._last.arrays.cos, F) | axpby(self._last.arrays.cos, u, self._last.arrays.sin, F) | sin and cos exchanged
 mlp.py | np.sqrt(self.variances) * cos) | cos) | lambda forgotten in E[x_0]
-mlp.py | u = xt / at(self.rotation.sd, t) | u = xt / at(self.rotation.sd, t)**2 | a variance for a deviation in u
+mlp.py | sin / sd | sin / sd**2 | a variance for a deviation in e
 schedule.py | root = np.sqrt(np.maximum(variances, 1e-30)) | root = np.maximum(variances, 1e-30) | a variance for a deviation in the angle
 features.py | W_1[-1:] + tau[t] @ W_1[:k] | W_1[-1:] | the time features forgotten
 model/gates.py | dF @ self.U) * self._last.arrays.mU | dF @ self.U) * 1.0 | a gate's derivative without what it multiplies
