@@ -1,8 +1,8 @@
 """The network: a multilayer perceptron on fixed features of x_t and t, forward and backward by hand.
 
-A row is an example, and every A ends in a column of ones, so that the last row of a W is the bias. e = E[eps | x_t], m =
-E[x_0 | x_t] and theta are those of x_0 ~ N(0, diag lambda), known in closed form, see `schedule.Rotation`. Below, dX is the
-derivative of the loss L in X, * is elementwise, and l runs over the hidden layers 1 ... D:
+A row is an example, and every A ends in a column of ones, so that the last row of a W is the bias. e = E[eps | x_t] =
+sin(theta) u, m = E[x_0 | x_t] = sqrt(lambda) cos(theta) u and theta are those of x_0 ~ N(0, diag lambda), see `schedule.Rotation`.
+Below, dX is the derivative of the loss L in X, * is elementwise, and l runs over the hidden layers 1 ... D:
 
     forward, from the top down                              backward, from the bottom up
 
