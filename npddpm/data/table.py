@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from ..arrays.checks import Array, check_data, check_real, check_table, check_values
-from .files import load_numpy
+from .files import magic
 
 IN_MEMORY = 2**28   # bytes of a .npy file that is read whole; a longer one is mapped
 BLOCK = 2**20       # numbers of a mapped file that are looked at together
@@ -271,21 +271,23 @@ def split(x: Any, holdout: float = 0.2) -> tuple[Any, Any]:
 
 
 def read_npy(file: BinaryIO, path: Path) -> tuple[Any, str]:
+    """The array of a .npy or .npz file, and which of several it is; a long one is mapped."""
+    magic(file)
     long = path.suffix.lower() == ".npy" and os.fstat(file.fileno()).st_size > IN_MEMORY
-    content, how = load_numpy(file, path if long else None), ""
-    if isinstance(content, np.memmap):
-        file.seek(content.offset + content.nbytes)
-    if isinstance(content, np.ndarray) and file.read(1):
-        raise ValueError("something follows its array: save one array in a file")
-    if not isinstance(content, np.ndarray):
-        with content:
-            names = content.files
-            if "x" not in names and len(names) != 1:
-                raise ValueError(f"it must hold one array, or one called x, and holds {', '.join(names) or 'none':.200}; "
-                                 "np.savez('new.npz', x=...) writes one")
-            name = "x" if "x" in names else names[0]
-            content = content[name]
-            if not hasattr(content, "ndim"):        # np.load gives what is no .npy file as bytes
-                raise ValueError(f"its {name} is no array; np.savez('new.npz', x=...) writes one")
-            how = f", array {name} of {', '.join(names):.80}"
-    return content, how
+    content = np.load(path if long else file, mmap_mode="r" if long else None, allow_pickle=False)
+    if isinstance(content, np.ndarray):
+        if isinstance(content, np.memmap):
+            file.seek(content.offset + content.nbytes)
+        if file.read(1):
+            raise ValueError("something follows its array: save one array in a file")
+        return content, ""
+    with content:
+        names = content.files
+        if "x" not in names and len(names) != 1:
+            raise ValueError(f"it must hold one array, or one called x, and holds {', '.join(names) or 'none':.200}; "
+                             "np.savez('new.npz', x=...) writes one")
+        name = "x" if "x" in names else names[0]
+        x = content[name]
+        if not isinstance(x, np.ndarray):       # np.load gives what is no .npy file as bytes
+            raise ValueError(f"its {name} is no array; np.savez('new.npz', x=...) writes one")
+        return x, f", array {name} of {', '.join(names):.80}"
