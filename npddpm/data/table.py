@@ -75,7 +75,8 @@ class Mapped:
 
     def as_filed(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All rows once, block by block, in the order and the dtype that they have in the file, after their numbers here."""
-        order, rows = np.argsort(self._rows, kind="stable"), max(1, BLOCK // self.shape[1])
+        order = np.argsort(self._rows, kind="stable")
+        rows = max(1, BLOCK // self.shape[1])
         for start in range(0, len(self), rows):
             here = order[start:start + rows]
             yield here, self._read(self._rows[here])
@@ -288,6 +289,6 @@ def read_npy(file: BinaryIO, path: Path) -> tuple[Any, str]:
                              "np.savez('new.npz', x=...) writes one")
         name = "x" if "x" in names else names[0]
         x = content[name]
-        if not isinstance(x, np.ndarray):       # np.load gives what is no .npy file as bytes
+        if not hasattr(x, "ndim"):       # np.load gives what is no .npy file as bytes
             raise ValueError(f"its {name} is no array; np.savez('new.npz', x=...) writes one")
         return x, f", array {name} of {', '.join(names):.80}"

@@ -41,7 +41,7 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     """
     lines = io.TextIOWrapper(file, encoding="utf-8-sig")
     layout = _layout(lines)
-    separator, header, index = layout.separator, layout.header, layout.index
+    separator, header, index = layout.separator, layout.header, layout.indexed
 
     def rows(most: int | None = None) -> Iterator[tuple[int, str]]:
         lines.seek(0)
@@ -98,7 +98,7 @@ def column_names(file: BinaryIO) -> list[str]:
     lines = io.TextIOWrapper(file, encoding="utf-8-sig")
     layout = _layout(lines)
     lines.detach()
-    return layout.header[int(layout.index):]
+    return layout.header[int(layout.indexed):]
 
 
 class Layout(NamedTuple):
@@ -108,7 +108,7 @@ class Layout(NamedTuple):
     last: str           # the separator where it ends each line, else ""
     header: list[str]
     first: bool         # whether the header is the first line, and not a comment
-    index: bool         # whether the first column is one
+    indexed: bool       # whether the first column is an index
     start: int          # the number of the first line that is no comment
 
 
