@@ -219,12 +219,12 @@ def temporary_beside(target: Path) -> tuple[Path, BinaryIO]:
             if re.fullmatch(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.tmp", name):
                 with contextlib.suppress(OSError):
                     other = target.with_name(name)
-                    status = regular(other)
-                    if not fcntl and status and time.time() - status.st_mtime < DAY:
-                        continue
-                    if fcntl and status:
+                    regular(other)
+                    if fcntl:
                         with open(other, "r+b") as left:
                             fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    elif time.time() - other.stat().st_mtime < DAY:
+                        continue
                     other.unlink()
         file = open(temporary, "xb")  # noqa: SIM115, closed by the caller
         if fcntl:

@@ -167,26 +167,29 @@ def far_cells(x: Array | Mapped) -> list[Far]:
     the next one, or holds the same value. Columns of which more than half of the rows are equal are not judged. Of a mapped file the
     median is that of rows spread over it.
     """
-    n, top = len(x), np.zeros((0, x.shape[1]))
-    if n < 20:
+    if len(x) < 20:
         return []
-    some = spread_over(x)
+    some, most = spread_over(x), max(len(x) // 100, 1)
     middle = np.median(some, axis=0)
     typical = np.median(np.abs(some - middle), axis=0)
-    for block in blocks(x):
+
+    def off(block: Array) -> Array:
         with np.errstate(over="ignore"):
-            top = np.concatenate([top, np.abs(block - middle)])
-        top = np.partition(top, -min(len(top), max(n // 100, 1) + 1), axis=0)[-max(n // 100, 1) - 1:]
+            return np.abs(block - middle)
+
+    top = np.zeros((0, x.shape[1]))         # the largest of each column, one more than may stand apart
+    for block in blocks(x):
+        top = np.concatenate([top, off(block)])
+        top = np.partition(top, -min(len(top), most + 1), axis=0)[-most - 1:]
     top = np.sort(top, axis=0)[::-1]
     alone = (top[:-1] > 100 * top[1:]) & (top[1:] > 0) & (typical > 0)
     alone &= np.logical_and.accumulate(alone | (top[:-1] == top[1:]), axis=0)
+    least = np.where(alone.any(0), np.where(alone, top[:-1], np.inf).min(0), np.nan)
     found = []
-    least = {int(column): top[np.flatnonzero(alone[:, column])[-1], column] for column in np.flatnonzero(alone.any(0))}
-    for numbers, block in numbered_blocks(x) if least else []:
-        for column, far in least.items():
-            off = np.abs(block[:, column] - middle[column])
-            found += [Far(int(numbers[i]), column, float(block[i, column]), float(off[i] / (typical[column] / 0.6745)))
-                      for i in np.flatnonzero(off >= far)]
+    for numbers, block in numbered_blocks(x) if alone.any() else []:
+        far = off(block)
+        found += [Far(int(numbers[i]), int(j), float(block[i, j]), float(far[i, j] / (typical[j] / 0.6745)))
+                  for i, j in np.argwhere(far >= least)]
     return sorted(found)
 
 

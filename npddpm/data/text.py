@@ -183,11 +183,11 @@ def _header(first: list[str], second: Sequence[str] = ()) -> list[str]:
     if words or above_numbers and any(word) and all(first[1:]) and not any_number:
         return first
     names = first[1:] if first[0] == "" else first
-    if (len(names) > 1 or first[0] == "") and all(re.fullmatch("[0-9]{1,4}", name) for name in names):
+    if names and names[0].isdecimal() and names == [str(int(names[0]) + i) for i in range(len(names))]:
         start = int(names[0])
         years = 1900 <= start < 2100 and not all(re.fullmatch("(19|20)[0-9]{2}", cell) for cell in second)
-        if names == [str(start + i) for i in range(len(names))] and (
-                first[0] == "" or years or start == 0 and (len(names) > 2 or all("." in cell for cell in second))):
+        counted = start == 0 and (len(names) > 2 or all("." in cell for cell in second))
+        if first[0] == "" or len(names) > 1 and (years or counted):
             return first
     return []
 
