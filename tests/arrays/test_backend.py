@@ -113,9 +113,8 @@ def test_one_plus_tanh_is_the_same_in_both_ways(monkeypatch, avx512, dtype):
 
 
 @pytest.mark.parametrize("found, expected", [
-    ({"baseline": ["SSE"], "found": ["AVX2", "AVX512F", "AVX512_SKX"]}, True), ({"baseline": ["X86_V2"], "found": ["X86_V3", "X86_V4"]}, True),
-    ({"baseline": ["X86_V4"]}, True), ({"baseline": ["X86_V2"], "found": ["X86_V3"], "not found": ["X86_V4"]}, False),
-    ({"baseline": ["NEON"], "found": ["ASIMDHP"]}, False), ({}, False)])
+    ({"baseline": ["SSE"], "found": ["AVX2", "AVX512F", "AVX512_SKX"]}, True), ({"baseline": ["X86_V4"]}, True),
+    ({"baseline": ["X86_V2"], "found": ["X86_V3"], "not found": ["X86_V4"]}, False), ({}, False)])
 def test_vectors_of_512_bits_by_the_names_of_all_versions(monkeypatch, found, expected):
     monkeypatch.setattr(np, "show_config", lambda mode: {"SIMD Extensions": found} if found else {})
     assert backend.has_avx512() is expected

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import npddpm
-from npddpm.arrays.declared import checked, choice, count, numbers, optional, points, real, steps_of, trusted
+from npddpm.arrays.declared import checked, choice, count, like, numbers, optional, points, real, steps_of, trusted
 
 
 class Clock:
@@ -58,6 +58,14 @@ def test_the_declaration_is_documentation():
         "`name` is None or 'a' or 'b'.\nOSError\n    Never.")
     assert list(inspect.signature(npddpm.sample).parameters)[:4] == ["denoiser", "s", "n", "dim"]
     assert "`x0` is finite numbers of shape (B, d)" in inspect.getdoc(npddpm.variational_bound)
+
+
+def test_what_is_like_another_argument_is_checked_with_it():
+    @checked(b=like("a"))
+    def f(a, b):
+        return a, b
+    a, b = f([[1, 2]], [[3, 4.0]])
+    assert a.dtype == b.dtype == float and a.tolist() == [[1, 2]] and b.tolist() == [[3, 4]]
 
 
 def test_shapes_may_name_other_arguments():

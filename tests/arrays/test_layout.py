@@ -31,17 +31,17 @@ def test_arrays_look_like_the_mathematics(work):
     for l in (1, 2, 3, 4):
         work.Z[l][:], work.dA[l][:] = z, 2 * z
 
-        def square(a, u):
+        def one_more(a, u):
             u[:] = 3
-            a *= a
+            a += 1
 
         def product(d, a, u):
             d *= a * u
 
-        work.apply(square, l)
+        work.apply(one_more, l)
         work.apply_backward(product, l)
-        assert (work.A[l] == np.column_stack([z * z, np.ones(batch)])).all()
-        assert (work.dZ[l] == 2 * z * (z * z * 3)).all()
+        assert (work.A[l] == np.column_stack([z + 1, np.ones(batch)])).all()
+        assert (work.dZ[l] == 2 * z * ((z + 1) * 3)).all()
     assert all((A[:, -1] == 1).all() for A in work.A)
 
 
