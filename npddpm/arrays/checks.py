@@ -346,11 +346,11 @@ def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
         raise ValueError(f"{name} must be a table of numbers, with rows of one length, got {shown(x)}") from None
     if x.dtype == object and x.ndim == 2:       # cells of several kinds, numbers and truth values say
         for (row, column), cell in np.ndenumerate(x):
-            rounded = isinstance(cell, Integral) and abs(int(cell)) > 2**53
-            if rounded or not isinstance(cell, (Real, np.bool_)):
-                raise ValueError(f"{name} must hold real numbers, got {cell!r:.40} in row {row}, column {column}"
-                                 + (f", {names[column]}" if names else "")
-                                 + ": give it numbers, integers of at most 2^53, or leave the column out")
+            large = isinstance(cell, Integral) and abs(int(cell)) > 2**53
+            if large or not isinstance(cell, (Real, np.bool_)):
+                wanted = "integers of at most 2^53, which float64 does not round" if large else "real numbers"
+                raise ValueError(f"{name} must hold {wanted}, got {cell!r:.40} in row {row}, column {column}"
+                                 + (f", {names[column]}" if names else "") + ": give it numbers, or leave the column out")
         x = x.astype(float)
     check_table(x, name, least)
     return check_values(x, name)

@@ -300,9 +300,9 @@ def test_what_holds_numbers_is_taken():
     assert (table.as_rows(Frame([[1.5, True], [2, np.False_]], ["a", "b"]))[0] == [[1.5, 1], [2, 0]]).all()
     sparse = SimpleNamespace(toarray=lambda: np.eye(2))
     assert (table.as_rows(sparse)[0] == np.eye(2)).all()
-    for cell, named, where in (("low", ["a", "b"], "'low' in row 1, column 1, b"), ("2", [], "'2' in row 1, column 1"),
-                               (10**400, ["a", "b"], "10+ in row 1, column 1, b")):
-        with pytest.raises(ValueError, match=f"x must hold real numbers, got {where}: give it numbers, integers of at most 2.53, or leave"):
+    for cell, named, said in (("low", ["a", "b"], "real numbers, got 'low' in row 1, column 1, b"), ("2", [], "real numbers, got '2' in row 1, column 1"),
+                              (10**400, ["a", "b"], "integers of at most 2.53, which float64 does not round, got 10+ in row 1, column 1, b")):
+        with pytest.raises(ValueError, match=f"x must hold {said}: give it numbers, or leave the column out"):
             table.as_rows(Frame([[1.5, 1], [2, cell]], named))
 
 
