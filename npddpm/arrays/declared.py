@@ -194,7 +194,8 @@ def weights() -> Declared:
         xp, T = get_array_module(value), steps_of(args)
         if (not isinstance(value, xp.ndarray) or value.shape != (T + 1,) or value.dtype.kind != "f"
                 or xp is np and not (np.isfinite(value) & (value >= 0)).all() or np.ma.isMaskedArray(value)):
-            raise ValueError(f"{name} must be 'simple', 'elbo' or an array of {T + 1} floats of at least 0, got {checks.shown(value)}")
+            raise ValueError(f"{name} must be 'simple', 'elbo' or an array of {T + 1} floats of at least 0, "
+                             f"got {checks.shown(value)}")
         return value
     return Declared("'simple', 'elbo' or a (T+1,) array of floats of at least 0", check)
 

@@ -36,7 +36,8 @@ class Mapped:
 
     Notes
     -----
-    ``x[rows]`` takes what an array of one axis takes: a slice, an int, an array of ints or a mask. ``np.asarray(x)`` reads all of it.
+    ``x[rows]`` takes what an array of one axis takes: a slice, an int, an array of ints or a mask.
+    ``np.asarray(x)`` reads all of it.
     """
 
     def __init__(self, x: np.memmap, image: tuple[int, ...] = ()) -> None:

@@ -203,7 +203,8 @@ def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: lis
         for column, cell in enumerate(cells[first:], first + 1):
             where = f"column {column}" + (f", {printable(header[column - 1]):.40}" if header else "")
             if not _is_number(cell):
-                advice = "write decimal points, and no commas that mark thousands" if re.fullmatch(r"[-+]?\d*(,\d+)+", cell) else \
+                commas = re.fullmatch(r"[-+]?\d*(,\d+)+", cell)
+                advice = "write decimal points, and no commas that mark thousands" if commas else \
                     "fill it in, or leave the row out" if cell.lower() in MISSING or ERROR.fullmatch(cell) else \
                     "put commas, semicolons, tabs or spaces between the numbers" if len(cells) == 1 else \
                     "leave the column out, or give it numbers"

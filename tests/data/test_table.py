@@ -52,7 +52,8 @@ def test_images(shape):
 
 def test_columns_are_columns():
     """A table stays one, whatever its width and numbers look like."""
-    for x in (np.random.default_rng(0).integers(0, 2, (60, 16)), np.random.default_rng(0).random((5, 784)), np.array([[1], [2**53]])):
+    rng = np.random.default_rng(0)
+    for x in (rng.integers(0, 2, (60, 16)), rng.random((5, 784)), np.array([[1], [2**53]])):
         np.savetxt("f.csv", x, delimiter=",")
         np.save("f.npy", x)
         for table_ in (data.load("f.csv"), data.load("f.npy"), x):
@@ -138,7 +139,8 @@ def test_what_cannot_be_used_is_refused_as_in_an_array(mapped, x, said):
 def test_a_mapped_table_is_indexed_as_its_array(mapped):
     """Also where rows of it are chosen, again and again; its blocks have the order of the file."""
     part, expected = table.as_rows(mapped(TABLE))[0], TABLE
-    choices = [lambda x: data.leave_out(x, np.array([0, 3, 4, 17])), lambda x: data.split(x, 0.3)[0], lambda x: data.split(x, 0.6)[1]]
+    gone = np.array([0, 3, 4, 17])
+    choices = [lambda x: data.leave_out(x, gone), lambda x: data.split(x, 0.3)[0], lambda x: data.split(x, 0.6)[1]]
     for choose in [lambda x: x, *choices, *choices]:
         part, expected = choose(part), choose(expected)
         assert part.shape == expected.shape and len(part) == len(expected)
@@ -300,10 +302,11 @@ def test_what_holds_numbers_is_taken():
     assert (table.as_rows(Frame([[1.5, True], [2, np.False_]], ["a", "b"]))[0] == [[1.5, 1], [2, 0]]).all()
     sparse = SimpleNamespace(toarray=lambda: np.eye(2))
     assert (table.as_rows(sparse)[0] == np.eye(2)).all()
-    for cell, named, said in (("low", ["a", "b"], "real numbers, got 'low' in row 1, column 1, b"), ("2", [], "real numbers, got '2' in row 1, column 1"),
-                              (10**400, ["a", "b"], "integers of at most 2.53, which float64 does not round, got 10+ in row 1, column 1, b")):
+    for cell, names, said in (("low", ["a", "b"], "real numbers, got 'low' in row 1, column 1, b"),
+                              ("2", [], "real numbers, got '2' in row 1, column 1"),
+                              (10**400, [], "integers of at most 2.53, which float64 does not round, got 10+ in row 1, column 1")):
         with pytest.raises(ValueError, match=f"x must hold {said}: give it numbers, or leave the column out"):
-            table.as_rows(Frame([[1.5, 1], [2, cell]], named))
+            table.as_rows(Frame([[1.5, 1], [2, cell]], names))
 
 
 def test_a_split_takes_what_holds_rows():

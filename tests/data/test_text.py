@@ -237,7 +237,8 @@ def test_what_a_terminal_would_obey_is_shown():
         load("f.csv")
 
 
-@pytest.mark.parametrize(("text", "name"), [("House price\n1.5\n2.5\n", "House price"), ('"House price"\n1.5\n2.5\n', "House price"),
+@pytest.mark.parametrize(("text", "name"), [("House price\n1.5\n2.5\n", "House price"),
+                                            ('"House price"\n1.5\n2.5\n', "House price"),
                                             ('"2020"\n1.5\n2.5\n', "2020"), (",0\n0,1.5\n1,2.5\n", "0")])
 def test_one_column(text, name):
     """Whose name has spaces, or is a number as R and pandas write it."""
