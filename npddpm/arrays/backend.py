@@ -91,19 +91,21 @@ def synchronize(xp: ModuleType) -> None:
         xp.cuda.get_current_stream().synchronize()
 
 
+@functools.cache
+def kernel(cupy: Any, expression: Callable[..., Any], *first: Any) -> Any:
+    """The one that CuPy compiles of an expression, with its first arguments."""
+    return cupy.fuse(kernel_name=expression.__name__)(functools.partial(expression, *first))
+
+
 def fused(expression: Callable[..., Any]) -> Callable[..., Any]:
     """Make one kernel of ``expression(*arrays)``, plain array arithmetic that returns a new array.
 
     On the GPU ``cupy.fuse`` compiles it to a single launch, on the CPU it is what it says.
     """
-    @functools.cache
-    def kernel(cupy: Any) -> Any:
-        return cupy.fuse(kernel_name=expression.__name__)(expression)
-
     @functools.wraps(expression)
     def call(*arrays: Any) -> Any:
         xp = get_array_module(*arrays)
-        return expression(*arrays) if xp is np else kernel(xp)(*arrays)
+        return expression(*arrays) if xp is np else kernel(xp, expression)(*arrays)
 
     return call
 
@@ -125,16 +127,12 @@ def elementwise(expression: Callable[..., None]) -> Callable[..., None]:
     inside `shared`. Arrays of the shape of the first one are cut into blocks alike; other arguments, scalars say, are passed
     whole to each block.
     """
-    @functools.cache
-    def kernel(cupy: Any) -> Any:
-        return cupy.fuse(kernel_name=expression.__name__)(functools.partial(expression, cupy))
-
     @functools.wraps(expression)
     def call(*arrays: Any) -> None:
         first = arrays[0]
         xp = get_array_module(first)
         if xp is not np:
-            kernel(xp)(*arrays)
+            kernel(xp, expression, xp)(*arrays)
         elif first.size <= BLOCK:
             expression(np, *arrays)
         else:

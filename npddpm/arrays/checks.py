@@ -205,24 +205,6 @@ def check_finite(values: Any, **given: Any) -> Any:
     return values
 
 
-def check_weighting(weighting: Any, T: int) -> Any:
-    """Return `weighting`, or raise ValueError unless it is "simple", "elbo" or a (T+1,) array of floats, on the CPU finite and not negative."""
-    if isinstance(weighting, str):
-        return check_choice("weighting", weighting, "simple", "elbo")
-    xp = get_array_module(weighting)
-    if (not isinstance(weighting, xp.ndarray) or weighting.shape != (T + 1,) or weighting.dtype.kind != "f"
-            or xp is np and not (np.isfinite(weighting) & (weighting >= 0)).all() or np.ma.isMaskedArray(weighting)):
-        raise ValueError(f"weighting must be 'simple', 'elbo' or an array of {T + 1} floats of at least 0, got {shown(weighting)}")
-    return weighting
-
-
-def check_backward(net: Any) -> Any:
-    """Return the network, or raise TypeError if it has no backward pass."""
-    if not callable(getattr(net, "backward", None)):
-        raise TypeError(f"net must have a method backward(dL/d eps_hat, out), as MLP has, got {shown(net)}")
-    return net
-
-
 # ---------------------------------------------------------------- arrays
 
 def check_unmasked(name: str, x: Any) -> None:
@@ -279,18 +261,6 @@ def check_points(name: str, x: Any, xp: Any, dtype: Any, *shape: int | str) -> A
     return check_entries(name, check_shaped(name, x, xp, dtype, *shape))
 
 
-def check_alike(**arrays: Any) -> list[Any]:
-    """Return the arguments as floating-point arrays, or raise TypeError for no numbers, ValueError for other shapes."""
-    xp = get_array_module(*arrays.values())
-    out: list[Any] = []
-    for name, array in arrays.items():
-        array = check_array(name, array, xp)
-        if out and array.shape != out[0].shape:
-            raise ValueError(f"{name} must have the shape of {next(iter(arrays))}, {out[0].shape}, got {array.shape}")
-        out.append(array)
-    return out
-
-
 def check_rows(name: str, array: Any) -> Any:
     """Return the array, or raise ValueError if it is empty."""
     if array.size == 0:
@@ -301,9 +271,13 @@ def check_rows(name: str, array: Any) -> Any:
 def check_shape(name: str, array: Any, *shape: int | str) -> Any:
     """Return the array, or raise ValueError if it has another shape; a letter in place of a number stands for any."""
     if len(shape) != array.ndim or any(n != m and isinstance(n, int) for n, m in zip(shape, array.shape)):
-        wanted = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
-        raise ValueError(f"{name} must have shape ({wanted}), got {array.shape}")
+        raise ValueError(f"{name} must have shape {in_words(shape)}, got {array.shape}")
     return array
+
+
+def in_words(shape: Iterable[int | str]) -> str:
+    """A shape as Python prints one, with letters in it."""
+    return str(tuple(shape)).replace("'", "")
 
 
 def check_out(out: Any, like: Any) -> Any:
@@ -367,29 +341,19 @@ def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
     check_unmasked(name, x)
     names = list(map(str, getattr(x, "columns", [])))       # of a data frame
     try:
-        if names and hasattr(x, "iloc") and any(kind in ("int64", "uint64") and (np.abs(x.iloc[:, i].to_numpy(float)) > 2**53).any()
-                                                for i, kind in enumerate(map(str, x.dtypes))):
-            x = x.astype(object)        # else pandas rounds them, if there are floats beside them
         x = np.asarray(x.toarray() if hasattr(x, "toarray") else x)     # of SciPy's sparse matrices
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be a table of numbers, with rows of one length, got {shown(x)}") from None
-    if x.dtype == object and x.ndim == 2:
-        x = check_objects(x, name, names)
+    if x.dtype == object and x.ndim == 2:       # cells of several kinds, numbers and truth values say
+        for (row, column), cell in np.ndenumerate(x):
+            large = isinstance(cell, Integral) and abs(int(cell)) > 2**53
+            if large or not isinstance(cell, (Real, np.bool_)):
+                wanted = "integers of at most 2^53, which float64 does not round" if large else "real numbers"
+                raise ValueError(f"{name} must hold {wanted}, got {cell!r:.40} in row {row}, column {column}"
+                                 + (f", {names[column]}" if names else "") + ": give it numbers, or leave the column out")
+        x = x.astype(float)
     check_table(x, name, least)
     return check_values(x, name)
-
-
-def check_objects(x: np.ndarray, name: str, names: list[str]) -> np.ndarray:
-    """Cells of several kinds, numbers and truth values say, as float64; ValueError for the first that is no number."""
-    for (row, column), cell in np.ndenumerate(x):
-        real = isinstance(cell, (Real, np.bool_))
-        if real and not (isinstance(cell, Integral) and abs(int(cell)) > 2**53):
-            continue
-        where = f"in row {row}, column {column}" + (f", {names[column]}" if names else "")
-        raise ValueError(f"{name} must hold integers of at most 2^53, which float64 does not round, got a larger one {where}" if real else
-                         f"{name} must hold real numbers, got {cell!r:.40} {where}: give it numbers, or leave the column out")
-    out: np.ndarray = x.astype(float)
-    return out
 
 
 def check_table(x: np.ndarray, name: str = "x", least: int = 2) -> None:

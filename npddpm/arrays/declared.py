@@ -128,8 +128,8 @@ def sizes(shape: tuple[int | str, ...], args: Args) -> list[int | str]:
     return [args.get(n, getattr(args.get("self"), n, n)) if isinstance(n, str) else n for n in shape]
 
 
-def shown(shape: tuple[int | str, ...]) -> str:
-    return f" of shape ({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})" if shape else ""
+def of_shape(shape: tuple[int | str, ...]) -> str:
+    return f" of shape {checks.in_words(shape)}" if shape else ""
 
 
 def numbers(*shape: int | str) -> Declared:
@@ -139,7 +139,7 @@ def numbers(*shape: int | str) -> Declared:
         xp = getattr(net, "xp", None)
         array = checks.check_array(name, value, xp or get_array_module(value), None if xp is None else net.dtype)  # type: ignore[union-attr]
         return checks.check_shape(name, array, *sizes(shape, args)) if shape else array
-    return Declared(f"an array of numbers{shown(shape)}", check)
+    return Declared(f"an array of numbers{of_shape(shape)}", check)
 
 
 def rows() -> Declared:
@@ -151,7 +151,11 @@ def like(other: str) -> Declared:
     """Numbers of the shape of another argument, which is checked with it."""
     def check(name: str, value: Any, args: Args) -> Any:
         if other in args:
-            args[other], value = checks.check_alike(**{other: args[other], name: value})
+            xp = get_array_module(args[other], value)
+            first = args[other] = checks.check_array(other, args[other], xp)
+            value = checks.check_array(name, value, xp)
+            if value.shape != first.shape:
+                raise ValueError(f"{name} must have the shape of {other}, {first.shape}, got {value.shape}")
         return value
     return Declared(f"an array of numbers, of the shape of `{other}`", check)
 
@@ -174,7 +178,7 @@ def points(*shape: int | str, dtype: Any = None) -> Declared:
     def check(name: str, value: Any, args: Args) -> Any:
         xp, own = home_of(args.get("denoiser"), value)
         return checks.check_points(name, value, xp, dtype or own, *sizes(shape, args))
-    return Declared(f"finite numbers{shown(shape)}", check)
+    return Declared(f"finite numbers{of_shape(shape)}", check)
 
 
 def limits() -> Declared:
@@ -184,9 +188,21 @@ def limits() -> Declared:
 
 
 def weights() -> Declared:
-    return Declared("'simple', 'elbo' or a (T+1,) array of floats of at least 0", lambda name, value, args:
-                    checks.check_weighting(value, steps_of(args)))
+    def check(name: str, value: Any, args: Args) -> Any:
+        if isinstance(value, str):
+            return checks.check_choice(name, value, "simple", "elbo")
+        xp, T = get_array_module(value), steps_of(args)
+        if (not isinstance(value, xp.ndarray) or value.shape != (T + 1,) or value.dtype.kind != "f"
+                or xp is np and not (np.isfinite(value) & (value >= 0)).all() or np.ma.isMaskedArray(value)):
+            raise ValueError(f"{name} must be 'simple', 'elbo' or an array of {T + 1} floats of at least 0, "
+                             f"got {checks.shown(value)}")
+        return value
+    return Declared("'simple', 'elbo' or a (T+1,) array of floats of at least 0", check)
 
 
 def network() -> Declared:
-    return Declared("a denoiser with a method `backward`", lambda name, value, _: checks.check_backward(value))
+    def check(name: str, value: Any, _: Args) -> Any:
+        if not callable(getattr(value, "backward", None)):
+            raise TypeError(f"{name} must have a method backward(dL/d eps_hat, out), as MLP has, got {checks.shown(value)}")
+        return value
+    return Declared("a denoiser with a method `backward`", check)

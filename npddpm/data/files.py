@@ -138,11 +138,11 @@ def check_output(path: Path, suffixes: Sequence[str] = (), size: int = 0, **inpu
 
 
 @contextmanager
-def explained(path: str | os.PathLike[str]) -> Iterator[None]:
+def explained(path: str | os.PathLike[str], doing: str = "write") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from None
+        raise OSError(f"cannot {doing} {path}: {error.strerror or error}") from None
 
 
 def follow(path: str | os.PathLike[str]) -> Path:
@@ -219,12 +219,12 @@ def temporary_beside(target: Path) -> tuple[Path, BinaryIO]:
             if re.fullmatch(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.tmp", name):
                 with contextlib.suppress(OSError):
                     other = target.with_name(name)
-                    status = regular(other)
-                    if not fcntl and status and time.time() - status.st_mtime < DAY:
-                        continue
-                    if fcntl and status:
+                    regular(other)
+                    if fcntl:
                         with open(other, "r+b") as left:
                             fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    elif time.time() - other.stat().st_mtime < DAY:
+                        continue
                     other.unlink()
         file = open(temporary, "xb")  # noqa: SIM115, closed by the caller
         if fcntl:
@@ -237,41 +237,32 @@ def temporary_beside(target: Path) -> tuple[Path, BinaryIO]:
 def open_to_read(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file; whatever its content provokes inside the block becomes one ValueError that names it."""
     check_path(path)
-    try:
-        with open(path, "rb") as file:
-            try:
-                if not file.seekable():
-                    raise OSError("it is a pipe, which cannot be read twice: write it to a file first")
-                yield file
-            except Exception as error:  # noqa: BLE001, one wrong bit leads the zip and npy readers to any class
-                reason = f"it has no {error}" if isinstance(error, KeyError) else \
-                    "it is damaged, or not whole" if isinstance(error, (zipfile.BadZipFile, zlib.error, EOFError)) else \
-                    "it holds objects (pickles): save numbers, such as x.astype(float)" if "allow_pickle" in str(error) else \
-                    getattr(error, "strerror", None) or str(error) or type(error).__name__
-                raise ValueError(f"cannot read {path}: {reason}") from None
-    except OSError as error:
-        raise OSError(f"cannot read {path}: {error.strerror or error}") from None
+    with explained(path, "read"), open(path, "rb") as file:
+        try:
+            if not file.seekable():
+                raise OSError("it is a pipe, which cannot be read twice: write it to a file first")
+            yield file
+        except Exception as error:  # noqa: BLE001, one wrong bit leads the zip and npy readers to any class
+            reason = f"it has no {error}" if isinstance(error, KeyError) else \
+                "it is damaged, or not whole" if isinstance(error, (zipfile.BadZipFile, zlib.error, EOFError)) else \
+                "it holds objects (pickles): save numbers, such as x.astype(float)" if "allow_pickle" in str(error) else \
+                getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise ValueError(f"cannot read {path}: {reason}") from None
 
 
-def load_numpy(file: BinaryIO, mapped: Path | None = None) -> Any:
-    """``np.load`` without pickles, for which it would take anything that is no .npy or .npz file; `mapped` by its path."""
-    check_magic(file, b"\x93NUMPY", b"PK")
-    return np.load(mapped or file, mmap_mode="r" if mapped else None, allow_pickle=False)
-
-
-def check_magic(file: BinaryIO, *starts: bytes) -> None:
-    """Raise ValueError if the file does not begin as a NumPy file, or not in one of these ways."""
+def magic(file: BinaryIO) -> bytes:
+    """How the file begins; ValueError unless as a NumPy file, since `np.load` takes anything else for pickles."""
     start = file.read(6)
     file.seek(0)
     if not start.startswith((b"\x93NUMPY", b"PK")):
         raise ValueError("it is no NumPy file (.npy or .npz)")
-    if not start.startswith(starts):
-        raise ValueError("it is no npddpm checkpoint")
+    return start
 
 
 def load_arrays(file: BinaryIO) -> dict[str, Any]:
     """The arrays of an .npz file that `np.savez` wrote, in no more memory than the file is long."""
-    check_magic(file, b"PK")
+    if not magic(file).startswith(b"PK"):
+        raise ValueError("it is no npddpm checkpoint")
     with zipfile.ZipFile(file) as content:
         members = content.infolist()
         names = [member.filename.removesuffix(".npy") for member in members]

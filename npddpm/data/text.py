@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 import numpy as np
 
@@ -26,8 +26,7 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
     The first line is a header if it is all in quotes and the second is not; if it holds no number, and none of the marks for a
     missing one; or years, or the numbers 0, 1, 2 ... that pandas gives to columns without names. Else a comment above it may name
     the columns, with the same separator. A first column without a name is pandas' index, or R's names of the rows, whose header is
-    one name short: it is left out, as are Excel's line sep=... and a separator at the end of every line. Names of rows that are
-    numbers without quotes occur once each, and between spaces they count 1, 2, 3 ...
+    one name short: it is left out, as are Excel's line sep=... and a separator at the end of every line.
 
     Returns
     -------
@@ -41,45 +40,51 @@ def read_text(file: BinaryIO) -> tuple[Array, str]:
         Naming the line, where rows differ in length, a header does not fit them, or a value is no number.
     """
     lines = io.TextIOWrapper(file, encoding="utf-8-sig")
-    separator, last, header, first, index, counted, start = _layout(lines)
-    first_line = header if first else []        # a comment's names do not make a line of numbers less of one
+    layout = _layout(lines)
+    separator, header, index = layout.separator, layout.header, layout.indexed
 
     def rows(most: int | None = None) -> Iterator[tuple[int, str]]:
         lines.seek(0)
-        for number, line in _rows(lines, first, most, last):
+        for number, line in _rows(lines, layout.first, most, layout.last):
             check_quotes(number, line)
             yield number, line
 
-    named = index and not counted       # the first column, which then need not be numbers
+    def explain() -> None:      # a comment's names do not make a line of numbers less of one
+        _explain(rows(), separator, header if layout.first else [], int(index))
 
-    try:
+    try:        # the index need not be numbers
         x: Array = np.loadtxt((line for _, line in rows()), delimiter=separator, comments=None, quotechar='"', ndmin=2,
-                              converters={0: lambda name: 0.0} if named else None)
+                              converters={0: lambda name: 0.0} if index else None)
     except ValueError:
-        _explain(rows(), separator, first_line, int(named))
+        explain()
         raise
-    if counted and (len(np.unique(x[:, 0])) < len(x) or separator is None and (x[:, 0] != np.arange(1, len(x) + 1)).any()):
-        raise ValueError("its header is one name short, and its first column is no index: that has no number twice, and between spaces, where "
-                         '"1 500" may be one number, it counts 1, 2, 3 ...; write numbers without spaces in them, or name all columns')
     x = x[:, int(index):]
     if not (np.abs(x) < 2**53).all():
-        _explain(rows(), separator, first_line, int(index))
-    pairs = separator == "," and not first and x.shape[1] % 2 == 0
-    if pairs:
-        _explain(rows(1000), separator, first_line)
-        pairs = all(re.fullmatch(r"-?\d+,\d+(,-?\d+,\d+)*", line) for _, line in rows(1000))
+        explain()
+    ambiguous = separator == "," and not layout.first and decimal_commas(rows(1000))
     lines.seek(0)
-    left = sum(number > start and _comment(line) and line[1:2].strip() != "" for number, line in enumerate(lines, 1))
+    left = sum(number > layout.start and _comment(line) and line[1:2].strip() != "" for number, line in enumerate(lines, 1))
     lines.detach()
     how = f", separated by {SEPARATORS[separator]}" if x.shape[1] > 1 else ""
-    how += " (if 1,5 is one number here, write 1.5)" if pairs else ""
+    how += " (if 1,5 is one number here, write 1.5)" if ambiguous else ""
     how += f", header {printable(', '.join(header)):.80}" if header else ", no header"
     how += f"; lines among the rows that begin with # left out: {left}" if left else ""
     if index:
-        return x, f"{how}; its first column, which has no name, is an index and left out"
-    if x.shape[1] > 1 and x[0, 0] in (0, 1) and (x[:, 0] == x[0, 0] + np.arange(len(x))).all():
+        how += "; its first column, which has no name, is an index and left out"
+    elif x.shape[1] > 1 and x[0, 0] in (0, 1) and (x[:, 0] == x[0, 0] + np.arange(len(x))).all():
         how += "; its first column counts the rows: leave it out if it is an index"
     return x, how
+
+
+def decimal_commas(rows: Iterator[tuple[int, str]]) -> bool:
+    """Whether all rows are pairs of whole numbers, so that each could be one with a decimal comma; ValueError if one is."""
+    pair = r"([-+]?\d+),(\d+)"
+    for number, line in rows:
+        if not re.fullmatch(rf"{pair}(, *{pair})*", line.strip()):
+            return False
+        if any(whole == "-0" or re.match(r"0\d", part) for whole, part in re.findall(pair, line)):
+            raise ValueError(f"line {number}, {line:.40}, seems to have decimal commas: write decimal points")
+    return True
 
 
 def check_quotes(number: int, line: str) -> None:
@@ -91,14 +96,24 @@ def check_quotes(number: int, line: str) -> None:
 def column_names(file: BinaryIO) -> list[str]:
     """The header's names of the columns that `read_text` gives; none without a header."""
     lines = io.TextIOWrapper(file, encoding="utf-8-sig")
-    _, _, header, _, index, *_ = _layout(lines)
+    layout = _layout(lines)
     lines.detach()
-    return header[int(index):]
+    return layout.header[int(layout.indexed):]
 
 
-def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool, bool, int]:
-    """By the first two lines: the separator, the one that ends each line, the header, its lines, whether the first column is an
-    index, and one that has to count the rows, and the number of the first line."""
+class Layout(NamedTuple):
+    """How a table is written."""
+
+    separator: str | None
+    last: str           # the separator where it ends each line, else ""
+    header: list[str]
+    first: bool         # whether the header is the first line, and not a comment
+    indexed: bool       # whether the first column is an index
+    start: int          # the number of the first line that is no comment
+
+
+def _layout(lines: TextIO) -> Layout:
+    """By the first two lines."""
     start = list(_rows(lines, 0, 2))
     if not start:
         raise ValueError("it holds no rows of numbers")
@@ -120,11 +135,9 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool, bool,
         raise ValueError("it holds no rows of numbers")
     if separator is None and len(cells) > 1 and len(cells[1]) == 1 < len(header):
         header = [start[0][1].strip('"')]       # one column, whose name has spaces
-    short = bool(header) and separator != "," and len(header) == len(cells[1]) - 1
-    named = short and (start[1][1].lstrip().startswith('"') or not _is_number(cells[1][0]))
-    counted = short and not named and cells[1][0].isdigit()
-    if named or counted:
-        header = ["", *header]      # the number of a row, or its name
+    if header and separator != "," and len(header) == len(cells[1]) - 1 and (
+            start[1][1].lstrip().startswith('"') or not _is_number(cells[1][0])):
+        header = ["", *header]      # the name of a row
     if header and len(header) != len(cells[1]):
         _explain(iter(start[1:]), separator, [])
         raise ValueError(f"its header has {len(header)} names, line {start[1][0]} has {len(cells[1])} values")
@@ -135,7 +148,7 @@ def _layout(lines: TextIO) -> tuple[str | None, str, list[str], int, bool, bool,
         names = _cells(above[-1].lstrip("# ").rstrip("\r\n "), separator) if above else []
         header = names if len(names) == len(cells[0]) > 1 and all(names) and _header(names, cells[0]) else []
     index = len(header) > 1 and (header[0] == "" or header[0].lower() == "unnamed: 0" and not quoted)
-    return separator, last, header, first, index, counted, start[0][0]
+    return Layout(separator, last, header, first, index, start[0][0])
 
 
 def _rows(lines: TextIO, first: int, most: int | None, last: str = "") -> Iterator[tuple[int, str]]:
@@ -170,11 +183,11 @@ def _header(first: list[str], second: Sequence[str] = ()) -> list[str]:
     if words or above_numbers and any(word) and all(first[1:]) and not any_number:
         return first
     names = first[1:] if first[0] == "" else first
-    if (len(names) > 1 or first[0] == "") and all(re.fullmatch("[0-9]{1,4}", name) for name in names):
+    if names and names[0].isdecimal() and names == [str(int(names[0]) + i) for i in range(len(names))]:
         start = int(names[0])
         years = 1900 <= start < 2100 and not all(re.fullmatch("(19|20)[0-9]{2}", cell) for cell in second)
-        if names == [str(start + i) for i in range(len(names))] and (
-                first[0] == "" or years or start == 0 and (len(names) > 2 or all("." in cell for cell in second))):
+        counted = start == 0 and (len(names) > 2 or all("." in cell for cell in second))
+        if first[0] == "" or len(names) > 1 and (years or counted):
             return first
     return []
 
@@ -185,27 +198,24 @@ def _explain(rows: Iterator[tuple[int, str]], separator: str | None, header: lis
     for i, (number, line) in enumerate(rows):
         cells = _cells(line, separator)
         width = width or len(cells)
-        whole = separator == "," and not header and re.fullmatch(r"[-+\d,\s]*", line)
         if len(cells) != width:
             raise ValueError(f"line {number} has {len(cells)} values, the first has {width}")
         for column, cell in enumerate(cells[first:], first + 1):
             where = f"column {column}" + (f", {printable(header[column - 1]):.40}" if header else "")
             if not _is_number(cell):
-                advice = "leave the commas out where they mark thousands, or write decimal points" \
-                    if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+", cell) else "write decimal points" if re.fullmatch(r"[-+]?\d*,\d+", cell) else \
-                    "name it, and put the other names in quotes, if this is a header, else fill it in" if i == 0 and not header and cells[0] == "" else \
+                commas = re.fullmatch(r"[-+]?\d*(,\d+)+", cell)
+                advice = "write decimal points, and no commas that mark thousands" if commas else \
                     "fill it in, or leave the row out" if cell.lower() in MISSING or ERROR.fullmatch(cell) else \
                     "put commas, semicolons, tabs or spaces between the numbers" if len(cells) == 1 else \
-                    "leave the column out, or give it numbers" + (
-                        "; in a header every column has a name that is no number, or is in quotes" if i == 0 and not header else "")
+                    "leave the column out, or give it numbers"
+                if i == 0 and not header:
+                    advice += "; in a header every column has a name that is no number, or is in quotes"
                 raise ValueError(f"line {number} holds {cell!r:.40}, which is no number ({where}): {advice}")
             if not np.isfinite(float(cell)):
                 raise ValueError(f"line {number} holds {cell!r:.40}, which is not finite ({where}): fill it in, or leave the row out")
-            if re.fullmatch(r"[-+]?\d+", cell) and (len(cell) > 400 or int(cell) != int(float(cell))):
+            if re.fullmatch(r"[-+]?\d+", cell) and int(cell) != int(float(cell)):
                 raise ValueError(f"line {number} holds {cell:.40}, an integer beyond 2^53, which float64 rounds ({where}): "
                                  "leave the column out, or scale it down")
-            if whole and (cell == "-0" or column % 2 == 0 and re.fullmatch(r"0\d+", cell)):
-                raise ValueError(f"line {number}, {line.strip():.40}, seems to have decimal commas: write decimal points")
 
 
 def printable(text: str) -> str:

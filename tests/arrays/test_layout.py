@@ -14,45 +14,47 @@ def test_zeros_start_a_cache_line(dtype):
         assert array.shape == (3, 5) and array.dtype == dtype and (array == 0).all()
 
 
-@pytest.mark.parametrize("batch, hidden", [(5, 8), (8, 8), (12, 8), (7, 13)])
-def test_arrays_look_like_the_mathematics(batch, hidden):
+SIZES = [(1, 1), (1, 2), (7, 7), (7, 8), (8, 8), (9, 8), (20, 8), (15, 16), (16, 16), (7, 13), (30, 13)]
+
+
+@pytest.fixture(params=SIZES, ids=str)
+def work(request):
+    batch, hidden = request.param
+    return Workspace(np, np.dtype("float64"), batch, [(4, hidden), *[(hidden + 1, hidden)] * 3, (hidden + 1, 2)])
+
+
+def test_arrays_look_like_the_mathematics(work):
     """A row for each example, ones at the end of every A, A_l in the place of Z_l; and they survive a pass over memory."""
-    work = Workspace(np, np.dtype("float64"), batch, [(4, hidden), (hidden + 1, hidden), (hidden + 1, 2)])
-    assert [A.shape for A in work.A] == [(batch, 4), (batch, hidden + 1), (batch, hidden + 1)]
+    batch, hidden = work.Z[1].shape
+    assert work.batch == batch and [A.shape for A in work.A] == [(batch, 4), *[(batch, hidden + 1)] * 4]
     z = np.random.default_rng(0).standard_normal((batch, hidden))
-    for l in (1, 2):
+    for l in (1, 2, 3, 4):
         work.Z[l][:], work.dA[l][:] = z, 2 * z
 
-        def square(a, u):
+        def one_more(a, u):
             u[:] = 3
-            a *= a
+            a += 1
 
         def product(d, a, u):
             d *= a * u
 
-        work.apply(square, l)
+        work.apply(one_more, l)
         work.apply_backward(product, l)
-        assert (work.A[l] == np.column_stack([z * z, np.ones(batch)])).all()
-        assert (work.dZ[l] == 2 * z * (z * z * 3)).all()
+        assert (work.A[l] == np.column_stack([z + 1, np.ones(batch)])).all()
+        assert (work.dZ[l] == 2 * z * ((z + 1) * 3)).all()
     assert all((A[:, -1] == 1).all() for A in work.A)
 
 
-@pytest.mark.parametrize("batch, hidden", [(1, 1), (1, 2), (7, 7), (7, 8), (8, 8), (9, 8), (20, 8), (15, 16), (16, 16), (30, 13)])
-def test_the_longer_side_comes_first_in_memory(batch, hidden):
+def test_the_longer_side_comes_first_in_memory(work):
     """Rows of examples hold a number for the ones and end on a multiple of 8."""
-    work = Workspace(np, np.dtype("float64"), batch, [(4, hidden), *[(hidden + 1, hidden)] * 3, (hidden + 1, 2)])
+    batch, hidden = work.Z[1].shape
     for array in (*work.A[1:], *work.Z[1:], *work.dA[1:], *work.dZ[1:]):
-        between_rows, between_columns = (stride // 8 for stride in array.strides)
-        if batch >= hidden:
-            assert (between_rows, between_columns) == (8 * (hidden // 8 + 1), 1) and len(array) == batch
-        elif batch > 1:
-            assert (between_rows, between_columns) == (1, batch) and len(array) == batch
+        strides = (8 * (hidden // 8 + 1), 1) if batch >= hidden else (1, batch)
+        assert batch == 1 < hidden or array.strides == (8 * strides[0], 8 * strides[1])
 
 
-@pytest.mark.parametrize("batch", [3, 9])
-def test_buffers_are_used_again(batch):
+def test_buffers_are_used_again(work):
     """A_l takes the place of Z_l and dZ_l that of dA_l; two buffers serve all dA_l by turns, as a step needs two of them."""
-    work = Workspace(np, np.dtype("float32"), batch, [(4, 6), *[(7, 6)] * 3, (7, 2)])
     for l in (1, 2, 3, 4):
         assert np.shares_memory(work.A[l], work.Z[l]) and np.shares_memory(work.dA[l], work.dZ[l])
         for k in range(1, l):

@@ -108,8 +108,8 @@ model/ranks.py | total += share * other | total += other | slices added without 
 model/ranks.py | shares = [(rows.stop - rows.start) / self.rows | shares = [1 / len(self.slices) | slices of a thread weighted alike
 arrays/threads.py | if not self._inside:\n                self._set(self._before) | if True:\n                self._set(self._before) | BLAS has its threads again while another team is at work
 arrays/threads.py | clear(force=True)\n            library | library | threads of BLAS that only one thread of Python can set
-data/table.py | permuted(rows, keys[::-1]) | permuted(rows, keys) | a permutation for its inverse
-data/table.py | place - start, -1) | place, -1) | places of the whole for those of a part
+data/table.py | yield here, self._read(self._rows[here]) | yield here, self._read(here) | rows by their numbers here for those of the file
+data/table.py | order = np.argsort(self._rows, kind="stable") | order = np.arange(len(self)) | the order of the rows here for that of the file
 mixture.py | total = signal**2 * lam + noise**2 | total = lam + noise**2 | C_k without abar
 mixture.py | x - signal * m, axes) | x - signal**2 * m, axes) | abar for sqrt(abar) in a mean
 mixture.py | ** 2 / total + xp.log( | ** 2 / total - xp.log( | the sign of the normaliser
