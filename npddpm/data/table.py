@@ -8,16 +8,25 @@ import functools
 import math
 import os
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ..arrays.checks import Array, check_data, check_real, check_table, check_values
+from ..arrays.checks import Array, check_data, check_real, check_table, check_values, shown
 from .files import magic
 
 IN_MEMORY = 2**28   # bytes of a .npy file that is read whole; a longer one is mapped
 BLOCK = 2**20       # numbers of a mapped file that are looked at together
+
+
+class View(NamedTuple):
+    """A choice and an order of the rows beneath, as functions of their numbers, since a list of these could be larger than the file."""
+
+    n: int
+    of: Callable[[np.ndarray], np.ndarray]          # the row beneath for each i in 0 ... n - 1
+    position: Callable[[np.ndarray], np.ndarray]    # its inverse, -1 for a row that is left out
 
 
 class Mapped:
@@ -36,34 +45,46 @@ class Mapped:
 
     Notes
     -----
-    ``x[rows]`` takes what an array of one axis takes: a slice, an int, an array of ints or a mask.
-    ``np.asarray(x)`` reads all of it.
+    ``x[rows]`` takes a slice, an int, an array of ints or a mask. ``np.asarray(x)`` reads all of it.
     """
 
     def __init__(self, x: np.memmap, image: tuple[int, ...] = ()) -> None:
         self._file, self._x, self.image = x, x.view(np.ndarray), image
-        self._rows = np.arange(len(x))      # those of the file, in the order that they have here
+        self.shape: tuple[int, int] = (len(x), x.shape[1])
+        self._views: tuple[View, ...] = ()
         self._stamp = self._stat()
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return len(self), self._x.shape[1]
-
     def __len__(self) -> int:
-        return len(self._rows)
+        return self.shape[0]
 
     def __getitem__(self, rows: Any) -> Array:
-        found = np.asarray(self._read(self._rows[rows]), dtype=np.float64)
+        if isinstance(rows, tuple):
+            raise IndexError(f"rows must be one index: x[rows][:, columns], got {shown(rows)}")
+        rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
+        if rows.dtype == bool and rows.shape == (len(self),):
+            rows = np.flatnonzero(rows)
+        if rows.size == 0:
+            rows = rows.astype(int)
+        if rows.dtype.kind not in "iu" or ((rows < -len(self)) | (rows >= len(self))).any():
+            raise IndexError(f"rows must be a slice, ints in 0..{len(self) - 1}, or a mask of them all, got {shown(rows)}")
+        rows = np.where(rows < 0, rows + len(self), rows)
+        for view in reversed(self._views):
+            rows = view.of(rows)
+        found = np.asarray(self._read(rows), dtype=np.float64)
         if not np.isfinite(found).all():        # which `as_rows` has not found
             raise self._changed()
         return found
 
+    def __iter__(self) -> Iterator[Array]:
+        rows = max(1, BLOCK // self.shape[1])
+        return chain.from_iterable(self[start:start + rows] for start in range(0, len(self), rows))
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or np.float64, copy=bool(copy))
 
-    def seen(self, rows: np.ndarray) -> Mapped:
-        """The rows of these numbers, not yet read."""
-        return self._but(_rows=self._rows[rows])
+    def seen(self, view: View) -> Mapped:
+        """The rows of a view, not yet read."""
+        return self._but(_views=(*self._views, view), shape=(view.n, self.shape[1]))
 
     def reshaped(self, image: tuple[int, ...]) -> Mapped:
         return self._but(image=image)
@@ -76,11 +97,14 @@ class Mapped:
 
     def as_filed(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All rows once, block by block, in the order and the dtype that they have in the file, after their numbers here."""
-        order = np.argsort(self._rows, kind="stable")
         rows = max(1, BLOCK // self.shape[1])
-        for start in range(0, len(self), rows):
-            here = order[start:start + rows]
-            yield here, self._read(self._rows[here])
+        for start in range(0, len(self._x), rows):
+            here = position = np.arange(start, min(start + rows, len(self._x)))
+            for view in self._views:
+                position = view.position(position)
+                here, position = here[position >= 0], position[position >= 0]
+            if len(here):
+                yield position, self._read(here if self._views else slice(start, start + rows))
 
     def _read(self, rows: Any) -> np.ndarray:
         """Rows by their numbers in the file; if it was shortened meanwhile, reading would end the process (SIGBUS)."""
@@ -207,38 +231,47 @@ def without_far(x: Array | Mapped, tell: Callable[[str], None], name: str = "x")
 
 
 def leave_out(x: Array | Mapped, gone: np.ndarray) -> Any:
-    """The rows of x but those of the numbers `gone`."""
-    return chosen(x, np.delete(np.arange(len(x)), gone))
+    """The rows of x but `gone`, which rises."""
+    return x.seen(without(len(x), gone)) if isinstance(x, Mapped) else np.delete(x, gone, axis=0)
 
 
-def chosen(x: Array | Mapped, rows: np.ndarray) -> Any:
-    return x.seen(rows) if isinstance(x, Mapped) else x[rows]
+def without(n: int, gone: np.ndarray) -> View:
+    """All of n rows but `gone`, which rises."""
+    before = gone - np.arange(len(gone))        # rows that are kept before each
+
+    def position(rows: np.ndarray) -> np.ndarray:
+        return np.where(np.isin(rows, gone), -1, rows - np.searchsorted(gone, rows))
+    return View(n - len(gone), lambda i: i + np.searchsorted(before, i, side="right"), position)
 
 
-def shuffled(n: int) -> np.ndarray:
-    """The numbers 0 ... n - 1, shuffled always in the same way.
+def shuffled(n: int, start: int, stop: int) -> View:
+    """Places start ... stop - 1 of n shuffled rows, always in the same way.
 
     The permutation is four rounds of a Feistel network on the pairs of numbers of b bits, 4^b >= n, (l, r) -> (r, l ^ h(r)), which
     has an inverse for any h; a result of n or more is permuted again, until it is below n (Black and Rogaway 2002, doi:10.1007/3-540-45760-7_9).
     """
     b = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
     low = (np.uint64(1) << b) - np.uint64(1)
-    keys = np.random.default_rng(0).integers(2**64, size=4, dtype=np.uint64)
+    keys = [*np.random.default_rng(0).integers(2**64, size=4, dtype=np.uint64)]
 
-    def rounds(i: np.ndarray) -> np.ndarray:
+    def rounds(i: np.ndarray, keys: list[np.uint64]) -> np.ndarray:
         l, r = i >> b, i & low
         for key in keys:
             h = (r + key) * np.uint64(0x9E3779B97F4A7C15)
             l, r = r, l ^ ((h ^ (h >> np.uint64(32))) & low)
-        return r << b | l
+        return r << b | l           # so that the rounds in reverse are the inverse
 
-    order = np.arange(n)
-    for start in range(0, n, BLOCK):        # whose temporaries take little memory
-        out = rounds(order[start:start + BLOCK].astype(np.uint64))
-        while (beyond := out >= n).any():
-            out[beyond] = rounds(out[beyond])
-        order[start:start + BLOCK] = out
-    return order
+    def permuted(i: np.ndarray, keys: list[np.uint64]) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            out = np.atleast_1d(rounds(np.asarray(i, dtype=np.uint64), keys))
+            while (beyond := out >= n).any():
+                out[beyond] = rounds(out[beyond], keys)
+        return out.astype(np.int64).reshape(np.shape(i))
+
+    def position(rows: np.ndarray) -> np.ndarray:
+        place = permuted(rows, keys[::-1])
+        return np.where((place >= start) & (place < stop), place - start, -1)
+    return View(stop - start, lambda i: permuted(i + start, keys), position)
 
 
 class Moments(NamedTuple):
@@ -271,8 +304,10 @@ def moments(x: Array | Mapped) -> Moments:
 def split(x: Any, holdout: float = 0.2) -> tuple[Any, Any]:
     """Shuffle the rows, always in the same way, and hold out a share of them: (training, held out), as arrays or `Mapped`."""
     x = x if isinstance(x, (np.ndarray, Mapped)) else as_images(*as_rows(x, least=0))
-    count, order = round(check_real("holdout", holdout, 0, 1, closed=True) * len(x)), shuffled(len(x))
-    return chosen(x, order[count:]), chosen(x, order[:count])
+    n, count = len(x), round(check_real("holdout", holdout, 0, 1, closed=True) * len(x))
+    views = shuffled(n, count, n), shuffled(n, 0, count)
+    training, held = (x.seen(view) if isinstance(x, Mapped) else x[view.of(np.arange(view.n))] for view in views)
+    return training, held
 
 
 def read_npy(file: BinaryIO, path: Path) -> tuple[Any, str]:

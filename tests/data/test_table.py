@@ -163,6 +163,33 @@ def test_a_split_shuffles_the_rows_and_loses_none(n, holdout):
         assert abs(np.corrcoef(training[1:], training[:-1])[0, 1]) < 0.2 and abs(training.mean() / n - 0.5) < 0.07
 
 
+@given(st.integers(2, 300), st.data())
+def test_a_view_knows_where_its_rows_were(n, draw):
+    """`position` is the inverse of `of`, and -1 for the rows that are not in it."""
+    start = draw.draw(st.integers(0, n - 1))
+    stop = draw.draw(st.integers(start + 1, n))
+    gone = np.array(sorted(draw.draw(st.sets(st.integers(0, n - 1), min_size=1, max_size=n - 1))))
+    for view in (table.shuffled(n, start, stop), table.without(n, gone)):
+        rows = view.of(np.arange(view.n))
+        assert len({*rows}) == view.n and rows.min() >= 0 and rows.max() < n
+        expected = np.full(n, -1)
+        expected[rows] = np.arange(view.n)
+        assert (view.position(np.arange(n)) == expected).all()
+    assert (table.without(n, gone).of(np.arange(n - len(gone))) == np.delete(np.arange(n), gone)).all()
+
+
+def test_rows_of_a_split_without_some(mapped):
+    """Views of views, read by number and in the order of the file."""
+    part = table.as_rows(mapped(TABLE))[0]
+    expected = TABLE
+    for _ in range(2):
+        gone = np.array([0, 3, 4, 17])
+        part, expected = part.seen(table.without(len(part), gone)), np.delete(expected, gone, axis=0)
+        part, expected = data.split(part, 0.3)[0], data.split(expected, 0.3)[0]
+    assert (part[:] == expected).all() and part.shape == expected.shape
+    assert (np.concatenate([*data.blocks(part)]) == TABLE[np.isin(TABLE[:, 0], expected[:, 0])]).all()
+
+
 def test_a_far_cell_is_left_out_of_a_split_too(mapped):
     """Where the rows have another order than in the file, whose median is not that of its first rows."""
     x = np.sort(np.random.default_rng(0).standard_normal((1000, 1)), axis=0)
@@ -171,6 +198,18 @@ def test_a_far_cell_is_left_out_of_a_split_too(mapped):
     told = []
     kept = data.without_far(training, told.append)
     assert len(kept) == 999 and kept[:].max() < 10 and training[int(re.search(r"row (\d+)", told[0])[1])] == 1e9
+
+
+def test_row_numbers_beyond_the_rows_are_refused(mapped):
+    x = table.as_rows(mapped(TABLE))[0]
+    part = x.seen(table.without(1000, np.array([999])))
+    assert (part[-1] == TABLE[998]).all() and part[:0].shape == (0, 3)
+    assert (part[np.arange(999) % 7 == 3] == TABLE[:999][3::7]).all() and np.array_equal(list(part), TABLE[:999])
+    with pytest.raises(IndexError, match=r"rows must be one index: x\[rows\]\[:, columns\], got \(0, 1\)"):
+        part[0, 1]
+    for i in (999, -1000, 1.0, [0.5], np.ones(3, dtype=bool)):
+        with pytest.raises(IndexError, match=r"rows must be a slice, ints in 0\.\.998, or a mask of them all, got"):
+            part[i]
 
 
 @pytest.mark.parametrize("limit", [2**28, 100])
@@ -187,6 +226,19 @@ def test_what_follows_an_array_is_refused(monkeypatch, limit):
 def test_a_share_lies_between_0_and_1(holdout):
     with pytest.raises(ValueError, match=r"holdout must lie in \[0, 1\], got"):
         data.split(TABLE, holdout)
+
+
+def test_a_split_keeps_no_list_of_its_rows(monkeypatch):
+    """Ten million rows of one byte: a list of them would take eight times as much."""
+    monkeypatch.setattr(table, "BLOCK", 2**17)
+    with open("bytes.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (10**7, 1)})
+        file.truncate(file.tell() + 10**7)
+    with memory(20e6):
+        x = table.as_rows(np.load("bytes.npy", mmap_mode="r"))[0]
+        training, held = data.split(x)
+        assert sum(len(block) for block in data.blocks(held)) == len(held) == 2 * 10**6
+        assert training[np.array([5, 10**6])].shape == (2, 1)
 
 
 def test_the_commands_on_a_long_file(mapped, monkeypatch, capsys):
