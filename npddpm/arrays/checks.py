@@ -223,11 +223,13 @@ def check_array(name: str, x: Any, xp: Any, dtype: Any = None) -> Any:
     ValueError
         If entries are masked.
     """
-    check_unmasked(name, x)
-    try:
-        array = xp.asarray(x)
-    except ValueError:      # rows of several lengths
-        raise TypeError(f"{name} must be an array of numbers, got {shown(x)}") from None
+    array = x
+    if type(x) is not xp.ndarray:
+        check_unmasked(name, x)
+        try:
+            array = xp.asarray(x)
+        except ValueError:      # rows of several lengths
+            raise TypeError(f"{name} must be an array of numbers, got {shown(x)}") from None
     kind = array.dtype.kind
     if kind not in "fciu":
         raise TypeError(f"{name} must be an array of numbers, got dtype {array.dtype}")
@@ -270,7 +272,7 @@ def check_rows(name: str, array: Any) -> Any:
 
 def check_shape(name: str, array: Any, *shape: int | str) -> Any:
     """Return the array, or raise ValueError if it has another shape; a letter in place of a number stands for any."""
-    if len(shape) != array.ndim or any(n != m and isinstance(n, int) for n, m in zip(shape, array.shape)):
+    if len(shape) != array.ndim or [m if isinstance(n, str) else n for n, m in zip(shape, array.shape)] != [*array.shape]:
         raise ValueError(f"{name} must have shape {in_words(shape)}, got {array.shape}")
     return array
 

@@ -135,9 +135,9 @@ def of_shape(shape: tuple[int | str, ...]) -> str:
 def numbers(*shape: int | str) -> Declared:
     """In the precision and on the device of a network whose method it is, else where and as they are."""
     def check(name: str, value: Any, args: Args) -> Any:
-        net = args.get("self")
-        xp = getattr(net, "xp", None)
-        array = checks.check_array(name, value, xp or get_array_module(value), None if xp is None else net.dtype)  # type: ignore[union-attr]
+        net: Any = args.get("self")
+        xp, dtype = (net.xp, net.dtype) if hasattr(net, "xp") else (get_array_module(value), None)
+        array = checks.check_array(name, value, xp, dtype)
         return checks.check_shape(name, array, *sizes(shape, args)) if shape else array
     return Declared(f"an array of numbers{of_shape(shape)}", check)
 
