@@ -265,7 +265,7 @@ def test_few_rows(rows, share, in_an_empty_folder, capsys):
 def test_three_rows_are_too_few_to_compare_with(in_an_empty_folder, capsys):
     np.save("four.npy", np.random.default_rng(0).standard_normal((4, 2)))
     assert main(["train", "four.npy", *SMALL, "--out", "m.npz"]) == 0 and main(["evaluate", "m.npz"]) == 2
-    assert "m.npz was trained on 3 rows, and 4 are needed" in capsys.readouterr().err
+    assert "DATA four.npy has 3 rows, and 4 are needed" in capsys.readouterr().err
 
 
 def test_equal_rows(in_an_empty_folder, capsys):
@@ -281,7 +281,7 @@ def test_a_model_is_not_compared_with_what_is_infinitely_far(in_an_empty_folder,
     DDPM(Schedule.linear(10), 4, 1).fit(X, steps=5, rng=0).save("near.npz")
     np.save("far.npy", 1e200 * X)
     assert main([command, "near.npz", "far.npy"]) == 2
-    assert re.search(r"^npddpm: DATA far.npy lies too far from the training rows: it reaches \S+e\+200$", capsys.readouterr().err, re.MULTILINE)
+    assert re.search(r"^npddpm: DATA far.npy lies too far from the training rows: it reaches \S+e\+200 of their deviations$", capsys.readouterr().err, re.MULTILINE)
 
 
 @pytest.mark.usefixtures("in_an_empty_folder")
