@@ -70,17 +70,18 @@ def test_a_column_that_is_constant_and_large_decides_no_tie():
     assert one_nearest_neighbour(x, y) == one_nearest_neighbour(x[:, 1:], y[:, 1:])
 
 
+@pytest.mark.parametrize("block", [7, 1000])
 @pytest.mark.parametrize("far", [0, 1e4, 1e7])
 @pytest.mark.parametrize("unbiased", [True, False])
-def test_energy_distance_of_clusters_far_apart(far, unbiased):
+def test_energy_distance_is_its_definition(far, unbiased, block, monkeypatch):
     """From differences in long double, and with both clusters in shares that agree, so that only what is near counts."""
+    monkeypatch.setattr(evaluate, "BLOCK", block)
     rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((2, 60, 2)) + far * (np.arange(60) % 2)[:, None] + 1e5
-    x, y = x.astype(np.longdouble), y.astype(np.longdouble)
+    x, y = (np.longdouble(rng.standard_normal((n, 2)) + far * (np.arange(n) % 2)[:, None] + 1e5) for n in (60, 40))
 
     def mean(a, b):
         d = np.sqrt(((a[:, None] - b) ** 2).sum(-1))
-        return d.sum() / (60 * 59) if unbiased and a is b else d.mean()
+        return d.sum() / (len(a) * (len(a) - 1)) if unbiased and a is b else d.mean()
     expected = 2 * mean(x, y) - mean(x, x) - mean(y, y)
     assert energy_distance(x.astype(float), y.astype(float), unbiased) == approx(float(expected), abs=1e-9 + 1e-13 * far)
 
@@ -90,3 +91,9 @@ def test_every_distance_has_nine_digits(far):
     x = np.random.default_rng(0).standard_normal((300, 5)) + far * (np.arange(300) % 2)[:, None]
     exact = np.linalg.norm(x[:, None] - x, axis=-1)
     assert (np.abs(distances(x, x) - exact) <= 1e-9 * exact).all()
+
+
+def test_nearest_keeps_its_digits_where_rows_almost_agree():
+    """|x|^2 + |y|^2 - 2 x.y, which finds the nearest row, has none left at 1e-10."""
+    z = np.random.default_rng(2).standard_normal((200, 64))
+    assert nearest(z, z) == 0 and nearest(z + 1e-10, z) == approx(8e-10, rel=1e-4)
