@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bounded import memory
-from commands import SMALL
+from commands import printed, train
 from pytest import approx
 from refused import refused
 
@@ -127,39 +127,35 @@ def test_what_is_refused(case):
 # ---- the command
 
 
-def evaluated(capsys, command, data=None, options=SMALL):
-    """What evaluate prints; before, a model is trained, if there are data."""
-    if data is not None:
-        np.save("own.npy", data)
-        assert main(["train", "own.npy", *options]) == 0
-    capsys.readouterr()
-    assert main(["evaluate", *command.split()]) == 0
-    return capsys.readouterr().out
+def evaluated(capsys, data, *options, how=""):
+    """What evaluate prints of a model that is trained on these."""
+    np.save("own.npy", data)
+    train("own.npy", *options)
+    return printed(capsys, f"evaluate m.npz {how}")
 
 
 def test_the_oracle_stands_beside_the_loss(monkeypatch, capsys):
     monkeypatch.setattr("npddpm.cli.main.MOST_COMPARED", 100)
-    assert main(["train", "gaussians", *SMALL, "--T", "2", "--out", "g.npz"]) == 0
-    t, loss, least, ratio = map(float, evaluated(capsys, "g.npz").split("ratio\n")[1].splitlines()[0].split())
+    train("gaussians", "--T", "2")
+    t, loss, least, ratio = map(float, printed(capsys, "evaluate m.npz").split("ratio\n")[1].splitlines()[0].split())
     assert t == 1 and loss >= 0.9 * least > 0 and ratio == approx(loss / least, rel=0.01)
 
 
 @pytest.mark.parametrize("rows, share", [(4, "0"), (5, "0.1"), (9, "0.15"), (30, "0.9")])
 def test_few_rows(rows, share, capsys):
     """Where no two rows are held out, halves of the data stand for both sides, and that is said."""
-    out = evaluated(capsys, "own.npz", X[:rows], ["--holdout", share, *SMALL])
-    assert ("no two rows of own.npy were held out" in out) == (rows < 30)
+    assert ("no two rows of own.npy were held out" in evaluated(capsys, X[:rows], "--holdout", share)) == (rows < 30)
 
 
 def test_three_rows_are_too_few_to_compare_with(capsys):
-    np.save("four.npy", X[:4])
-    assert main(["train", "four.npy", *SMALL, "--out", "m.npz"]) == 0 and main(["evaluate", "m.npz"]) == 2
-    assert "DATA four.npy has 3 rows, and 4 are needed" in capsys.readouterr().err
+    np.save("own.npy", X[:4])
+    train()
+    assert main(["evaluate", "m.npz"]) == 2 and "DATA own.npy has 3 rows, and 4 are needed" in capsys.readouterr().err
 
 
 def test_equal_rows(capsys):
     """A held-out row that is also a training row lies at distance 0, by which nothing is divided."""
-    out = evaluated(capsys, "own.npz", np.random.default_rng(0).integers(0, 2, (200, 2)))
+    out = evaluated(capsys, np.random.default_rng(0).integers(0, 2, (200, 2)))
     assert out.count("ratio                          - (the real rows lie at distance 0)\n") == 1
 
 
@@ -174,11 +170,11 @@ def test_a_model_is_not_compared_with_what_is_infinitely_far(capsys, command):
 def test_samples_are_drawn_and_rounded_as_sample_does(capsys):
     """Fractions are told from whole numbers at a glance, and rounded ones are not."""
     rng = np.random.default_rng(0)
-    evaluated(capsys, "own.npz", np.column_stack([rng.poisson(3, 1000), rng.poisson(5, 1000), np.ones(1000)]),
-              ["--steps", "500", "--hidden", "32", "--T", "100"])
+    np.save("own.npy", np.column_stack([rng.poisson(3, 1000), rng.poisson(5, 1000), np.ones(1000)]))
+    assert main(["train", "own.npy", "--steps", "500", "--hidden", "32", "--T", "100"]) == 0
     told = []
     for options in ("", "--round", "--round --clip", "--round --steps 10"):
-        out = evaluated(capsys, f"own.npz {options}")
+        out = printed(capsys, f"evaluate own.npz {options}")
         assert ("2 of 3 columns hold whole numbers, which these samples do not: --round compares rounded ones" in out) == (not options)
         told.append(float(re.search(r"told apart .*\n  \d+ samples +(\S+)", out)[1]))
     assert told[0] > 0.75 and all(abs(share - 0.5) < 0.15 for share in told[1:]) and len(set(told)) > 2
@@ -189,9 +185,9 @@ def test_samples_are_drawn_and_rounded_as_sample_does(capsys):
 
 
 def test_samples_that_rounding_takes_off_the_plane_are_told(capsys):
-    told = re.search(r"(\d+) of 40 samples break a relation that all training rows keep",
-                     evaluated(capsys, "own.npz --round", np.random.default_rng(0).multinomial(100, [0.2, 0.3, 0.5], 200)))
-    assert int(told[1]) > 3 and "break a relation" not in evaluated(capsys, "own.npz")
+    out = evaluated(capsys, np.random.default_rng(0).multinomial(100, [0.2, 0.3, 0.5], 200), how="--round")
+    assert int(re.search(r"(\d+) of 40 samples break a relation that all training rows keep", out)[1]) > 3
+    assert "break a relation" not in printed(capsys, "evaluate m.npz")
 
 
 @pytest.mark.parametrize("column, told", [
@@ -203,7 +199,7 @@ def test_nats_are_said_to_be_no_score_where_a_density_has_no_bound(column, told,
     """It grows with training, beyond every law of whole numbers."""
     rng = np.random.default_rng(0)
     last = column(rng)
-    out = evaluated(capsys, "own.npz", np.column_stack([rng.standard_normal((len(last), 2)), last]))
+    out = evaluated(capsys, np.column_stack([rng.standard_normal((len(last), 2)), last]))
     found = re.search(r"no score where columns hold whole numbers, few values again and again or one often, on which a density has no bound: (.*) \(from 0\)", out)
     assert (found and found[1]) == told
 
@@ -212,9 +208,10 @@ def test_columns_of_other_names_are_told_and_those_in_another_order_refused(caps
     lines = "".join(f"{i % 7},{i % 5}.5,{i % 3}\n" for i in range(40))
     for name, header in (("a", "a,b,n"), ("same", "a,b,n"), ("turned", "b,a,n"), ("other", "a,B,n")):
         Path(f"{name}.csv").write_text(f"{header}\n{lines}" + "0,0.5,9\n" * (name != "a"))
-    assert main(["train", "a.csv", *SMALL]) == 0 and "other names" not in evaluated(capsys, "a.npz same.csv")
-    assert "other.csv has other names of columns than the training rows: 'B' for 'b'\n" in evaluated(capsys, "a.npz other.csv")
-    assert main(["evaluate", "a.npz", "turned.csv"]) == 2
+    train("a.csv")
+    assert "other names" not in printed(capsys, "evaluate m.npz same.csv")
+    assert "other.csv has other names of columns than the training rows: 'B' for 'b'\n" in printed(capsys, "evaluate m.npz other.csv")
+    assert main(["evaluate", "m.npz", "turned.csv"]) == 2
     assert "has the columns b, a, n, and the model a, b, n: put them into the model's order" in capsys.readouterr().err
 
 
@@ -223,8 +220,8 @@ def test_images_of_another_shape_are_not_compared(image, capsys):
     """But a file is what was trained on, also if it was trained on as something else."""
     x = np.random.default_rng(0).random((40, 2, 6))
     np.save("other.npy", x.transpose(0, 2, 1))
-    for command in ("own.npz", "own.npz own.npy"):
-        assert "held-out rows" in evaluated(capsys, command, x, [*SMALL, "--image", image])
-    assert main(["evaluate", "own.npz", "other.npy"]) == 2
+    for how in ("", "own.npy"):
+        assert "held-out rows" in evaluated(capsys, x, "--image", image, how=how)
+    assert main(["evaluate", "m.npz", "other.npy"]) == 2
     shape = {"2x6": "images of 2 x 6", "3x4": "images of 3 x 4", "none": "a table"}[image]
     assert f"DATA other.npy holds images of 6 x 2, the training rows were {shape}" in capsys.readouterr().err

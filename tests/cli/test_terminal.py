@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import SMALL, shell
+from commands import SMALL, shell, train
 
 from npddpm import DDPM
-from npddpm.cli.main import main
 from npddpm.cli.terminal import progress
 
 pytestmark = [pytest.mark.usefixtures("in_an_empty_folder"), pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX")]
@@ -30,7 +29,7 @@ def test_nobody_reads(around):
 
 
 def test_a_report_that_is_lost_is_no_success():
-    assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
+    train("moons")
     np.save("own.npy", np.random.default_rng(0).standard_normal((8, 2)))
     done = shell(f"{NPDDPM} evaluate m.npz own.npy >/dev/full")
     assert done.returncode == 2 and done.stderr == "npddpm: cannot print: No space left on device\n"
