@@ -32,12 +32,9 @@ def note(x: Any, source: str) -> dict[str, Any] | None:
     d = x.shape[1]
     if d > MOST:
         return None
-    low, high, whole = np.full(d, math.inf), np.full(d, -math.inf), np.full(d, True)
-    for block in data.blocks(x):
-        low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
-        whole &= (block == np.rint(block)).all(0)
-    names = names_in(source)
-    notes = {"low": low.tolist(), "high": high.tolist(), "whole": whole.tolist()}
+    found, names = data.moments(x), names_in(source)
+    whole = np.all([(block == np.rint(block)).all(0) for block in data.blocks(x)], axis=0)
+    notes = {"low": found.low.tolist(), "high": found.high.tolist(), "whole": whole.tolist()}
     return notes | {"names": names} if len(names) == d else notes
 
 
@@ -54,11 +51,10 @@ def check_names(source: str, known: list[str]) -> None:
     names = names_in(source)
     if not names or not known or names == known:
         return
+    line = f"{source} has the columns {printable(', '.join(names)):.200}, and the model {printable(', '.join(known)):.200}"
     if sorted(names) == sorted(known):
-        raise ValueError(f"DATA {source} has the columns {printable(', '.join(names)):.200}, and the model "
-                         f"{printable(', '.join(known)):.200}: put them into the model's order")
-    other = [f"{printable(a)!r:.40} for {printable(b)!r:.40}" for a, b in zip(names, known) if a != b]
-    say(f"{source} has other names of columns than the training rows: {', '.join(other[:3])}" + (" ..." if other[3:] else ""))
+        raise ValueError(f"DATA {line}: put them into the model's order")
+    say(line)
 
 
 class Columns(NamedTuple):

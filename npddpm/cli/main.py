@@ -35,7 +35,6 @@ from ..model import rules
 from ..model.axes import tell_columns
 from ..model.ddpm import DDPM
 from ..model.ranks import by_first, signalled, world
-from ..optim import learning_rate
 from ..schedule import Schedule
 from .columns import Columns, check_names, csv_writer, note, npy_writer
 from .evaluate import (
@@ -156,9 +155,8 @@ def train(args: argparse.Namespace) -> int:
             say(f"{out} has had {model.step} steps: nothing to do; --steps with a larger number goes on")
             return 0
         if "steps" in given and given["steps"] != settings["steps"]:
-            was, new = (learning_rate(model.step, n, settings["lr"]) for n in (settings["steps"], given["steps"]))
-            say(f"--steps {given['steps']} instead of {settings['steps']}: the learning rate goes from {was:.3g} to {new:.3g} at "
-                f"step {model.step}, and falls to 0 at step {given['steps']}")
+            say(f"--steps {given['steps']} instead of {settings['steps']}: from step {model.step} on the learning rate is another one, and "
+                f"falls to 0 at step {given['steps']}")
             settings["steps"] = given["steps"]
         if ranks != (before := settings.get("ranks", 1)):
             say(f"{ranks} rank{'s' * (ranks > 1)} instead of {before}: from here on the draws are others than in a run that was "
@@ -340,8 +338,7 @@ def say_nats(model: DDPM, real: Reference, seed: int) -> None:
     """Mean log-likelihoods of the first rows that lie in the plane of the training rows; of images also in bits a pixel."""
     held, axes = real.held[:MOST_RATED], model.axes
     inside = held[axes.contain(held)]
-    say(f"log-likelihood of {len(inside)} {real.name}, nats a row in the units of the data (higher is better; computed in {len(times_up(model.schedule, None)) - 1} steps without noise)"
-        + (f"; {len(held) - len(inside)} lie off the plane of the training rows" if len(inside) < len(held) else ""))
+    say(f"log-likelihood of {len(inside)} {real.name}, nats a row in the units of the data (higher is better; computed in {len(times_up(model.schedule, None)) - 1} steps without noise)")
     if len(inside) == 0:
         return
     varies = axes.scale > 0
@@ -351,7 +348,7 @@ def say_nats(model: DDPM, real: Reference, seed: int) -> None:
         repeated = np.array([2 * len(of) <= of.sum() or of.max() > max(2, MOST_EQUAL * of.sum()) for of in counts])
         if (steps := np.flatnonzero(varies & (repeated | (held == np.rint(held)).all(0)))).size:
             say("  no score where columns hold whole numbers, few values again and again or one often, on which a density has no bound: column "
-                + ", ".join(map(str, steps[:5])) + (f" and {steps.size - 5} others" if steps.size > 5 else "") + " (from 0)")
+                + ", ".join(map(str, steps[:5])) + ", ..." * (steps.size > 5) + " (from 0)")
 
     def of_model(x: np.ndarray) -> Any:
         if axes.variances.size > MOST_EXACT:

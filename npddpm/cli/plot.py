@@ -125,8 +125,8 @@ def draw(axes: Any, rows: np.ndarray, x: np.ndarray, image: tuple[int, ...] = ()
         low, high = x.min(), x.max()
         shown = pixels(rows[:math.prod(grid)], image)
         h, w, c = shown.shape[1:]
-        tiles = np.full((math.prod(grid), h + 1, w + 1, c), np.nan if c == 1 else 1.0)
-        tiles[:len(shown), 1:, 1:] = ((shown - low) / (high - low or 1)).clip(0, 1)
+        missing, line = (0, math.prod(grid) - len(shown)), (1, 0)
+        tiles = np.pad(((shown - low) / (high - low or 1)).clip(0, 1), (missing, line, line, (0, 0)), constant_values=np.nan if c == 1 else 1.0)
         mosaic = tiles.reshape(*grid, h + 1, w + 1, c).swapaxes(1, 2).reshape(grid[0] * (h + 1), grid[1] * (w + 1), c)
         axes.axis("off")
         return [axes.imshow(mosaic.squeeze(2) if c == 1 else mosaic, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")]

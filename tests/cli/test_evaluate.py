@@ -194,7 +194,7 @@ def test_samples_that_rounding_takes_off_the_plane_are_told(capsys):
     *((lambda rng, share=share: np.where(rng.random((500, 1)) < share, 0, rng.gamma(4, 1, (500, 1))), "column 2" if share > 0.1 else None)
       for share in (0.0, 0.02, 0.15, 0.4)),                                                  # no rain on so many days
     (lambda rng: rng.integers(0, 3, (80, 1)) / 2, "column 2"), (lambda rng: rng.permutation(np.arange(80) % 40)[:, None] / 2, "column 2"),
-    (lambda rng: rng.integers(0, 10**6, (80, 7)), "column 2, 3, 4, 5, 6 and 2 others")])
+    (lambda rng: rng.integers(0, 10**6, (80, 7)), "column 2, 3, 4, 5, 6, ...")])
 def test_nats_are_said_to_be_no_score_where_a_density_has_no_bound(column, told, capsys):
     """It grows with training, beyond every law of whole numbers."""
     rng = np.random.default_rng(0)
@@ -209,8 +209,8 @@ def test_columns_of_other_names_are_told_and_those_in_another_order_refused(caps
     for name, header in (("a", "a,b,n"), ("same", "a,b,n"), ("turned", "b,a,n"), ("other", "a,B,n")):
         Path(f"{name}.csv").write_text(f"{header}\n{lines}" + "0,0.5,9\n" * (name != "a"))
     train("a.csv")
-    assert "other names" not in printed(capsys, "evaluate m.npz same.csv")
-    assert "other.csv has other names of columns than the training rows: 'B' for 'b'\n" in printed(capsys, "evaluate m.npz other.csv")
+    assert "and the model" not in printed(capsys, "evaluate m.npz same.csv")
+    assert "other.csv has the columns a, B, n, and the model a, b, n\n" in printed(capsys, "evaluate m.npz other.csv")
     assert main(["evaluate", "m.npz", "turned.csv"]) == 2
     assert "has the columns b, a, n, and the model a, b, n: put them into the model's order" in capsys.readouterr().err
 

@@ -32,7 +32,7 @@ def tables(kind, seed):
     rng = np.random.default_rng(seed)
     n, d = rng.integers(5, 20), rng.integers(1, 4)
     x, far = rng.standard_normal((2, n, d)), rng.integers(0, 2, (2, n, 1))
-    return {"whole": rng.integers(0, 6, (2, n, d)), "whole, far from 0": rng.integers(0, 6, (2, n, d)) + 10**9,
+    return {"whole": rng.integers(0, 6, (2, n, d)), "whole, far from 0": rng.integers(0, 6, (2, n, d)) + 10**15,
             "large whole": rng.integers(-3, 4, (2, n, d)) * 2.0**40, "halves": rng.integers(0, 9, (2, n, d)) / 2 - 3e5,
             "clusters 1e7 apart": x + 1e7 * far, "clusters 1e12 apart": x + 1e12 * far, "far from 0": x + 1e6,
             "large": x * 1e149, "small": x * 1e-149}[kind]

@@ -41,16 +41,6 @@ def test_a_copying_model_is_found_out_with_other_data_too(monkeypatch, capsys):
     assert float(re.search(r"nearest training row .*\n  samples +(\S+)\n", out)[1]) == 0        # the nearest training row is the sample itself
 
 
-def test_rows_of_other_data_that_are_training_rows_are_counted(capsys):
-    own = rows(32)
-    own[:5, 0] = 0.0
-    save(own=own)
-    own[:5, 0] = -0.0       # the same number in other bits
-    save(other=np.concatenate([own[:10], rows(50, seed=1)]))
-    train("own.npy", "--holdout", "0")
-    assert "10 of its 60 rows are training rows" in evaluate(capsys, "other.npy")
-
-
 @pytest.mark.parametrize("command", [[], ["own.npy"]])
 def test_data_that_changed_are_not_taken_for_the_training_data(command, capsys):
     save(own=rows(40))
@@ -118,16 +108,6 @@ def test_a_copy_with_fewer_digits_is_told(form, capsys):
     train("own.npy", "--holdout", "0")
     assert re.search(r"(9\d|100)% of 80 rows of DATA are almost equal to a training row, beyond what training rows are to each other: they may be "
                      "copies with fewer digits", evaluate(capsys, "copy.csv"))
-
-
-def test_rows_that_are_equal_by_chance_stay(capsys):
-    """What is left if they went would be the rare ones."""
-    own, other = np.random.default_rng(0).poisson(3, (2, 400, 2))
-    save(own=own, other=other)
-    train()
-    out = evaluate(capsys, "other.npy")
-    assert re.search(r"3\d\d of its 400 rows equal a training row, as many as by chance \(9\d.\d% of the training rows have a double\): all are kept", out)
-    assert "energy distance to 320 rows of DATA" in out
 
 
 def test_rows_that_are_there_twice_are_told(capsys):

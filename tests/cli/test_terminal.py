@@ -41,15 +41,13 @@ def test_a_report_that_is_lost_is_no_success():
     assert shell(f"{NPDDPM} --help >/dev/full").stderr == ""
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_signals_end_a_training_with_its_work_saved(name):
-    number = getattr(signal, name)
+def test_a_signal_ends_a_training_with_its_work_saved():
     process = subprocess.Popen([*NPDDPM.split(), "train", "moons", *SMALL, "--steps", "1000000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.readline()
     time.sleep(0.1)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + signal.SIGTERM
     assert f"interrupted: moons.npz holds step {DDPM.load('moons.npz').step}" in out
 
 
