@@ -338,7 +338,8 @@ def say_nats(model: DDPM, real: Reference, seed: int) -> None:
     """Mean log-likelihoods of the first rows that lie in the plane of the training rows; of images also in bits a pixel."""
     held, axes = real.held[:MOST_RATED], model.axes
     inside = held[axes.contain(held)]
-    say(f"log-likelihood of {len(inside)} {real.name}, nats a row in the units of the data (higher is better; computed in {len(times_up(model.schedule, None)) - 1} steps without noise)")
+    say(f"log-likelihood of {len(inside)} {real.name}, nats a row in the units of the data "
+        f"(higher is better; computed in {len(times_up(model.schedule, None)) - 1} steps without noise)")
     if len(inside) == 0:
         return
     varies = axes.scale > 0

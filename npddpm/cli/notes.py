@@ -155,8 +155,8 @@ def without_copies(x: Any, trained: Any) -> tuple[Any, str]:
     counts = np.unique(known, return_counts=True)[1]
     share = float(counts[counts > 1].sum() / len(known))
     if 0 < copied.sum() <= len(x) * share + 3 * math.sqrt(len(x) * share * (1 - share)):
-        return x, (f"{copied.sum()} of its {len(x)} rows equal a training row, as many as by chance ({share:.1%} of the training rows have a double): "
-                   "all are kept, and if they are copies, what compares nearest rows tells nothing")
+        return x, (f"{copied.sum()} of its {len(x)} rows equal a training row, as many as by chance ({share:.1%} of the training rows "
+                   "have a double): all are kept, and if they are copies, what compares nearest rows tells nothing")
     if len(x) - copied.sum() < FEWEST:
         return None, what + ": the others are too few, and it is compared as a whole"
     return data.leave_out(x, np.flatnonzero(copied)), what + ", which are left out" * bool(copied.any())
