@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -31,12 +32,9 @@ def note(x: Any, source: str) -> dict[str, Any] | None:
     d = x.shape[1]
     if d > MOST:
         return None
-    low, high, whole = np.full(d, math.inf), np.full(d, -math.inf), np.full(d, True)
-    for block in data.blocks(x):
-        low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
-        whole &= (block == np.rint(block)).all(0)
-    names = names_in(source)
-    notes = {"low": low.tolist(), "high": high.tolist(), "whole": whole.tolist()}
+    found, names = data.moments(x), names_in(source)
+    whole = np.all([(block == np.rint(block)).all(0) for block in data.blocks(x)], axis=0)
+    notes = {"low": found.low.tolist(), "high": found.high.tolist(), "whole": whole.tolist()}
     return notes | {"names": names} if len(names) == d else notes
 
 
@@ -53,11 +51,10 @@ def check_names(source: str, known: list[str]) -> None:
     names = names_in(source)
     if not names or not known or names == known:
         return
+    line = f"{source} has the columns {printable(', '.join(names)):.200}, and the model {printable(', '.join(known)):.200}"
     if sorted(names) == sorted(known):
-        raise ValueError(f"DATA {source} has the columns {printable(', '.join(names)):.200}, and the model "
-                         f"{printable(', '.join(known)):.200}: put them into the model's order")
-    other = [f"{printable(a)!r:.40} for {printable(b)!r:.40}" for a, b in zip(names, known) if a != b]
-    say(f"{source} has other names of columns than the training rows: {', '.join(other[:3])}" + (" ..." if other[3:] else ""))
+        raise ValueError(f"DATA {line}: put them into the model's order")
+    say(line)
 
 
 class Columns(NamedTuple):
@@ -74,17 +71,14 @@ class Columns(NamedTuple):
 
         Whoever wrote the file may have noted anything: what `note` does not write counts as nothing.
         """
-        d, notes = len(model.axes.mean), noted(model).get("columns")
-        if isinstance(notes, dict):
-            try:
-                low, high = (check_points(name, notes.get(name), np, np.float64, d) for name in ("low", "high"))
-                whole, names = np.asarray(notes.get("whole")), notes.get("names", [])
-            except (TypeError, ValueError):
-                pass
-            else:
-                if ((low <= high).all() and whole.dtype == bool and whole.shape == (d,)
-                        and isinstance(names, list) and len(names) in (0, d) and all(isinstance(name, str) for name in names)):
-                    return cls(low, high, whole, names)
+        d = len(model.axes.mean)
+        notes: Any = noted(model).get("columns")
+        with contextlib.suppress(AttributeError, TypeError, ValueError):
+            low, high = (check_points(name, notes.get(name), np, np.float64, d) for name in ("low", "high"))
+            whole, names = np.asarray(notes.get("whole")), notes.get("names", [])
+            if ((low <= high).all() and whole.dtype == bool and whole.shape == (d,)
+                    and isinstance(names, list) and len(names) in (0, d) and all(isinstance(name, str) for name in names)):
+                return cls(low, high, whole, names)
         if needed:
             raise ValueError(f"{' and '.join(needed)}: {path} does not say what its training columns held, as npddpm train notes it for "
                              f"up to {MOST} columns: train the model with it, or clip and round in Python, with "
@@ -97,25 +91,16 @@ class Columns(NamedTuple):
         return np.where(self.whole, np.rint(x) + 0.0, x)    # 0.0 for -0.0
 
 
-def write_npy(file: BinaryIO, shape: tuple[int, ...], chunks: Iterable[Array]) -> Iterator[int]:
-    """Write a .npy file of this shape chunk by chunk, yielding the number of rows written."""
-    header = {"descr": "<f8", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    done = 0
-    for chunk in chunks:
-        file.write(chunk.astype("<f8").tobytes())
-        done += len(chunk)
-        yield done
+def npy_writer(file: BinaryIO, shape: tuple[int, ...]) -> Callable[[Array], Any]:
+    """Begin a .npy file of this shape; return what writes a chunk."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return lambda chunk: file.write(chunk.astype("<f8").tobytes())
 
 
-def write_csv(file: BinaryIO, names: list[str], whole: np.ndarray, chunks: Iterable[Array]) -> Iterator[int]:
-    """Write the names, if there are any, and rows of numbers, as `write_npy` does; `whole` columns without a decimal point."""
+def csv_writer(file: BinaryIO, names: list[str], whole: np.ndarray) -> Callable[[Array], Any]:
+    """Begin a text with the names, if there are any; return what writes a chunk, `whole` columns without a decimal point."""
     text = codecs.getwriter("utf-8")(file)
     if names:       # in quotes, since 0, 1 would be numbers, and one that begins with # a comment
         csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(names)
-    table, kinds, done = csv.writer(text, lineterminator="\n"), [int if w else float for w in whole], 0
-    for chunk in chunks:
-        for row in chunk.reshape(len(chunk), -1):
-            table.writerow([kind(value) for kind, value in zip(kinds, row.tolist())])
-        done += len(chunk)
-        yield done
+    table, kinds = csv.writer(text, lineterminator="\n"), [int if w else float for w in whole]
+    return lambda chunk: table.writerows([kind(value) for kind, value in zip(kinds, row)] for row in chunk.reshape(len(chunk), -1).tolist())

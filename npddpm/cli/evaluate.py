@@ -31,20 +31,24 @@ def squares(x: Array, y: Array) -> tuple[Array, Array]:
     return squared, 4 * (x.shape[1] + 8) * 2.0**-53 * own + 1e-305
 
 
+def parts(n: int, d: int) -> Iterator[slice]:
+    """n pairs of rows of d columns, as many at a time as are held."""
+    step = max(1, PAIRS // d)
+    return (slice(start, start + step) for start in range(0, n, step))
+
+
 def apart(x: Array, y: Array, i: Any, j: Any) -> Array:
     """|x_i - y_j| from the differences, for pairs of row numbers, (n,). Of whole numbers the squares are exact."""
-    out, step = np.empty(len(i)), max(1, PAIRS // x.shape[1])
-    for part in (slice(s, s + step) for s in range(0, len(i), step)):
-        away = x[i[part]] - y[j[part]]
-        size = np.ldexp(1.0, np.frexp(np.abs(away).max(1))[1])     # a power of two: nothing is rounded, nothing vanishes
-        out[part] = np.sqrt(((away / size[:, None]) ** 2).sum(1)) * size
+    out = np.empty(len(i))
+    for part in parts(len(i), x.shape[1]):
+        out[part] = np.sqrt(((x[i[part]] - y[j[part]]) ** 2).sum(1))
     return out
 
 
 def distances(x: Array, y: Array) -> Array:
     """Euclidean distances of all rows of x to all rows of y, (n, m), to nine digits or more: those of near rows from the differences."""
     squared, error = squares(x, y)
-    i, j = np.divmod(np.flatnonzero(squared < 1e10 * error), len(y))
+    i, j = np.nonzero(squared < 1e10 * error)
     np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
     squared[i, j] = apart(x, y, i, j)
     return squared
@@ -61,37 +65,26 @@ def _neighbours(a: Array, y: Array, k: int) -> Any:
         squared, error = squares(a, b)
         m = min(k, len(b))
         most = (squared.min(1) if m == 1 else np.partition(squared, m - 1, axis=1)[:, m - 1])[:, None]
-        i, j = np.divmod(np.flatnonzero(squared <= most + 2 * error + np.abs(most) / 2**18), len(b))
-        order = np.lexsort((distance := apart(a, b, i, j), i))
-        chosen = order[np.searchsorted(i, np.arange(len(a)))[:, None] + np.arange(m)]       # i is sorted
+        i, j = np.nonzero(squared <= most + 2 * error + np.abs(most) / 2**18)
+        distance = apart(a, b, i, j)
+        chosen = np.lexsort((distance, i))[np.searchsorted(i, np.arange(len(a)))[:, None] + np.arange(m)]       # i is sorted
         near, number = np.hstack([near, distance[chosen]]), np.hstack([number, first + j[chosen]])
-    best = np.argsort(near, axis=1, kind="stable")[:, k - 1, None]
-    return np.take_along_axis(number, best, 1)[:, 0]
-
-
-def unit(x: Array) -> Array:
-    """The largest power of two of which all numbers of a row are multiples, (n,)."""
-    fraction, exponent = np.frexp(x)
-    whole = np.abs(fraction * 2.0**53).astype(np.int64)
-    lowest = np.ldexp((whole & -whole).astype(float), exponent - 53)
-    return np.asarray(np.where(whole > 0, lowest, np.inf).min(1))
+    best = np.argsort(near, axis=1, kind="stable")[:, k - 1]
+    return number[np.arange(len(a)), best]
 
 
 def nearer(x: Array, y: Array, z: Array) -> Array:
     """Row by row 1 where y is nearer to x than z is, 0 where z is, and 1/2 where they are equally near, (n,).
 
-    Of multiples of one power of two, such as whole numbers, squared distances are exact up to its square times 2^53. Others
-    are equally near where what was rounded when the numbers were stored, and in the sums, may decide.
+    Of whole numbers squared distances are exact up to 2^53. Others are equally near where what was rounded when the
+    numbers were stored, and in the sums, may decide.
     """
-    ulp = np.spacing(np.maximum(np.maximum(np.abs(x), np.abs(y)), np.abs(z)))
-    step = unit(np.hstack([x, y, z]))
-    y, z = y - x, z - x
-    size = np.ldexp(1.0, np.frexp(np.maximum(np.abs(y), np.abs(z)).max(1))[1])
-    y, z, ulp = (np.abs(a) / size[:, None] for a in (y, z, ulp))
+    rows = np.stack([x, y, z])
+    ulp, (y, z) = np.spacing(np.abs(rows).max(0)), np.abs(rows[1:] - x)
     to_y, to_z = (y**2).sum(1), (z**2).sum(1)
     rounded = (8 * (y + z) * ulp).sum(1) + x.shape[1] * 2.0**-52 * (to_y + to_z)
-    tie = np.abs(to_y - to_z) <= np.where(np.maximum(to_y, to_z) <= 2.0**53 * (step / size) ** 2, 0, rounded)
-    return np.where(tie, 0.5, to_y < to_z)
+    exact = (rows == np.rint(rows)).all((0, 2)) & (to_y + to_z < 2.0**53)
+    return np.where(np.abs(to_y - to_z) <= np.where(exact, 0, rounded), 0.5, to_y < to_z)
 
 
 def blocks(x: Array) -> Iterator[Array]:
@@ -193,8 +186,8 @@ def _inside(x: Array, centers: Array, edges: Array) -> Array:
         error = 2 * error + radius / 2**18
         found |= (squared < radius - error).any(1)
         i, j = np.nonzero((squared <= radius + error) & ~found[:, None])
-        step = max(1, PAIRS // x.shape[1])
-        for p, q in ((i[s:s + step], j[s:s + step]) for s in range(0, len(i), step)):
+        for part in parts(len(i), x.shape[1]):
+            p, q = i[part], j[part]
             found[p[nearer(b[q], x[p], edge[q]) >= 0.5]] = True
     return found
 

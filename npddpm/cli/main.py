@@ -35,9 +35,8 @@ from ..model import rules
 from ..model.axes import tell_columns
 from ..model.ddpm import DDPM
 from ..model.ranks import by_first, signalled, world
-from ..optim import learning_rate
 from ..schedule import Schedule
-from .columns import Columns, check_names, note, write_csv, write_npy
+from .columns import Columns, check_names, csv_writer, note, npy_writer
 from .evaluate import (
     energy_distance,
     loss_by_time,
@@ -137,6 +136,7 @@ def parser() -> Parser:
 def train(args: argparse.Namespace) -> int:
     out = args.out or Path(Path(args.data).stem + ".npz")
     x, image = data.load_rows(args.data, tell=say)
+    found = x       # the digest is of all rows
     comm, ranks = args.comm, 1 if args.comm is None else args.comm.size
     by_first(comm, lambda: check_output(out, data=args.data))
     given = {name: value for name in ("hidden", "depth", "steps", "lr", "image", *DEFAULTS) if (value := getattr(args, name)) is not None}
@@ -155,9 +155,8 @@ def train(args: argparse.Namespace) -> int:
             say(f"{out} has had {model.step} steps: nothing to do; --steps with a larger number goes on")
             return 0
         if "steps" in given and given["steps"] != settings["steps"]:
-            was, new = (learning_rate(model.step, n, settings["lr"]) for n in (settings["steps"], given["steps"]))
-            say(f"--steps {given['steps']} instead of {settings['steps']}: the learning rate goes from {was:.3g} to {new:.3g} at "
-                f"step {model.step}, and falls to 0 at step {given['steps']}")
+            say(f"--steps {given['steps']} instead of {settings['steps']}: from step {model.step} on the learning rate is another one, and "
+                f"falls to 0 at step {given['steps']}")
             settings["steps"] = given["steps"]
         if ranks != (before := settings.get("ranks", 1)):
             say(f"{ranks} rank{'s' * (ranks > 1)} instead of {before}: from here on the draws are others than in a run that was "
@@ -169,11 +168,10 @@ def train(args: argparse.Namespace) -> int:
         model = DDPM(schedule, settings.get("hidden"), settings.get("depth"))
     if not 0 <= settings["holdout"] < 1:
         raise ValueError(f"--holdout must lie in [0, 1), got {settings['holdout']}")
-    kept = x
     if not image:
-        kept = data.without_far(x, say, args.data)
-        tell_columns(kept, say, args.data)
-    rows, held = data.split(kept, settings["holdout"])
+        x = data.without_far(x, say, args.data)
+        tell_columns(x, say, args.data)
+    rows, held = data.split(x, settings["holdout"])
     if len(rows) < 2:
         raise ValueError(f"--holdout {settings['holdout']} leaves {len(rows)} of {len(x)} rows to train on, "
                          "and 2 are needed")
@@ -195,7 +193,7 @@ def train(args: argparse.Namespace) -> int:
         say(str(warning.message))
     if ranks > 1 or "ranks" in settings:
         settings["ranks"] = ranks
-    model.about = {**model.about, "data": args.data, "sha256": by_first(comm, lambda: digest(x)), "settings": settings,
+    model.about = {**model.about, "data": args.data, "sha256": by_first(comm, lambda: digest(found)), "settings": settings,
                    "columns": model.about.get("columns") if args.resume else by_first(comm, lambda: note(rows, args.data))}
     what = f"images of {data.sizes(image)}, with one scale for all numbers," if image else f"rows of {x.shape[1]}"
     say(f"{args.data}: {len(rows)} {what} to train on, {len(held)} held out; "
@@ -243,21 +241,21 @@ def image_of(text: str, d: int) -> tuple[int, ...]:
 
 def sample(args: argparse.Namespace) -> None:
     model = DDPM.load(args.model, args.device)
-    known, off = columns_of(model, args), 0
+    known, done, off = columns_of(model, args), 0, 0
     shape, text = model.image or (len(known.low),), args.out.suffix.lower() == ".csv"
     size = (2 if text else 8) * args.n * len(known.low)     # at least: text has a digit and a separator for each number
     by_first(args.comm, lambda: check_output(args.out, [".npy", ".csv"], size, model=args.model, data=model.about.get("data")))
 
-    def counted() -> Iterator[Any]:
-        nonlocal off
+    def counts() -> Iterator[int]:
+        nonlocal done, off
+        write = csv_writer(file, known.names, known.whole & args.round) if text else npy_writer(file, (args.n, *shape))
         for chunk in drawn_by(model, known, args, args.n, args.comm):
-            off += broken(model, args, chunk) if is_first(args.comm) else 0
-            yield chunk
+            write(chunk)
+            done, off = done + len(chunk), off + broken(model, args, chunk)
+            yield done
 
-    chunks = counted()
     with written(args.out) if is_first(args.comm) else open(os.devnull, "wb") as file:
-        rows = write_csv(file, known.names, known.whole & args.round, chunks) if text else write_npy(file, (args.n, *shape), chunks)
-        for _ in progress(rows, args.n, "sample"):
+        for _ in progress(counts(), args.n, "sample"):
             pass
     say(f"wrote {args.out}: {args.n} samples of {data.sizes(shape)} numbers")
     if off:
@@ -294,8 +292,7 @@ def evaluate(args: argparse.Namespace) -> None:
     say(f"loss by t, per dimension, on {real.name} (1: no better than guessing 0)")
     say("      t     loss    least   ratio")
     for t, loss, least in losses(model, real, args.seed):
-        known = f"{least:9.3g}{loss / least:8.3f}" if np.isfinite(least) else "        -       -"
-        say(f"{t:7.0f}{loss:9.3g}{known}")
+        say(f"{t:7.0f}{loss:9.3g}" + (f"{least:9.3g}{loss / least:8.3f}" if np.isfinite(least) else "        -       -"))
 
     if whole := int((columns.whole & (model.axes.scale > 0)).sum()) if not (args.round or model.image) else 0:
         say(f"{whole} of {len(columns.whole)} columns hold whole numbers, which these samples do not: --round compares rounded ones")
@@ -304,10 +301,11 @@ def evaluate(args: argparse.Namespace) -> None:
     drawn, held, others = (model.axes.standardize(a) for a in (samples, real.held[:n], real.others[:n]))
     compared = {f"{n} samples": drawn, f"{n} {real.name_of_others}": others}
     say(f"energy distance to {n} {real.name}, data at unit scale (V- and U-statistic; sees the large shapes, no fine ones)")
-    scores = [[energy_distance(a, held, u) for u in (False, True)] for a in compared.values()]
-    for name, (v, u) in zip(compared, scores):
-        say(f"  {name:22s}{v:10.5f}{u:10.5f}")
-    say(f"  ratio                 {ratio(scores[0][0], scores[1][0])}")
+    scores = []
+    for name, a in compared.items():
+        scores.append(energy_distance(a, held, unbiased=False))
+        say(f"  {name:22s}{scores[-1]:10.5f}{energy_distance(a, held):10.5f}")
+    say(f"  ratio                 {ratio(*scores)}")
     say(f"told apart from {n} {real.name} by the nearest other row (0.5: not at all; sees blur and fine shapes)")
     for name, a in compared.items():
         say(f"  {name:22s}{one_nearest_neighbour(a, held):10.3f} +- {0.64 / math.sqrt(2 * n):.3f}")
@@ -340,8 +338,8 @@ def say_nats(model: DDPM, real: Reference, seed: int) -> None:
     """Mean log-likelihoods of the first rows that lie in the plane of the training rows; of images also in bits a pixel."""
     held, axes = real.held[:MOST_RATED], model.axes
     inside = held[axes.contain(held)]
-    say(f"log-likelihood of {len(inside)} {real.name}, nats a row in the units of the data (higher is better; computed in {len(times_up(model.schedule, None)) - 1} steps without noise)"
-        + (f"; {len(held) - len(inside)} lie off the plane of the training rows" if len(inside) < len(held) else ""))
+    say(f"log-likelihood of {len(inside)} {real.name}, nats a row in the units of the data "
+        f"(higher is better; computed in {len(times_up(model.schedule, None)) - 1} steps without noise)")
     if len(inside) == 0:
         return
     varies = axes.scale > 0
@@ -351,22 +349,20 @@ def say_nats(model: DDPM, real: Reference, seed: int) -> None:
         repeated = np.array([2 * len(of) <= of.sum() or of.max() > max(2, MOST_EQUAL * of.sum()) for of in counts])
         if (steps := np.flatnonzero(varies & (repeated | (held == np.rint(held)).all(0)))).size:
             say("  no score where columns hold whole numbers, few values again and again or one often, on which a density has no bound: column "
-                + ", ".join(map(str, steps[:5])) + (f" and {steps.size - 5} others" if steps.size > 5 else "") + " (from 0)")
-    probes = PROBES if axes.variances.size > MOST_EXACT else None
+                + ", ".join(map(str, steps[:5])) + ", ..." * (steps.size > 5) + " (from 0)")
 
     def of_model(x: np.ndarray) -> Any:
-        found = model.log_likelihood(x, probes=probes, rng=seed)
-        return found if probes is None else found[0]
+        if axes.variances.size > MOST_EXACT:
+            return model.log_likelihood(x, probes=PROBES, rng=seed)[0]
+        return model.log_likelihood(x)
 
-    def of_gaussian(x: np.ndarray) -> Any:
-        return log_density(axes.standardize(x), 0.0, axes.variances) - axes.log_volume()
-
-    laws = {"model": of_model, "one Gaussian": of_gaussian}
-    if (law := known_law(model, real)) is not None:
-        laws["the law itself"] = lambda x: law.log_density(axes.standardize(x)) - axes.log_volume()
+    densities = {"one Gaussian": lambda z: log_density(z, 0.0, axes.variances)}
+    if law := known_law(model, real):
+        densities["the law itself"] = law.log_density
+    laws = {"model": of_model} | {name: lambda x, of=of: of(axes.standardize(x)) - axes.log_volume() for name, of in densities.items()}
     for name, of in laws.items():
         nats = of(inside)
-        mean, error, middle = (f"{of:.3f}" if abs(of) < 1e6 else f"{of:.3g}" for of in (nats.mean(), nats.std() / math.sqrt(len(nats)), np.median(nats)))
+        mean, error, middle = (f"{v:.3f}" if abs(v) < 1e6 else f"{v:.3g}" for v in (nats.mean(), nats.std() / math.sqrt(len(nats)), np.median(nats)))
         say(f"  {name:22s}{mean:>10} +- {error}, median {middle}")
     if model.image and (inside == np.round(inside)).all() and axes.variances.size == varies.sum():
         x = inside + np.where(varies, np.random.default_rng(seed).random(inside.shape) - 0.5, 0)
@@ -444,31 +440,16 @@ def save(model: DDPM, out: Path) -> Path:
 
 
 def save_at_last(model: DDPM, out: Path) -> Path:
-    """`save`, but where that fails the training is not lost: the OSError says where it is kept instead."""
+    """`save`, but where that fails the training is kept in this folder or a temporary one that nobody else can read, as the OSError says."""
     try:
         return save(model, out)
     except OSError as error:
-        kept = keep(model, out.name)
-        raise OSError(f"{error}; " + (f"step {model.step} is in {kept}" if kept else
-                                      f"nor can this folder or the temporary one take step {model.step}")) from None
-
-
-def keep(model: DDPM, name: str) -> Path | None:
-    """Save what has no other place in this folder, else in a temporary one that nobody else can read. Return the path, if any."""
-    with contextlib.suppress(OSError):
-        here = Path(os.getcwd(), name)
-        here = next(free_names(here)) if os.path.lexists(here) else here
-        model.save(here)
-        return here
-    with contextlib.suppress(OSError):
-        folder = Path(tempfile.mkdtemp(prefix="npddpm-"))
-        try:
-            model.save(folder / name)
-        except OSError:
-            folder.rmdir()
-        else:
-            return folder / name
-    return None
+        where = f"nor can this folder or the temporary one take step {model.step}"
+        for folder in (os.getcwd, functools.partial(tempfile.mkdtemp, prefix="npddpm-")):
+            with contextlib.suppress(OSError):
+                where = f"step {model.step} is in {save(model, Path(folder(), out.name))}"
+                break
+        raise OSError(f"{error}; {where}") from None
 
 
 @contextmanager

@@ -6,22 +6,21 @@ import argparse
 import contextlib
 import hashlib
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import data
-from ..arrays.checks import LARGE, Array, check_count, check_real
+from ..arrays.checks import LARGE, check_count, check_real
 from ..mixture import GaussianMixture
 from ..model.ddpm import DDPM
 from .columns import Columns, check_names, noted
 from .terminal import say
 
-BLOCK = 1000        # rows that are rounded together
+BLOCK = 1000    # rows that are read together
+FEWEST = 4      # rows to compare a model with: two in each half
 
 
 class Notes(NamedTuple):
@@ -74,9 +73,8 @@ class Reference(NamedTuple):
         The rows that the model was trained on, where they are known.
     held, others : (m, d) and (k, d) arrays
         Real rows to compare samples with, and other real rows, whose distance is the measure.
-    name, name_of_others : str
-    apart : bool
-        Whether `held` are no training rows.
+    name : str
+        What `held` are.
     """
 
     source: str
@@ -84,8 +82,15 @@ class Reference(NamedTuple):
     held: np.ndarray
     others: np.ndarray
     name: str
-    name_of_others: str
-    apart: bool
+
+    @property
+    def apart(self) -> bool:
+        """Whether `held` are no training rows, which then are the others."""
+        return self.others is self.rows
+
+    @property
+    def name_of_others(self) -> str:
+        return "training rows" if self.apart else f"other {self.name}"
 
     @classmethod
     def of(cls, model: DDPM, args: argparse.Namespace) -> Reference:
@@ -104,109 +109,78 @@ class Reference(NamedTuple):
         if x.shape[1] != len(model.axes.mean):
             raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {len(model.axes.mean)}")
         check_names(source, Columns.of(model, args.model).names)
-        if len(x) < 4:
-            raise ValueError(f"DATA {source} has {len(x)} rows, and 4 are needed to compare a model with")
         x = x if model.image else data.without_far(x, say, source)
         if known:
             rows, held = data.split(x, noted.settings.get("holdout", 0.0))
-            if len(held) >= 2:
-                seen = {*keys(rows)} if isinstance(rows, np.ndarray) else set()
-                if twice := sum(key in seen for key in keys(held)):
-                    say(f"{twice} of {len(held)} held-out rows are training rows too: {source} has rows more than once")
-                return cls(source, rows, held, rows, "held-out rows", "training rows", True)
-            if len(rows) < 4:
-                raise ValueError(f"{args.model} was trained on {len(rows)} rows, and 4 are needed to compare a model with")
-            say(f"no two rows of {source} were held out: the model is compared with what it was trained on")
-            half, other_half = data.split(rows, 0.5)
-            return cls(source, rows, half, other_half, "training rows", "other training rows", False)
-        with np.errstate(over="ignore", invalid="ignore"):
-            _, _, _, low, high = data.moments(x)
-            ends = np.abs(model.axes.standardize(np.stack([low, high])))
-        if not ends.max() < LARGE:
-            raise ValueError(f"DATA {source} lies too far from the training rows: it reaches {max(-low.min(), high.max()):.3g}")
-        if twice := repeated(x):
+            if len(held) < 2:
+                say(f"no two rows of {source} were held out: the model is compared with what it was trained on")
+                return cls.halves(source, rows, rows, "training rows")
+            if twice := np.isin(keys(held), keys(rows)).sum():
+                say(f"{twice} of {len(held)} held-out rows are training rows too: {source} has rows more than once")
+            return cls(source, rows, held, rows, "held-out rows")
+        reach = np.max([np.abs(model.axes.standardize(block)).max() for block in data.blocks(x)])
+        if not reach < LARGE:
+            raise ValueError(f"DATA {source} lies too far from the training rows: it reaches {reach:.3g} of their deviations")
+        if twice := len(x) - len(np.unique(keys(x))):
             say(f"{twice} of {len(x)} rows of {source} are equal to an earlier one: what compares nearest rows takes them for copies")
         trained = training_rows(model, noted)
         if trained is None:
-            half, other_half = data.split(x, 0.5)
             say(f"{args.model} does not say what it was trained on: rows of {source} may be its training rows" if noted.data is None else
                 f"{source} is not, or no longer, what {args.model} was trained on, and its training rows are not known")
-            return cls(source, None, half, other_half, "rows of DATA", "other rows of DATA", False)
-        copied = copies(x, trained)
-        share, most = equal_by_chance(trained, len(x))
-        new = data.leave_out(x, np.flatnonzero(copied))
-        if not copied.any():
-            what = "are training rows"
-        elif copied.sum() <= most:
-            new, what = x, (f"equal a training row, as many as by chance ({share:.1%} of the training rows have a double): all are kept, and if "
-                            "they are copies, what compares nearest rows tells nothing")
-        elif len(new) >= 4:
-            what = "are training rows, which are left out"
-        else:
-            what = "are training rows: the others are too few, and it is compared as a whole"
-        say(f"{source} is not what {args.model} was trained on, {noted.data}; {copied.sum()} of its {len(x)} rows {what}")
-        if len(new) >= 4:
-            return cls(source, trained, data.split(new, 0.0)[0], trained, "rows of DATA", "training rows", True)
-        half, other_half = data.split(x, 0.5)
-        return cls(source, trained, half, other_half, "rows of DATA", "other rows of DATA", False)
+            return cls.halves(source, None, x, "rows of DATA")
+        new, what = without_copies(x, trained)
+        say(f"{source} is not what {args.model} was trained on, {noted.data}; {what}")
+        if new is None:
+            return cls.halves(source, trained, x, "rows of DATA")
+        return cls(source, trained, data.split(new, 0.0)[0], trained, "rows of DATA")
+
+    @classmethod
+    def halves(cls, source: str, trained: Any, x: Any, name: str) -> Reference:
+        """Rows that are compared with each other, where there are no others."""
+        if len(x) < FEWEST:
+            raise ValueError(f"DATA {source} has {len(x)} rows, and {FEWEST} are needed to compare a model with")
+        return cls(source, trained, *data.split(x, 0.5), name)
 
 
-def copies(x: Any, rows: Any) -> np.ndarray:
-    """Which rows of x are among `rows`, (n,): with all digits, with the fifteen of R and spreadsheets, or in single precision, if one of
-    the two was written in it.
+def without_copies(x: Any, trained: Any) -> tuple[Any, str]:
+    """The rows of x that are no training rows, None if they are too few, and what is said of that.
 
-    Fewer digits tell nothing where they make more than a hundredth of a table's rows equal that were not.
+    They are compared in the fifteen digits that R and spreadsheets write. Chance makes rows equal too, of whole numbers say: a new
+    row is equal to one of the training rows about as often as one of these is to another. If there are no more than that, all are
+    kept, since what is left without them would be the rare ones.
     """
-    def to(digits: int, block: Array) -> Array:
-        whole = (block == np.rint(block)).all()
-        return block if whole else np.reshape([float(f"{value:.{digits}g}") for value in block.ravel().tolist()], block.shape)
-
-    def mostly(rounding: Callable[[Array], Any], table: Any) -> bool:
-        some = np.asarray(table[:BLOCK])
-        with np.errstate(over="ignore"):
-            return bool((rounding(some) == some).mean() > 0.9)
-
-    single = any(mostly(rounding, table) for table in (x, rows) for rounding in (np.float32, partial(to, 9)))
-    roundings: list[Callable[[Array], Any]] = [np.float64, partial(to, 15), *[np.float32] * single]
-    found, distinct = np.zeros(len(x), dtype=bool), None
-    for rounding in roundings:
-        own, others = [*keys(x, rounding)], {*keys(rows, rounding)}
-        counts = np.array([len({*own}), len(others)])
-        distinct = counts if distinct is None else distinct
-        if (counts >= 0.99 * distinct).all():
-            found |= np.array([key in others for key in own])
-    return found
+    known = keys(trained, fifteen_digits)
+    copied = np.isin(keys(x, fifteen_digits), known)
+    what = f"{copied.sum()} of its {len(x)} rows are training rows"
+    counts = np.unique(known, return_counts=True)[1]
+    share = float(counts[counts > 1].sum() / len(known))
+    if 0 < copied.sum() <= len(x) * share + 3 * math.sqrt(len(x) * share * (1 - share)):
+        return x, (f"{copied.sum()} of its {len(x)} rows equal a training row, as many as by chance ({share:.1%} of the training rows "
+                   "have a double): all are kept, and if they are copies, what compares nearest rows tells nothing")
+    if len(x) - copied.sum() < FEWEST:
+        return None, what + ": the others are too few, and it is compared as a whole"
+    return data.leave_out(x, np.flatnonzero(copied)), what + ", which are left out" * bool(copied.any())
 
 
-def keys(x: Any, rounding: Callable[[Array], Any] = np.float64) -> Iterator[int]:
-    """A number for each row, the same for rows that are equal once they are rounded."""
-    with np.errstate(all="ignore"):
-        for start in range(0, len(x), BLOCK):
-            yield from (hash(bytes(row)) for row in rounding(x[start:start + BLOCK]) + np.float32(0))     # 0 for -0
+def keys(x: Any, key: Callable[[np.ndarray], Any] = np.ndarray.tobytes) -> np.ndarray:
+    """A number for each row, (n,), the same for equal rows."""
+    rows = (row for start in range(0, len(x), BLOCK) for row in x[start:start + BLOCK] + 0.0)       # 0 for -0
+    return np.fromiter((hash(key(row)) for row in rows), np.int64, len(x))
 
 
-def equal_by_chance(rows: Any, n: int) -> tuple[float, float]:
-    """The share of rows that are not alone, an estimate of that of new rows equal to one of them, and how many of n new ones at most."""
-    counts = Counter(keys(rows))
-    share = sum(count for count in counts.values() if count > 1) / max(1, len(rows))
-    return share, n * share + 3 * math.sqrt(n * share * (1 - share))
-
-
-def repeated(x: Any) -> int:
-    """How many rows are equal to an earlier one."""
-    return len(x) - len({*keys(x)})
+def fifteen_digits(row: np.ndarray) -> str:
+    return " ".join(map("{:.15g}".format, row))
 
 
 def training_rows(model: DDPM, noted: Notes) -> np.ndarray | None:
     """The rows that a model was trained on, if they are still where they were."""
-    if noted.data is None:
-        return None
-    with contextlib.suppress(ValueError, OSError):
-        x, _ = data.load_rows(noted.data)
-        if noted.is_of(noted.data, x):
-            x = x if model.image else data.without_far(x, lambda line: None)
-            rows: np.ndarray = data.split(x, noted.settings.get("holdout", 0.0))[0]
-            return rows
+    if noted.data is not None:
+        with contextlib.suppress(ValueError, OSError):
+            x, _ = data.load_rows(noted.data)
+            if noted.is_of(noted.data, x):
+                x = x if model.image else data.without_far(x, lambda line: None)
+                rows: np.ndarray = data.split(x, noted.settings.get("holdout", 0.0))[0]
+                return rows
     return None
 
 

@@ -47,9 +47,7 @@ def overview(model: DDPM, x: np.ndarray, by_time: np.ndarray, rng: Any = 0) -> F
 
     shape = panel_shape(x, image)
     small = WIDTH / len(moments) * (1 if image else shape) + 0.6
-    heights = [WIDTH / 2 * shape + 0.4, small, small, WIDTH / len(FIELDS) * shape + 0.6, 3.4]
-    if not planar:
-        heights.pop(3)
+    heights = [WIDTH / 2 * shape + 0.4, small, small, *[WIDTH / len(FIELDS) * shape + 0.6] * planar, 3.4]
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     pages: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
     top, noising, denoising, *field, bottom = pages
@@ -127,21 +125,19 @@ def draw(axes: Any, rows: np.ndarray, x: np.ndarray, image: tuple[int, ...] = ()
         low, high = x.min(), x.max()
         shown = pixels(rows[:math.prod(grid)], image)
         h, w, c = shown.shape[1:]
-        tiles = np.full((math.prod(grid), h + 1, w + 1, c), np.nan if c == 1 else 1.0)
-        tiles[:len(shown), 1:, 1:] = ((shown - low) / (high - low or 1)).clip(0, 1)
+        missing, line = (0, math.prod(grid) - len(shown)), (1, 0)
+        tiles = np.pad(((shown - low) / (high - low or 1)).clip(0, 1), (missing, line, line, (0, 0)), constant_values=np.nan if c == 1 else 1.0)
         mosaic = tiles.reshape(*grid, h + 1, w + 1, c).swapaxes(1, 2).reshape(grid[0] * (h + 1), grid[1] * (w + 1), c)
         axes.axis("off")
         return [axes.imshow(mosaic.squeeze(2) if c == 1 else mosaic, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")]
-    low, high = x.min(0), x.max(0)
-    margin = np.where(high > low, 0.15 * (high - low), 1)
-    axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
+    margin = np.where(np.ptp(x, 0) > 0, 0.15 * np.ptp(x, 0), 1)
+    ends = np.stack([x.min(0) - margin, x.max(0) + margin], 1)
+    axes.set_xlim(ends[0])
     if x.shape[1] == 1:
         axes.set(xlabel="$x$", ylabel="density")
-        return axes.hist(rows[:, 0], bins=np.linspace(low[0] - margin[0], high[0] + margin[0], 60), density=True, color="C0")[2]
-    axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
-    axes.set(xlabel="first column", ylabel="second column")
-    if x.shape[1] == 2:
-        axes.set(xlabel="$x_1$", ylabel="$x_2$", aspect=aspect(x))
+        return axes.hist(rows[:, 0], bins=np.linspace(ends[0, 0], ends[0, 1], 60), density=True, color="C0")[2]
+    first, second = ("$x_1$", "$x_2$") if x.shape[1] == 2 else ("first column", "second column")
+    axes.set(ylim=ends[1], xlabel=first, ylabel=second, aspect=aspect(x))
     return [axes.scatter(rows[:, 0], rows[:, 1], s=3, linewidths=0, alpha=0.6, color="C0")]
 
 

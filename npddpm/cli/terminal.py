@@ -100,12 +100,10 @@ def is_first(comm: Any) -> bool:
 @contextmanager
 def quiet(silent: bool) -> Iterator[None]:
     """In the block nothing is printed, if so wanted."""
-    with contextlib.ExitStack() as stack:
-        if silent:
-            nowhere = stack.enter_context(open(os.devnull, "w"))
-            stack.enter_context(contextlib.redirect_stdout(nowhere))
-            stack.enter_context(contextlib.redirect_stderr(nowhere))
-        yield
+    with open(os.devnull, "w") as nowhere:
+        out, err = (nowhere, nowhere) if silent else (sys.stdout, sys.stderr)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            yield
 
 
 def failed(comm: Any, line: str, code: int) -> int:

@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from commands import SMALL
+from commands import train
 
 from npddpm import DDPM, Schedule
 from npddpm.arrays.threads import Team
@@ -15,23 +15,22 @@ pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 def test_the_whole_path_on_digits(capsys):
-    assert main(["train", "digits", *SMALL, "--schedule", "cosine"]) == 0
-    assert main(["sample", "digits.npz", "-n", "7", "--steps", "5", "--eta", "0.5"]) == 0
+    train("digits", "--schedule", "cosine")
+    assert main(["sample", "m.npz", "-n", "7", "--steps", "5", "--eta", "0.5"]) == 0
     assert np.load("samples.npy").shape == (7, 8, 8)
-    assert main(["evaluate", "digits.npz"]) == 0
-    printed = capsys.readouterr().out
+    assert main(["evaluate", "m.npz"]) == 0
+    out = capsys.readouterr().out
     for words in ("1438 images of 8 x 8, with one scale for all numbers, to train on, 359 held out", "loss by t", "359 samples", "359 training rows",
                   "nearest training row", "ratio"):
-        assert words in printed, words
+        assert words in out, words
 
 
 def test_a_command_in_a_thread():
     """Where no signals can be caught."""
-    codes = []
-    thread = threading.Thread(target=lambda: codes.append(main(["train", "moons", *SMALL])))
+    thread = threading.Thread(target=train, args=["moons"])
     thread.start()
     thread.join()
-    assert codes == [0] and DDPM.load("moons.npz").step == 50
+    assert DDPM.load("m.npz").step == 50
 
 
 @pytest.mark.parametrize("command", ["sample m.npz", "evaluate m.npz", "train moons"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import SMALL, python
+from commands import SMALL, python, train
 
 from npddpm import DDPM
 from npddpm.cli.main import main
@@ -24,7 +24,13 @@ posix = pytest.mark.skipif(os.name != "posix", reason="links, modes and devices 
 @pytest.fixture
 def small_pictures(monkeypatch):
     plot, figure = pytest.importorskip("npddpm.cli.plot"), pytest.importorskip("matplotlib.figure")
-    monkeypatch.setattr(plot, "overview", lambda *_: figure.Figure(figsize=(1, 1)))
+
+    def overview(*_):
+        page = figure.Figure(figsize=(1, 1))
+        page.subplots().plot([0, 1])
+        return page
+
+    monkeypatch.setattr(plot, "overview", overview)
     monkeypatch.setattr(plot, "film", lambda *_: b"GIF")
 
 
@@ -32,13 +38,13 @@ def small_pictures(monkeypatch):
 
 
 @pytest.mark.parametrize("command, name", [
-    ("sample m.npz -n 3", "samples.npy"), ("sample m.npz -n 3 --out x.npy", "x.npy"), ("plot m.npz", "m.png"),
-    ("plot m.npz --out x.svg", "x.svg"), ("plot m.npz --animate x.gif", "x.gif"), ("train moons --out x.npz", "x.npz"),
+    ("sample m.npz -n 3", "samples.npy"), ("sample m.npz -n 3 --out x.csv", "x.csv"), ("plot m.npz", "m.png"),
+    ("plot m.npz --animate x.gif", "x.gif"), ("train moons --out x.npz", "x.npz"),
 ])
 def test_every_command_keeps_what_was_there(command, name, request, capsys):
     if command.startswith("plot"):
         request.getfixturevalue("small_pictures")
-    assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
+    train("moons")
     stem, suffix = name.split(".")
     for i, content in enumerate((b"mine", b"mine too"), 1):
         Path(name).write_bytes(content)
@@ -50,18 +56,11 @@ def test_every_command_keeps_what_was_there(command, name, request, capsys):
 @pytest.mark.parametrize("command, name", [
     ("sample m.npz -n 3", "samples.npy"), ("plot m.npz", "m.png"), ("plot m.npz --out x.svg", "x.svg"), ("plot m.npz --out x.pdf", "x.pdf"),
 ])
-def test_a_command_that_is_run_twice_leaves_one_file(command, name, monkeypatch, capsys):
+def test_a_command_that_is_run_twice_leaves_one_file(command, name, monkeypatch, request, capsys):
     """What would be put aside has the same bytes."""
     if command.startswith("plot"):
-        plot, figure = pytest.importorskip("npddpm.cli.plot"), pytest.importorskip("matplotlib.figure")
-
-        def overview(*_):
-            page = figure.Figure(figsize=(1, 1))
-            page.subplots().plot([0, 1])
-            return page
-
-        monkeypatch.setattr(plot, "overview", overview)
-    assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
+        request.getfixturevalue("small_pictures")
+    train("moons")
     for year in (2001, 2002):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", str(year * 31_556_952))
         assert main(command.split()) == 0
@@ -83,7 +82,7 @@ def test_links_stay_links(capsys):
     Path("far").mkdir()
     Path("far/real.npy").write_bytes(b"mine")
     Path("x.npy").symlink_to("far/real.npy")
-    assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
+    train("moons")
     assert main(["sample", "m.npz", "-n", "3", "--out", "x.npy"]) == 0
     assert Path("x.npy").is_symlink() and np.load("far/real.npy").shape == (3, 2)
     assert Path("far/real.1.npy").read_bytes() == b"mine" and "far/real.1.npy" in capsys.readouterr().out
@@ -91,14 +90,14 @@ def test_links_stay_links(capsys):
 
 @posix
 def test_permissions_are_kept():
-    assert main(["train", "moons", *SMALL]) == 0
+    train("moons", out="moons.npz")
     usual = stat.S_IMODE(os.stat("moons.npz").st_mode)
     Path("fresh").touch()
     assert usual == stat.S_IMODE(os.stat("fresh").st_mode)
     os.chmod("moons.npz", 0o600)
     assert main(["train", "moons", "--resume", "--steps", "60"]) == 0
     assert stat.S_IMODE(os.stat("moons.npz").st_mode) == 0o600
-    assert main(["train", "moons", *SMALL]) == 0
+    train("moons", out="moons.npz")
     assert {stat.S_IMODE(os.stat(name).st_mode) for name in ("moons.npz", "moons.1.npz")} == {0o600}
 
 
@@ -108,7 +107,7 @@ def test_permissions_are_kept():
 def test_the_default_output_of_sample_is_not_the_training_data(capsys):
     np.save("samples.npy", np.random.default_rng(0).standard_normal((20, 2)))
     before = Path("samples.npy").read_bytes()
-    assert main(["train", "samples.npy", *SMALL]) == 0
+    train("samples.npy", out="samples.npz")
     assert main(["sample", "samples.npz", "-n", "3"]) == 2
     assert "writing samples.npy would overwrite the data; name another file" in capsys.readouterr().err
     assert Path("samples.npy").read_bytes() == before
@@ -119,7 +118,7 @@ def test_the_default_output_of_sample_is_not_the_training_data(capsys):
 def test_what_is_no_regular_file_is_refused(command, capsys):
     if command.startswith("plot"):
         pytest.importorskip("matplotlib")
-    assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
+    train("moons")
     name = command.split()[-1]
     path = Path(name)
     with socket.socket(socket.AF_UNIX) as server:
@@ -141,7 +140,7 @@ def test_what_is_no_regular_file_is_refused(command, capsys):
 def test_a_folder_that_has_gone(command, tmp_path, monkeypatch, request, capsys):
     if command.startswith("plot"):
         request.getfixturevalue("small_pictures")
-    assert main(["train", "moons", *SMALL, "--out", "m.npz"]) == 0
+    train("moons")
     Path("gone").mkdir()
     monkeypatch.chdir("gone")
     Path("../gone").rmdir()
@@ -154,7 +153,7 @@ def test_a_folder_that_has_gone(command, tmp_path, monkeypatch, request, capsys)
 
 
 def test_a_write_protected_file_is_refused(capsys):
-    assert main(["train", "moons", *SMALL]) == 0
+    train("moons", out="moons.npz")
     os.chmod("moons.npz", 0o400)
     assert main(["train", "moons", "--resume", "--steps", "60"]) == 2
     assert "cannot write moons.npz: it is write-protected" in capsys.readouterr().err
@@ -181,7 +180,7 @@ sys.exit(main(sys.argv[1:]))
 def test_a_full_disk_is_one_line_and_the_old_file_stays(command):
     if command.startswith("plot"):
         pytest.importorskip("matplotlib")
-    assert main(["train", "moons", *SMALL]) == 0
+    train("moons", out="moons.npz")
     for name in ("samples.npy", "moons.png"):
         Path(name).write_text("old")
     before = {p: p.read_bytes() for p in Path().iterdir()}
@@ -209,22 +208,15 @@ def moved(_):
 
 
 @pytest.fixture
-def train(monkeypatch, tmp_path, capsys):
+def struck(at, monkeypatch, tmp_path, capsys):
     """A function that trains for 20 steps with a save every 5, where something happens after 7, and gives output and errors."""
-    whole = DDPM.training
     monkeypatch.setattr("npddpm.cli.main.SAVE_EVERY", 5)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     Path("temporary").mkdir()
     Path("d").mkdir()
 
     def run(happens, code=2):
-        def training(self, *args, **options):
-            for step in whole(self, *args, **options):
-                if step == 7:
-                    happens(monkeypatch)
-                yield step
-
-        monkeypatch.setattr(DDPM, "training", training)
+        at("training", 7, lambda: happens(monkeypatch))
         assert main(["train", "moons", *SMALL, "--steps", "20", "--out", "d/m.npz"]) == code
         out, err = capsys.readouterr()
         return out, err.splitlines()[-1]
@@ -233,51 +225,52 @@ def train(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("happens, why", [
-    (moved, "No such file"), *((number, os.strerror(number)) for number in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT))])
-def test_a_training_is_kept_in_this_folder(happens, why, train, tmp_path):
-    out, line = train(blocked(happens, tmp_path / "d") if isinstance(happens, int) else happens)
+    (moved, "No such file"), *((number, os.strerror(number)) for number in (errno.ENOSPC, errno.EROFS))])
+def test_a_training_is_kept_in_this_folder(happens, why, struck, tmp_path):
+    out, line = struck(blocked(happens, tmp_path / "d") if isinstance(happens, int) else happens)
     assert line.startswith("npddpm: cannot write d/m.npz: " + why) and line.endswith(f"; step 20 is in {tmp_path}/m.npz")
     assert DDPM.load("m.npz").step == 20
     assert "step 15 is not saved, the training goes on" in out and "step 20" not in out
 
 
-def test_a_folder_takes_the_name(train):
+def test_a_folder_takes_the_name(struck):
     def taken(_):
         Path("d/m.npz").unlink()
         Path("d/m.npz").mkdir()
 
-    assert train(taken, code=0)[0].endswith("wrote d/m.1.npz\n") and DDPM.load("d/m.1.npz").step == 20
+    assert struck(taken, code=0)[0].endswith("wrote d/m.1.npz\n") and DDPM.load("d/m.1.npz").step == 20
 
 
-def test_what_is_in_this_folder_stays(train):
+def test_what_is_in_this_folder_is_put_aside(struck):
     Path("m.npz").write_text("mine")
-    _, line = train(moved)
-    assert line.endswith("/m.1.npz") and DDPM.load("m.1.npz").step == 20 and Path("m.npz").read_text() == "mine"
+    out, line = struck(moved)
+    assert line.endswith("/m.npz") and DDPM.load("m.npz").step == 20
+    assert Path("m.1.npz").read_text() == "mine" and "m.npz that was there is now" in out
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
-def test_a_training_is_kept_in_a_temporary_folder(train, tmp_path):
-    _, line = train(blocked(errno.ENOSPC, tmp_path, tmp_path / "d"))
+def test_a_training_is_kept_in_a_temporary_folder(struck, tmp_path):
+    _, line = struck(blocked(errno.ENOSPC, tmp_path, tmp_path / "d"))
     kept = Path(line.split("step 20 is in ")[1])
     assert kept.parent.parent == tmp_path / "temporary" and kept.parent.stat().st_mode & 0o777 == 0o700
     assert DDPM.load(kept).step == 20 and not Path("m.npz").exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a folder that is in use cannot be removed")
-def test_not_even_this_folder_is_there_any_more(train, tmp_path, monkeypatch):
+def test_not_even_this_folder_is_there_any_more(struck, tmp_path, monkeypatch):
     def vanish(_):
         for path in (Path("d/m.npz"), Path("d")):
             path.unlink() if path.is_file() else path.rmdir()
         monkeypatch.chdir(tmp_path / "temporary")
         monkeypatch.setattr(os, "getcwd", lambda: str(tmp_path / "gone"))
 
-    assert "/temporary/npddpm-" in train(vanish)[1]
+    assert "/temporary/npddpm-" in struck(vanish)[1]
 
 
-def test_no_place_at_all(train, tmp_path):
+def test_no_place_at_all(struck, tmp_path):
     def full(_):
         raise OSError(errno.ENOSPC, "full")
 
-    _, line = train(lambda patch: patch.setattr(files, "temporary_beside", full))
+    _, line = struck(lambda patch: patch.setattr(files, "temporary_beside", full))
     assert line.startswith("npddpm: cannot write d/m.npz: full; nor can this folder or the temporary one take step 20")
-    assert DDPM.load("d/m.npz").step == 5 and not list(Path("temporary").iterdir())
+    assert DDPM.load("d/m.npz").step == 5
