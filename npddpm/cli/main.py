@@ -208,17 +208,22 @@ def train(args: argparse.Namespace) -> int:
             raise KeyboardInterrupt     # the second does not wait
         came.append(number)
 
-    step = model.step
+    begun = step = model.step
     with handled(finish_the_step, "SIGINT", "SIGTERM", "SIGHUP"):
-        for step in progress(run, settings["steps"], "step", model.step,
-                             lambda: f"loss {model.losses[-1]:.4g}" if model.losses else ""):
-            if signalled(comm, came):
-                break
-            if step % SAVE_EVERY == 0 and step < settings["steps"]:
-                try:
-                    out = by_first(comm, functools.partial(save, model, out))
-                except OSError as error:        # a disk that is full now may have room later
-                    say(f"{error}; step {step} is not saved, the training goes on")
+        try:
+            for step in progress(run, settings["steps"], "step", begun,
+                                 lambda: f"loss {model.losses[-1]:.4g}" if model.losses else ""):
+                if signalled(comm, came):
+                    break
+                if step % SAVE_EVERY == 0 and step < settings["steps"]:
+                    try:
+                        out = by_first(comm, functools.partial(save, model, out))
+                    except OSError as error:        # a disk that is full now may have room later
+                        say(f"{error}; step {step} is not saved, the training goes on")
+        except (ValueError, OSError) as error:      # a step that cannot be taken: the rows of a mapped file have changed, say
+            if model.step == begun or comm is not None:
+                raise
+            raise ValueError(f"{error}; {save_at_last(model, out)} holds step {model.step}") from None
         out = by_first(comm, lambda: save_at_last(model, out))
     if (number := signalled(comm, came)) and step < settings["steps"]:
         say(f"interrupted: {out} holds step {step}; --resume goes on from there")
@@ -307,8 +312,11 @@ def evaluate(args: argparse.Namespace) -> None:
         say(f"  {name:22s}{scores[-1]:10.5f}{energy_distance(a, held):10.5f}")
     say(f"  ratio                 {ratio(*scores)}")
     say(f"told apart from {n} {real.name} by the nearest other row (0.5: not at all; sees blur and fine shapes)")
+    error = 0.64 / math.sqrt(2 * n)
     for name, a in compared.items():
-        say(f"  {name:22s}{one_nearest_neighbour(a, held):10.3f} +- {0.64 / math.sqrt(2 * n):.3f}")
+        say(f"  {name:22s}{(share := one_nearest_neighbour(a, held)):10.3f} +- {error:.3f}")
+    if share > 0.5 + 5 * error and real.apart:
+        say(f"  {real.source} is unlike the training rows: ratios compare with a distance between the two, and tell little of the model")
     say(f"precision and recall: share near {real.name}, share of {real.name} near (see strays, and what is missing)")
     for name, a in compared.items():
         say(f"  {name:22s}{{:10.3f}}{{:10.3f}}".format(*precision_recall(a, held, min(3, n - 1))))

@@ -43,7 +43,7 @@ def write_whole(path: str | os.PathLike[str], place: Callable[[Path, Path], None
     TypeError
         If `path` is no str or Path.
     OSError
-        If the file cannot be written, or what is there is no regular file.
+        If the file cannot be written, or what is there is write-protected or no regular file.
     """
     check_path(path)
     with explained(path):
@@ -120,9 +120,7 @@ def check_output(path: Path, suffixes: Sequence[str] = (), size: int = 0, **inpu
     """
     with explained(path):
         target = follow(path)
-        status = regular(target)
-        if status and not status.st_mode & stat.S_IWUSR:
-            raise OSError("it is write-protected; name another file, or make it writable")
+        regular(target)
         temporary, file = temporary_beside(target)
         file.close()
         temporary.unlink()
@@ -151,13 +149,15 @@ def follow(path: str | os.PathLike[str]) -> Path:
 
 
 def regular(target: Path) -> os.stat_result | None:
-    """The state of a file, or None if there is none; whatever else stands there must not be replaced."""
+    """The state of a file, or None if there is none; what is write-protected, or no regular file, must not be replaced."""
     try:
         status = os.lstat(target)
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(status.st_mode):
         raise OSError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is no regular file")
+    if not status.st_mode & stat.S_IWUSR:
+        raise OSError("it is write-protected; name another file, or make it writable")
     return status
 
 

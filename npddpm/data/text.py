@@ -128,7 +128,7 @@ def _layout(lines: TextIO) -> Layout:
         last = ""
     cells = [_cells(line, separator) for _, line in start]
     apart = separator or " "
-    plain = f'"[^"{apart}]*"'           # a cell that needs no quotes: they say that "0" is a name
+    plain = rf'"(?:[^"{apart}]*|[^"]*[^\W\d_][^"]*)"'       # a cell that is no number, or needs no quotes: they say that "0" is a name
     quoted = [re.fullmatch(rf"\s*{plain}(\s*{apart}\s*{plain})*\s*", line) is not None for _, line in start] == [True, False]
     header = cells[0] if quoted else _header(*cells)
     if header and len(start) == 1:

@@ -204,6 +204,16 @@ def test_nats_are_said_to_be_no_score_where_a_density_has_no_bound(column, told,
     assert (found and found[1]) == told
 
 
+def test_data_unlike_the_training_rows_is_told(capsys):
+    """Beside it the energy ratio is 1 whatever the model is, and that of the nearest training row near 0."""
+    rng = np.random.default_rng(0)
+    for name, shift in (("own", 0), ("alike", 0), ("shifted", 8)):
+        np.save(f"{name}.npy", rng.standard_normal((200, 2)) + shift)
+    train()
+    told = "is unlike the training rows"
+    assert told not in printed(capsys, "evaluate m.npz alike.npy") and f"shifted.npy {told}" in printed(capsys, "evaluate m.npz shifted.npy")
+
+
 def test_columns_of_other_names_are_told_and_those_in_another_order_refused(capsys):
     lines = "".join(f"{i % 7},{i % 5}.5,{i % 3}\n" for i in range(40))
     for name, header in (("a", "a,b,n"), ("same", "a,b,n"), ("turned", "b,a,n"), ("other", "a,B,n")):

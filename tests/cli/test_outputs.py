@@ -233,6 +233,13 @@ def test_a_training_is_kept_in_this_folder(happens, why, struck, tmp_path):
     assert "step 15 is not saved, the training goes on" in out and "step 20" not in out
 
 
+def test_a_step_that_cannot_be_taken_loses_none_before_it(struck):
+    def fails(_):
+        raise ValueError("own.npy has changed")
+
+    assert struck(fails)[1] == "npddpm: own.npy has changed; d/m.npz holds step 7" and DDPM.load("d/m.npz").step == 7
+
+
 def test_a_folder_takes_the_name(struck):
     def taken(_):
         Path("d/m.npz").unlink()

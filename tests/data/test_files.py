@@ -49,6 +49,13 @@ def test_the_library_keeps_what_was_there():
     assert first.save("last.npz") is None is first.save("best.npz") and first.save("last.npz") is None
 
 
+def test_a_write_protected_file_is_kept():
+    model().save("m.npz")
+    os.chmod("m.npz", 0o400)
+    with pytest.raises(OSError, match="cannot write m.npz: it is write-protected; name another file, or make it writable"):
+        DDPM.load("m.npz").save("m.npz")
+
+
 def test_somebody_else_wrote_to_it_in_place():
     it = model()
     it.save("m.npz")

@@ -56,6 +56,7 @@ READ = {
     '"left","right"\n"1.5","2"\n"3","4.25"\n': "separated by commas, header left, right",
     "# made by hand\nleft,right\n\n1.5,2\n# a note\n3,4.25\n": "separated by commas, header left, right",
     "2019,2020\n1.5,2\n3,4.25\n": "separated by commas, header 2019, 2020",
+    '"2019","a,b"\n1.5,2\n3,4.25\n': "separated by commas, header 2019, a,b",
     "0,1\n1.5,2.0\n3.0,4.25\n": "separated by commas, header 0, 1",
     '"0","1"\n1.5,2\n3,4.25\n': "separated by commas, header 0, 1",
     '"7";"7.5"\n1.5;2\n3;4.25\n': "separated by semicolons, header 7, 7.5",
