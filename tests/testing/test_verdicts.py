@@ -553,7 +553,7 @@ def test_a_loss_that_refuses_some_sizes_is_judged_on_the_others():
     assert result_of(subject, "loss", "rows").verdict == "fail" and result_of(subject, "loss", "x_t and weights").verdict == "pass"
 
 
-@pytest.mark.parametrize(("gradient", "words"), [(lambda g: {}, "an array without a name where that of W, b, c"), (lambda g: None, "None where")])
+@pytest.mark.parametrize(("gradient", "words"), [(lambda g: {}, "dict where that of W, b, c"), (lambda g: None, "NoneType where that of W, b, c")])
 def test_a_gradient_of_nothing_is_one_line(gradient, words):
     class Net(Named):
         def gradient(self, *args):
