@@ -109,8 +109,7 @@ def check_parameters(check: Check, subject: Implementation) -> Args:
     found = vector(subject.get("parameters")(np.random.default_rng(0)))
     if not found.size or not np.isfinite(found).all():
         raise Wrong("returns no finite numbers")
-    other = vector(subject.get("parameters")(np.random.default_rng(1)))
-    return {"note": f"{found.size} numbers" + ", the same for any rng" * np.array_equal(found, other)}
+    return {"note": f"{found.size} numbers"}
 
 
 def too_wide(subject: Implementation) -> Args:
