@@ -66,7 +66,7 @@ def test_what_is_not_there_is_skipped():
 
 LAYERS = """
 import numpy as np
-TOLERANCE, F, H = 1e-4, np.float32, 12
+TOLERANCE, F, H = 1e-4, np.float32, WIDTH
 def parameters(rng):
     return [rng.standard_normal(shape).astype(F) / 2 for shape in ((3, H), (H,), (H, H), (H,), (H, 2), (2,))]
 def forward(p, betas, x0, t, eps):
@@ -91,10 +91,11 @@ def gradient(*args):
 RELU = "np.maximum(a[-1] @ W + b, 0)", "(a[i] > 0)"
 
 
-@pytest.mark.parametrize(("act", "slope", "factor"), [(*RELU, 1), ("np.tanh(a[-1] @ W + b)", "(1 - a[i]**2)", 1), (*RELU, 1.05)])
-def test_a_gradient_in_single_precision(act, slope, factor):
+@pytest.mark.parametrize(("act", "slope", "factor", "width"), [(*RELU, 1, 20), ("np.tanh(a[-1] @ W + b)", "(1 - a[i]**2)", 1, 8), (*RELU, 1.05, 8)])
+def test_a_gradient_in_single_precision(act, slope, factor, width):
     """Where a step that single precision resolves crosses kinks of relu; a layer that is off by a twentieth is found all the same."""
-    result = result_of(defined_by(LAYERS.replace("ACT", act).replace("SLOPE", slope).replace("BIAS", f"{factor}")), "gradient", "entries")
+    text = LAYERS.replace("ACT", act).replace("SLOPE", slope).replace("BIAS", f"{factor}").replace("WIDTH", f"{width}")
+    result = result_of(defined_by(text), "gradient", "entries")
     assert result.verdict == ("pass" if factor == 1 else "fail")
     assert factor == 1 or result.looks_like.startswith("a wrong derivative, in groups of entries in [3]")
 
