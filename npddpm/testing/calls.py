@@ -9,7 +9,6 @@ import pickle
 import random
 import time
 from collections.abc import Iterator
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -27,53 +26,50 @@ KINDS: tuple[Args, ...] = {"variance": "beta", "eta": 0.0}, {"variance": "poster
 def check_calls(check: Check, subject: Implementation) -> Args:
     """A first call, another, the first again, other betas in the same array, arrays in float32 or in Fortran's order; and inputs left alone on all examples."""
     a, b = two_examples(check.function, subject)
-    f, agree = subject.get(check.function), partial(same, a)
+    f = subject.get(check.function)
 
     def run(args: Args) -> Any:
         return unchanged(f, copied(args))
+
+    def agree(x: Any, y: Any, words: str, least: float = 0.0) -> None:
+        same(a, x, y, max(subject.tolerance, least), words)
 
     first = run(a)
     kept = vector(first).copy()
     run(b)
     if not np.array_equal(vector(first), kept, equal_nan=True):
         raise Wrong("the result of one call is changed by the next", "two calls")
-    agree(run(a), kept, subject.tolerance, "the same call a second time gives another result")
+    agree(run(a), kept, "the same call a second time gives another result")
     for array in arrays_of(first):
         array[...] = 0
-    agree(run(a), kept, subject.tolerance, "what is written into a result changes the next")
+    agree(run(a), kept, "what is written into a result changes the next")
     if check.function == "variational_bound":
         alone = run({**a, "x0": a["x0"][:1], "noise": a["noise"][:, :1]})
-        agree(alone, kept[:1], subject.tolerance, "a row alone has another bound than among others")
-        if plain(alone).shape != (1,):
-            raise Wrong(f"of a row alone it returns shape {plain(alone).shape} where (1,) belongs", "a call")
-    if "betas" in a:
-        given = copied(a)
-        unchanged(f, given)
-        given["betas"][...] = b["betas"]
-        agree(unchanged(f, given), run(given), subject.tolerance, "new values in the same array betas are not noticed")
-    if "parameters" in a:
-        if np.array_equal(vector(run({**a, "parameters": b["parameters"]})), kept):
-            raise Wrong("other parameters give the same result", "two calls with the same rows")
-        given = copied(a)
-        for name in ("loss", "gradient"):
-            if subject.get(name):
-                unchanged(subject.get(name), given)
-        for array, other in zip(arrays_of(given["parameters"]), arrays_of(b["parameters"])):
-            array[...] = other
-        agree(unchanged(f, given), run(given), subject.tolerance, "new values in the same arrays of parameters are not noticed")
-    floats = [name for name in a if name in ARRAYS and "parameters" not in a]
-    single, double = ({**a, **{name: a[name].astype(np.float32).astype(kind) for name in floats}}
-                      for kind in (np.float32, np.float64))
-    agree(run(single), run(double), max(subject.tolerance, 1e-4),
-          "arrays in float32 give another result than the same numbers in float64")
-    turned = {name: np.asfortranarray(value) if name in ARRAYS else value for name, value in a.items()}
+        if (shape := plain(alone).shape) != (1,):
+            raise Wrong(f"of a row alone it returns shape {shape} where (1,) belongs")
+        agree(alone, kept[:1], "a row alone has another bound than among others")
+    if "parameters" in a and np.array_equal(vector(run({**a, "parameters": b["parameters"]})), kept):
+        raise Wrong("other parameters give the same result", "two calls with the same rows")
+    for name in ("betas", "parameters"):
+        if name in a:
+            given = copied(a)
+            for before in {check.function, "loss", "gradient"} if "parameters" in a else {check.function}:
+                if subject.get(before):
+                    unchanged(subject.get(before), given)
+            for array, other in zip(arrays_of(given[name]), arrays_of(b[name])):
+                array[...] = other
+            agree(unchanged(f, given), run(given), f"new values in the same arrays of {name} are not noticed")
+    floats = [name for name in a if name in ARRAYS]
+    if "parameters" not in a:
+        single = {**a, **{name: a[name].astype(np.float32) for name in floats}}
+        double = {**a, **{name: single[name].astype(float) for name in floats}}
+        agree(run(single), run(double), "arrays in float32 give another result than the same numbers in float64", least=1e-4)
     try:
-        of_turned = run(turned)
+        agree(run({**a, **{name: np.asfortranarray(a[name]) for name in floats}}), kept, "arrays in Fortran's order give another result")
     except (NotImplementedError, MemoryError):
-        of_turned = kept        # which leaves them out
+        pass        # which leaves them out
     except Exception as error:  # noqa: BLE001
         raise Wrong(said(error), "arrays in Fortran's order") from None
-    agree(of_turned, kept, subject.tolerance, "arrays in Fortran's order give another result")
     start = time.process_time()
     for args in branches(check.function, subject):
         if time.process_time() > start + MOST_SECONDS:

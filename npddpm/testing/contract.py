@@ -5,7 +5,6 @@ Nothing here knows what is right. What a stranger's code raises or returns is ta
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import re
@@ -174,13 +173,11 @@ def copied(tree: Any) -> Any:
 
 
 def with_items(tree: dict[Any, Any], items: dict[Any, Any]) -> Any:
-    """A dict of the same class with these items. A class may keep them as attributes too, so that it is asked to make one."""
-    with contextlib.suppress(Exception):        # such as defaultdict's, which wants a function first
-        made = type(tree)(items)
-        if made.keys() == items.keys():
-            return made
+    """A dict of the same class with these items, also where it keeps them as attributes too."""
     made = copy.copy(tree)
     made.update(items)
+    if attributes := getattr(made, "__dict__", None):
+        attributes.update((key, value) for key, value in items.items() if key in attributes)
     return made
 
 

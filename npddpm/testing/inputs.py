@@ -164,14 +164,20 @@ def fixed_examples(function: str, fixed: Args) -> Iterator[Args]:
                   np.array([0.5, 0.25]), np.full(9, 0.5), seven, seven[::-1].copy(),
                   *(arbitrary_betas(T, T) for T in (3, 200, 1000))]:
         T = len(betas)
-        for t in sorted({1, 2, T // 2 + 1, T - 1, T}) if "t" in ARGUMENTS[function] else [0]:
-            for s in sorted({0, t // 2, t - 1}) if "s" in ARGUMENTS[function] else [0]:
-                B, d = (2, i % 2 + 1) if function == "variational_bound" else shapes[i % len(shapes)]
-                yield assemble(function, fixed, betas, t, s, array, B, d, (1.0, -0.5)[i % 2], (0.5, 2.0, 0.0)[i % 3], i % 2 == 1)
-                i += 1
+        for t, s in pairs(function, {1, 2, T // 2 + 1, T - 1, T}):
+            B, d = (2, i % 2 + 1) if function == "variational_bound" else shapes[i % len(shapes)]
+            yield assemble(function, fixed, betas, t, s, array, B, d, (1.0, -0.5)[i % 2], (0.5, 2.0, 0.0)[i % 3], i % 2 == 1)
+            i += 1
     for t in (1, 4, 7) if "t" in ARGUMENTS[function] else [0]:          # points so large that a clip shows
         d = 1 if function == "variational_bound" else 2
         yield assemble(function, fixed, seven, t, t // 2, lambda *shape: 30 * array(*shape), 2, d, 1.0, 0.5)
+
+
+def pairs(function: str, some: set[int]) -> Iterator[tuple[int, int]]:
+    """The times t, and for each those s that are 0, near t/2 and next to t; 0 for those that the function does not take."""
+    for t in sorted(some) if "t" in ARGUMENTS[function] else [0]:
+        for s in sorted({0, t // 2, t - 1}) if "s" in ARGUMENTS[function] else [0]:
+            yield t, s
 
 
 def larger_examples(function: str, fixed: Args) -> Iterator[Args]:
@@ -187,9 +193,8 @@ def larger_examples(function: str, fixed: Args) -> Iterator[Args]:
         if function == "variational_bound":
             d = min(d, 7 if T < 1000 else 2)
             B = max(1, B >> d)      # groups of 2^d rows
-        for t in sorted({1, T // 2 + 1, T}) if "t" in ARGUMENTS[function] else [0]:
-            for s in sorted({0, t // 2, t - 1}) if "s" in ARGUMENTS[function] else [0]:
-                yield assemble(function, fixed, betas, t, s, array, B, d, 1.0, 0.5, mixed=True)
+        for t, s in pairs(function, {1, T // 2 + 1, T}):
+            yield assemble(function, fixed, betas, t, s, array, B, d, 1.0, 0.5, mixed=True)
 
 
 def beyond(function: str, fixed: Args) -> Iterator[tuple[str, Args]]:
@@ -199,10 +204,7 @@ def beyond(function: str, fixed: Args) -> Iterator[tuple[str, Args]]:
         return
     for text, betas in {"T = 1": np.array([0.02]), "T = 5": np.linspace(1e-4, 0.02, 5),
                         "beta = 1e-12": np.full(20, 1e-12), "beta = 0.999": np.full(3, 0.999)}.items():
-        args = assemble(function, fixed, betas, len(betas), 0, normal(1), 2, 2, 0.5, 0.5)
-        if function == "q_sample" and text == "beta = 1e-12":
-            text, args["x0"] = "noise's share at beta = 1e-12", np.zeros((2, 2))
-        yield text, args
+        yield text, assemble(function, fixed, betas, len(betas), 0, normal(1), 2, 2, 0.5, 0.5)
 
 
 # ---------------------------------------------------------------- their answers, and how they are printed

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from . import contract, exact
 from .contract import SINGLE, Args, Check, Implementation, Wrong, call, in_order, plain, said, show, vector, with_items
-from .inputs import answer, arbitrary_betas, standard_betas
+from .inputs import answer, arbitrary_betas, show_args, standard_betas
 from .slips import slips_of
 
 BETAS = np.array([0.5, 0.2, 0.1, 0.25, 0.125, 0.4])     # for x_t and the weights
+TIMES = np.arange(1, len(BETAS) + 1)
+OF_BETAS = SimpleNamespace(q_sample=lambda betas, *args: exact.q_sample(BETAS, *args))       # whatever the betas are
 HIGH = np.array([0.01, 0.02, 0.5, 0.95, 0.9, 0.3])      # weights of step 8 from 0.2 to 9.6, signal to noise from 100 to 0.001
 MANY = 131          # rows, a prime: the last chunk of any size is a shorter one
-DISTINCT = 5        # rows among many
+DISTINCT = 5        # rows in a batch
 MOST_ALONE = 4096   # dimensions, of which one is more than what single precision rounds in a loss
 OTHER_WEIGHTS = "weights in t that are neither 1 nor those of step 8"
 PUBLISHED: dict[str, Callable[[Any], Any]] = {       # weights of |eps - eps_hat|^2 that are neither
@@ -26,7 +28,7 @@ PUBLISHED: dict[str, Callable[[Any], Any]] = {       # weights of |eps - eps_hat
     "the loss of v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (Salimans and Ho 2022)": lambda betas: 1 / np.cumprod(1 - betas),
     "likelihood weighting, beta_t / (1 - abar_t) (Song et al. 2021)": lambda betas: betas / (1 - np.cumprod(1 - betas)),
     "|mu~ - mu|^2, not divided by sigma_t^2": lambda betas: betas**2 / ((1 - betas) * (1 - np.cumprod(1 - betas)))}
-OF_X0: tuple[str, Callable[[Any], Any]] = "the residual is that of x_0 where that of eps belongs", lambda betas: 1 / np.cumprod(1 - betas) - 1
+OF_X0 = "the residual is that of x_0 where that of eps belongs", SimpleNamespace(loss_weights=lambda betas: 1 / np.cumprod(1 - betas) - 1)
 KEPT = "a table that is kept from one call to the next, for as many betas"
 WIDEST = 5e-3       # a TOLERANCE from here on tells nothing about a loss
 
@@ -52,7 +54,7 @@ def rebuild(tree: Any, numbers: Any, used: list[int] | None = None) -> Any:
     return numbers[start:used[0]].reshape(np.shape(tree)).copy()
 
 
-def training_example(subject: Implementation, betas: Any, t: Sequence[int], seed: int, size: float = 1) -> Args:
+def training_example(subject: Implementation, betas: Any, t: Iterable[int], seed: int, size: float = 1) -> Args:
     """Arguments of loss and gradient; the parameters are moved a little, so that none is at an initial zero. All may be `size` times as large."""
     if subject.get("parameters") is None:
         raise Wrong("nothing to go on: no parameters(rng)")
@@ -60,8 +62,9 @@ def training_example(subject: Implementation, betas: Any, t: Sequence[int], seed
     parameters = subject.get("parameters")(np.random.default_rng(seed))
     numbers = vector(parameters)
     parameters = rebuild(parameters, size * (numbers + 0.1 * rng.standard_normal(numbers.shape)))
-    x0, eps = size * rng.standard_normal((2, len(t), subject.dim))
-    return {"parameters": parameters, "betas": betas, "x0": x0, "t": np.array(t), "eps": eps}
+    times = np.array([*t])
+    x0, eps = size * rng.standard_normal((2, len(times), subject.dim))
+    return {"parameters": parameters, "betas": betas, "x0": x0, "t": times, "eps": eps}
 
 
 def long_betas(subject: Implementation) -> tuple[dict[int, Any], str]:
@@ -87,13 +90,26 @@ def loss_of(subject: Implementation, args: Args) -> Any:
     return array.ravel()[0]
 
 
+def real_loss(subject: Implementation, args: Args) -> float:
+    return float(loss_of(subject, args).real)
+
+
+def rows_of(batch: Args, rows: Any) -> Args:
+    """A batch of some of the rows."""
+    return {**batch, **{name: batch[name][rows] for name in ("x0", "t", "eps")}}
+
+
+def one_by_one(batch: Args) -> list[Args]:
+    """The rows of a batch as batches of one."""
+    return [rows_of(batch, [i]) for i in range(len(batch["t"]))]
+
+
 def check_parameters(check: Check, subject: Implementation) -> Args:
     """Finite numbers."""
     found = vector(subject.get("parameters")(np.random.default_rng(0)))
     if not found.size or not np.isfinite(found).all():
         raise Wrong("returns no finite numbers")
-    other = vector(subject.get("parameters")(np.random.default_rng(1)))
-    return {"note": f"{found.size} numbers" + ", the same for any rng" * np.array_equal(found, other)}
+    return {"note": f"{found.size} numbers"}
 
 
 def too_wide(subject: Implementation) -> Args:
@@ -109,11 +125,10 @@ def check_rows(check: Check, subject: Implementation) -> Args:
     sizes = sorted({2, 3, 5, 7, subject.dim, subject.dim + 1, MANY} - {1})
     for B in sizes:
         batch = training_example(subject, arbitrary_betas(7, 7), [1 + (i + 1) // 2 * 3 % 7 for i in range(B)], B)     # t = 1, 4, 4, 7, 7, ...
-        repeats = np.arange(B) % (DISTINCT if B == MANY else B)     # so that few have to be looked at alone
-        batch |= {name: batch[name][repeats] for name in ("x0", "t", "eps")}
-        turned = {**batch, **{name: np.roll(batch[name], 1, axis=0) for name in ("x0", "t", "eps")}}
+        repeats = np.arange(B) % DISTINCT       # so that few have to be looked at alone
+        batch = rows_of(batch, repeats)
         try:
-            first, second = (complex(loss_of(subject, args)).real for args in (batch, turned))
+            first, second = (real_loss(subject, args) for args in (batch, rows_of(batch, np.arange(B) - 1)))
         except NotImplementedError as error:
             left.append(error)
             continue
@@ -122,34 +137,42 @@ def check_rows(check: Check, subject: Implementation) -> Args:
             continue
         if not abs(second - first) <= close * abs(first):
             differ[B] = first, second
-        if differ:
-            continue
-        other = {**batch, "x0": batch["eps"], "eps": -batch["x0"]}      # in the difference what depends on the parameters alone falls out
-        try:
-            alone = [[complex(loss_of(subject, row)).real for row in one_by_one(args)[:repeats.max() + 1]] for args in (batch, other)]
-        except (Wrong, ZeroDivisionError) as error:
-            raise Wrong(said(error), "a row alone", exact="a finite number, as for two", looks_like="B - 1 where B belongs, or a deviation over the rows, 0 for one") from None
-        rows = [[losses[i] for i in repeats] for losses in alone]
-        change, total = first - complex(loss_of(subject, other)).real, sum(rows[0]) - sum(rows[1])
-        if not min(abs(change - total), abs(change - total / B)) <= close * sum(map(abs, chain(*rows))):
-            times = f"t = {batch['t'].tolist()}" if B < MANY else f"{B} times"
-            raise Wrong(show(change), f"the change of the loss from one batch of {B} rows with {times} to another",
-                        exact=f"{show(total / B)}, the mean over the rows, or {show(total)}, the sum",
-                        looks_like="B + 1 where B belongs" if B == 2 and abs(change - 2 * total / (B + 1)) <= close * abs(total) else
-                        "B - 1 where B belongs" if abs(change - total / (B - 1)) <= close * abs(total) else
-                        "the root of the mean where the mean belongs" if abs(first**2 - np.square(rows[0]).mean()) <= close * first**2 else
-                        "arrays of shape (B,) and (B, 1), which make one of (B, B)" if subject.dim == 1 else
-                        "rows that influence each other, by batch normalisation or weights of the batch, or a function of their mean" if B < MANY else
-                        "rows that do not count alike: the last chunk of a batch, or a mean of means")
+        if not differ:
+            check_sum(subject, batch, repeats, first, close)
     if differ:
         B, (one, turned_one) = next(iter(differ.items()))
         mixed = "the time of row i used for coordinate i: abar_t of shape (B,) where (B, 1) belongs"
+        rounded = subject.tolerance < SINGLE and all(abs(one - other) <= 1e-5 * abs(one) for one, other in differ.values())
         raise Wrong(show(turned_one), f"the same {B} rows in another order, d = {subject.dim}", exact=f"{show(one)}, that of the other order",
-                    looks_like=contract.SINGLE_PRECISION if subject.tolerance < SINGLE and all(
-                        abs(one - other) <= 1e-5 * abs(one) for one, other in differ.values()) else mixed if [*differ] == [subject.dim] else None)
+                    looks_like=contract.SINGLE_PRECISION if rounded else mixed if [*differ] == [subject.dim] else None)
     if refused or len(left) == len(sizes):
         raise [*refused, *left][0]
     return too_wide(subject)
+
+
+def check_sum(subject: Implementation, batch: Args, repeats: Any, first: float, close: float) -> None:
+    """Raise `Wrong` unless the loss changes from a batch to another as the mean or the sum over the rows does.
+
+    In the difference what depends on the parameters alone falls out.
+    """
+    B, other = len(repeats), {**batch, "x0": batch["eps"], "eps": -batch["x0"]}
+    try:
+        alone = [[real_loss(subject, row) for row in one_by_one(args)[:DISTINCT]] for args in (batch, other)]
+    except (Wrong, ZeroDivisionError) as error:
+        raise Wrong(said(error), "a row alone", exact="a finite number, as for two", looks_like="B - 1 where B belongs, or a deviation over the rows, 0 for one") from None
+    rows = np.array(alone)[:, repeats]
+    change, total = first - real_loss(subject, other), np.subtract(*rows.sum(1))
+    if min(abs(change - total), abs(change - total / B)) <= close * np.abs(rows).sum():
+        return
+    times = f"t = {batch['t'].tolist()}" if B < MANY else f"{B} times"
+    slips = {"B - 1 where B belongs": total / (B - 1), "B + 1 where B belongs": total / (B + 1) * 2,     # each of them 2 for a row alone
+             "the root of the mean where the mean belongs": np.subtract(*np.sqrt(np.square(rows).mean(1)))}
+    usual = ("arrays of shape (B,) and (B, 1), which make one of (B, B)" if subject.dim == 1 else
+             "rows that influence each other, by batch normalisation or weights of the batch, or a function of their mean" if B < MANY else
+             "rows that do not count alike: the last chunk of a batch, or a mean of means")
+    raise Wrong(show(change), f"the change of the loss from one batch of {B} rows with {times} to another",
+                exact=f"{show(total / B)}, the mean over the rows, or {show(total)}, the sum",
+                looks_like=next((words for words, value in slips.items() if abs(change - value) <= close * abs(total)), usual))
 
 
 # ---------------------------------------------------------------- x_t and the weights of t
@@ -159,62 +182,60 @@ def check_line(check: Check, subject: Implementation) -> Args:
     change, and |eps - eps_hat|^2 is a quadratic function, of a curvature that is 1 or the weight of step 8. Where the network
     is linear it is quadratic for any x_t, and the curvature alone tells."""
     tolerance = max(1e-7, subject.tolerance)
-    batches = one_by_one(training_example(subject, BETAS, range(1, len(BETAS) + 1), 1))
-
-    def kinds(curvature: Any, betas: Any = BETAS, times: Any = slice(None)) -> set[str]:
-        of_step_8 = answer("loss_weights", {"betas": betas})[times]
-        return {kind for kind, weights in (("1", np.ones(len(of_step_8))), ("step 8", of_step_8))
-                if proportional(curvature, weights, tolerance)}
-
+    batches = one_by_one(training_example(subject, BETAS, TIMES, 1))
     found = curvature_of(subject, batches, exact, tolerance)
-    if kind := kinds(found):
+    if kind := kinds(found, tolerance):
         check_coordinates(subject, batches, found, tolerance)
-        longer, left_out = long_betas(subject)
-        for betas, B in [(BETAS, MANY), *((betas, 1) for betas in (HIGH, arbitrary_betas(20, 20), *longer.values()))]:
-            T = len(betas)
-            times = np.unique([1, 2, T // 2, T - 1, T])
-            one = training_example(subject, betas, [1] * B, 2)
-            larger = [{**one, "t": np.full(B, t)} for t in times]
-            try:
-                found = curvature_of(subject, larger, exact, tolerance)
-            except NotImplementedError:
-                continue
-            if found is None:
-                kept = T == len(BETAS) and curvature_of(subject, larger, exact, tolerance, betas=BETAS) is not None
-                raise Wrong("another prediction", f"x_t within the loss: {B} rows, {f'betas = {show(betas)}' if T < 9 else f'T = {T}'}, "
-                            f"t = {times.tolist()}", exact=f"as with one row and betas = {show(BETAS)}", looks_like=KEPT if kept else None)
-            if not kind & kinds(found, betas, times - 1):
-                if T == len(BETAS) and kind & kinds(found, BETAS, times - 1):
-                    raise Wrong("those of the betas before", f"weight of |eps - eps_hat|^2 in t, other betas of the same length, {show(betas)}",
-                                exact="those of step 8 for these", looks_like=KEPT)
-                return {"verdict": "skipped", "note": f"not judged: {OTHER_WEIGHTS}, for {B} rows and "
-                                                      f"{f'betas = {show(betas)}' if T < 9 else f'T = {T}'}"}
-        return too_wide(subject) or {"note": left_out}
+        return check_other_betas(subject, kind, tolerance)
     for words, weights in PUBLISHED.items():
         if proportional(found, weights(BETAS), tolerance):
             return {"verdict": "skipped", "note": f"not judged: {OTHER_WEIGHTS}, but those of {words}"}
-
-    def high_too(weights: Callable[[Any], Any]) -> bool:
-        curvature = curvature_of(subject, [{**batch, "betas": HIGH} for batch in batches], exact, tolerance)
-        return curvature is None or proportional(curvature, weights(HIGH), tolerance)
-    named: Iterator[tuple[str, Callable[[Any], Any]]] = ((words, partial(weights_of, slip)) for words, slip in slips_of("loss_weights"))
-    for words, weights in chain([OF_X0], named):
-        if proportional(found, weights(BETAS), tolerance) and high_too(weights):
+    of_high = [{**batch, "betas": HIGH} for batch in batches]
+    for words, slip in chain([OF_X0], slips_of("loss_weights")):
+        if not proportional(found, weights_of(slip, BETAS), tolerance):
+            continue
+        high = curvature_of(subject, of_high, exact, tolerance)
+        if high is None or proportional(high, weights_of(slip, HIGH), tolerance):
             raise Wrong(f"{show(found / found.max())} of the largest",
                         f"weight of |eps - eps_hat|^2 in t, betas = {show(BETAS)}",
                         exact="1, or the weights of step 8", looks_like=words)
     for words, slip in slips_of("q_sample"):
         of_slip = curvature_of(subject, batches, slip, tolerance)
-        if kinds(of_slip) or found is None and of_slip is not None:
+        if kinds(of_slip, tolerance) or found is None and of_slip is not None:
             raise Wrong("another prediction", "x_t within the loss: x_0 and eps move so that x_t stays",
                         exact="the same", looks_like=words)
     return {"verdict": "skipped", "note": "not judged: " + (
         "not a square of eps - eps_hat(x_t, t), or of another x_t" if found is None else OTHER_WEIGHTS)}
 
 
-def one_by_one(batch: Args) -> list[Args]:
-    """The rows of a batch as batches of one."""
-    return [{**batch, **{name: batch[name][i:i + 1] for name in ("x0", "t", "eps")}} for i in range(len(batch["t"]))]
+def check_other_betas(subject: Implementation, kind: set[str], tolerance: float) -> Args:
+    """The same for many rows and other betas: x_t is that of step 1, and the weights are of the same kind."""
+    longer, left_out = long_betas(subject)
+    for betas, B in [(BETAS, MANY), *((betas, 1) for betas in (HIGH, arbitrary_betas(20, 20), *longer.values()))]:
+        T = len(betas)
+        times = np.unique([1, 2, T // 2, T - 1, T])
+        one = training_example(subject, betas, [1] * B, 2)
+        batches, where = [{**one, "t": np.full(B, t)} for t in times], show_args(one, ["betas"], 9)
+        try:
+            found = curvature_of(subject, batches, exact, tolerance)
+        except NotImplementedError:
+            continue
+        if found is None:
+            kept = T == len(BETAS) and curvature_of(subject, batches, OF_BETAS, tolerance) is not None
+            raise Wrong("another prediction", f"x_t within the loss: {B} rows, {where}, t = {times.tolist()}",
+                        exact=f"as with one row and betas = {show(BETAS)}", looks_like=KEPT if kept else None)
+        if not kind & kinds(found, tolerance, betas, times):
+            if T == len(BETAS) and kind & kinds(found, tolerance, BETAS, times):
+                raise Wrong("those of the betas before", f"weight of |eps - eps_hat|^2 in t, other betas of the same length, {show(betas)}",
+                            exact="those of step 8 for these", looks_like=KEPT)
+            return {"verdict": "skipped", "note": f"not judged: {OTHER_WEIGHTS}, for {B} rows and {where}"}
+    return too_wide(subject) or {"note": left_out}
+
+
+def kinds(curvature: Any, tolerance: float, betas: Any = BETAS, times: Any = TIMES) -> set[str]:
+    """Which of the weights that are right these are, at some times."""
+    right = {"1": np.ones(len(times)), "step 8": weights_of(exact, betas)[times - 1]}
+    return {kind for kind, weights in right.items() if proportional(curvature, weights, tolerance)}
 
 
 def check_coordinates(subject: Implementation, batches: list[Args], found: Any, tolerance: float) -> None:
@@ -236,23 +257,23 @@ def check_coordinates(subject: Implementation, batches: list[Args], found: Any, 
                 f"weight of (eps - eps_hat)^2 in {which}, betas = {show(BETAS)}", exact="that of the other coordinates")
 
 
-def curvature_of(subject: Implementation, batches: list[Args], source: Any, tolerance: float, moved: Any = slice(None), betas: Any = None) -> Any:
-    """The second difference of the loss for each t, where x_t is that of `source`, or of other betas, and some coordinates are moved, by a
-    step of length 1; None if there are higher ones. NaN at t = T where a slip leaves its table there."""
+def curvature_of(subject: Implementation, batches: list[Args], source: Any, tolerance: float, moved: Any = slice(None)) -> Any:
+    """The second difference of the loss for each t, where x_t is that of `source` and some coordinates are moved, by a step of
+    length 1; None if there are higher ones. NaN at t = T where a slip leaves its table there."""
     L, delta = np.zeros((len(batches), 5)), np.zeros(subject.dim)
     delta[moved] = np.cos(np.arange(subject.dim))[moved]
     delta /= np.linalg.norm(delta)
     for row, batch in zip(L, batches):
-        unit = {"betas": batch["betas"] if betas is None else betas, "x0": np.array([1.0, 0]), "t": int(batch["t"][0]), "eps": np.array([0, 1.0])}
-        weights = answer("q_sample", unit, source)
-        if weights is None and unit["t"] == len(batch["betas"]) > 1 and source is not exact:
+        t = int(batch["t"][0])
+        weights = answer("q_sample", {"betas": batch["betas"], "x0": np.array([1.0, 0]), "t": t, "eps": np.array([0, 1.0])}, source)
+        if weights is None and t == len(batch["betas"]):
             row[:] = math.nan
             continue
         if weights is None or not np.isfinite(weights).all() or not weights[0]:
             return None
         for k in range(-2, 3):
             shifted = {"x0": batch["x0"] - weights[1] / weights[0] * k * delta, "eps": batch["eps"] + k * delta}
-            row[k + 2] = loss_of(subject, {**batch, **shifted}).real
+            row[k + 2] = real_loss(subject, {**batch, **shifted})
     second, *higher = np.array([[0, 1, -2, 1, 0], [-1, 2, 0, -2, 1], [1, -4, 6, -4, 1]]) @ L.T
     return None if (np.abs(higher).max(0) > tolerance * np.abs(L).max(1)).any() else second     # both are 0 for a weight of 0
 

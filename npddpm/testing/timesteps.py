@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -29,27 +30,27 @@ def check_times(check: Check, subject: Implementation) -> Args:
             raise Wrong(wrong, f"T = {T}, n = {n}", exact=f"{n} whole times that fall from {T} and stay above 0",
                         looks_like=next((words for start, words in starts.items() if wrong.startswith(start)), None))
     note = [f"NotImplementedError in {left} cases, which are left out"] * bool(left)
-    T, n = next(case for case in faults if faults[case] is not None)
     try:
-        [*map(operator.index, islice(call(subject.get("times"), {"T": T, "n": n}), n))]
+        [*map(operator.index, found_by(subject, *next(case for case in faults if faults[case] is not None)))]
     except TypeError:
         note.append("floats, which cannot index an array")
     for T, n in ((1000, 50), (1000, 600)):
-        if faults.get((T, n)) == "" and (step := longest(subject, T, n)) > MOST_LONGER * T / n:
-            note.append(f"T = {T}, n = {n}: one step goes over {step} times, where T/n is {T / n:.3g}")
+        step = max(-np.diff([*found_by(subject, T, n), 0])) if faults[T, n] == "" else 0
+        if step > MOST_LONGER * T / n:
+            note.append(f"T = {T}, n = {n}: one step goes over {int(step)} times, where T/n is {T / n:.3g}")
     below = (f"T = {T}, n = {n}: {wrong}" for T, n in BELOW if (wrong := fault(subject, T, n)))
     return {"note": "; ".join([*note, next(below, "T from 1 to 19: the same")])}
 
 
-def longest(subject: Implementation, T: int, n: int) -> int:
-    """How many times the longest step goes over, that to t = 0 included."""
-    return int(-np.diff([*call(subject.get("times"), {"T": T, "n": n}), 0]).min())
+def found_by(subject: Implementation, T: int, n: int) -> list[Any]:
+    """The times, or the first n + 1 if there are more."""
+    return [*islice(call(subject.get("times"), {"T": T, "n": n}), n + 1)]
 
 
 def fault(subject: Implementation, T: int, n: int) -> str | None:
     """What is wrong with the times, "" if nothing is; None for NotImplementedError."""
     try:
-        found = plain([*islice(call(subject.get("times"), {"T": T, "n": n}), n + 1)])
+        found = plain(found_by(subject, T, n))
     except NotImplementedError:
         return None
     except Exception as error:  # noqa: BLE001

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from . import contract
 from .contract import ARGUMENTS, ARRAYS, SINGLE, Args, Check, Implementation, Wrong, call, digits, plain, said, show
-from .inputs import answer, beyond, examples, fixed_examples, larger_examples, reduced, show_args
+from .inputs import GaussianDenoiser, answer, beyond, examples, fixed_examples, larger_examples, reduced, show_args
 from .slips import slips_of
 
 ROUNDED = 1e-10     # a median deviation above this says that every result is rounded, not only some
@@ -61,30 +61,39 @@ def judge(check: Check, subject: Implementation, args: Args, right: Any = None) 
             if not isinstance(value, (tuple, list)) or len(value) != 2:
                 raise Wrong("returns no pair (mean, variance)")
             value = value[check.part]
-        got = reduced(check.function, args, plain(value))
-        if got.dtype.kind == "c":
+        value = reduced(check.function, args, plain(value))
+        if value.dtype.kind == "c":
             raise Wrong("returns complex numbers where real ones belong")
+        got = value
+        shapes = [(args["T"],) if right is None else right.shape]
+        if check.name == "variance":        # is one number, which may be that of each row or entry
+            B, d = args["xt"].shape
+            shapes += [(1,), (B,), (d,), *product((1, B), (1, d))]
+        if got.shape not in shapes:
+            raise Wrong(f"shape {got.shape} where {shapes[0]} belongs")
+        if right is None:
+            on_a_line(got, near)
+            return Finding(args, 0.0, near, got, None)
     except NotImplementedError:
         raise
     except Exception as error:  # noqa: BLE001
-        return Finding(args, math.inf, near, None, right, said(error))
-    shapes = [(args["T"],) if right is None else right.shape]
-    if check.name == "variance":        # is one number, which may be that of each row or entry
-        B, d = args["xt"].shape
-        shapes += [(1,), (B,), (d,), *product((1, B), (1, d))]
-    if got.shape not in shapes:
-        return Finding(args, math.inf, near, got, right, f"shape {got.shape} where {shapes[0]} belongs")
-    if right is None:
-        outside = got[~((got > 0) & (got < 1))]
-        k = max(1, int(got.argmax()) - 1)       # the last on the line for certain: some are cut where they near 1
-        line = np.minimum(got[0] + np.arange(len(got)) * (got[min(k, len(got) - 1)] - got[0]) / k, got.max())
-        wrong = (f"a beta of {show(outside[0])}, outside (0, 1)" if outside.size else
-                 "" if np.abs(got - line).max() <= near * got.max() and (got[0] < got[-1] or len(got) == 1) else "betas that do not rise on a line")
-        return Finding(args, math.inf if wrong else 0.0, near, got, None, wrong)
+        return Finding(args, math.inf, near, got, right, said(error))
     with np.errstate(all="ignore"):
         off = np.where(np.isfinite(got), np.abs(got - right), math.inf)
     worst = np.unravel_index(int(off.argmax()), off.shape)
     return Finding(args, float(off[worst]) / size(check, args, right), near, got, right, tuple(map(int, worst)))
+
+
+def on_a_line(betas: Any, near: float) -> None:
+    """Raise `Wrong` unless betas lie within (0, 1) and rise on a line."""
+    outside = betas[~((betas > 0) & (betas < 1))]
+    if outside.size:
+        raise Wrong(f"a beta of {show(outside[0])}, outside (0, 1)")
+    T = len(betas)
+    k = min(max(1, int(betas.argmax()) - 1), T - 1)      # the last on the line for certain: some are cut where they near 1
+    line = np.minimum(betas[0] + np.arange(T) * (betas[k] - betas[0]) / max(k, 1), betas.max())
+    if np.abs(betas - line).max() > near * betas.max() or T > 1 and betas[0] >= betas[-1]:
+        raise Wrong("betas that do not rise on a line")
 
 
 def size(check: Check, args: Args, value: Any) -> float:
@@ -113,23 +122,10 @@ def allowed(tolerance: float, args: Args) -> float:
 
 # ---------------------------------------------------------------- all examples of a check
 
-class Kept:
-    """What a generator yields, kept for those who iterate after the first."""
-
-    def __init__(self, items: Iterator[Any]) -> None:
-        self.items, self.seen = items, list[Any]()
-
-    def __iter__(self) -> Iterator[Any]:
-        yield from self.seen
-        for item in self.items:
-            self.seen.append(item)
-            yield item
-
-
 @cache
-def with_answers(check: Check, examples_of: Callable[[str, Args], Iterator[Args]]) -> Kept:
-    """Pairs of an example and the exact answer, made once: the next implementation is given the same."""
-    return Kept((args, expected(check, args)) for args in examples_of(check.function, check.fixed))
+def with_answers(check: Check, examples_of: Callable[[str, Args], Iterator[Args]]) -> list[tuple[Args, Callable[[], Any]]]:
+    """Examples, each with a function for its exact answer, which is computed once: the next implementation is given the same."""
+    return [(args, cache(partial(expected, check, args))) for args in examples_of(check.function, check.fixed)]
 
 
 def check_values(check: Check, subject: Implementation) -> Args:
@@ -147,21 +143,17 @@ def check_values(check: Check, subject: Implementation) -> Args:
 
     start, too_slow = time.process_time(), False
     for args, right in with_answers(check, fixed_examples):
-        fails(args, right)
+        fails(args, right())
     fixed = len(seen)
     for args, right in with_answers(check, larger_examples):
         if too_slow := time.process_time() > start + MOST_SECONDS:
             break
-        fails(args, right)
+        fails(args, right())
     seen[fixed:] = [finding for finding in seen[fixed:] if finding.wrong]       # rounding errors grow: no digits of these are reported
     if not seen:
         raise NotImplementedError
-    smallest, start = None, time.process_time()
-    for args, right in with_answers(check, drawn_examples):
-        if any(x.wrong for x in seen) or time.process_time() > start + SECONDS:
-            break
-        fails(args, right)
-    for wide in (False, True) if any(x.wrong for x in seen) and "betas" in ARGUMENTS[check.function] else ():
+    smallest = None
+    for wide in (False, True) if "betas" in ARGUMENTS[check.function] else ():
         smallest = smallest or search(examples(check.function, check.fixed, wide), fails)
     worst = max(seen, key=lambda finding: finding.deviation)
     failures = sorted((x for x in seen if x.wrong), key=lambda finding: finding.args is not smallest)
@@ -183,18 +175,6 @@ def check_values(check: Check, subject: Implementation) -> Args:
     return {"digits": digits(worst.deviation), "note": "; ".join(note)}
 
 
-def drawn_examples(function: str, fixed: Args) -> Iterator[Args]:
-    """Those among which a search begins."""
-    drawn: list[Args] = []
-
-    def keep(args: Args) -> bool:
-        drawn.append(args)
-        return False
-    for wide in (False, True) if "betas" in ARGUMENTS[function] else ():
-        search(examples(function, fixed, wide), keep)
-    yield from drawn
-
-
 def search(strategy: Any, fails: Callable[[Args], bool]) -> Args | None:
     """The smallest failing example that hypothesis finds, by the same path each time."""
     failed: list[Args] = []
@@ -204,7 +184,8 @@ def search(strategy: Any, fails: Callable[[Args], bool]) -> Args | None:
         nonlocal tried
         tried += 1
         wrong = tried <= MOST_TRIED and time.process_time() <= start + SECONDS and fails(args)
-        failed.extend([args] * wrong)
+        if wrong:
+            failed.append(args)
         return wrong
 
     phases = [hypothesis.Phase.generate, hypothesis.Phase.shrink]
@@ -240,16 +221,17 @@ def name_of_slip(check: Check, subject: Implementation, failures: list[Finding],
         return contract.SINGLE_PRECISION
     if limit := cut_at(check, failures, seen):
         return f"the result cut to [-{show(limit)}, {show(limit)}]"
-    if all(getattr(x.args.get("denoiser"), "mixed", False) for x in failures):
-        alone = ({**x.args, "denoiser": x.args["denoiser"].unmixed()} for x in failures[:9])
-        if not any(judge(check, subject, args).wrong for args in alone):
-            return "coordinates that are exchanged or mixed, which a denoiser that takes each alone does not show"
+    simpler: dict[str, tuple[Callable[[Any], Any], str]] = {
+        "denoiser": (GaussianDenoiser.unmixed, "coordinates that are exchanged or mixed, which a denoiser that takes each alone does not show")}
+    if check.function != "variational_bound":
+        simpler |= {name: (np.zeros_like, f"the weight of {name} alone is wrong") for name in ARRAYS}
     parts = []
-    for name in ARRAYS if check.function != "variational_bound" else ():
-        if name in failures[0].args:
-            without = ({**x.args, name: np.zeros_like(x.args[name])} for x in failures[:9])
-            if not any(judge(check, subject, args).wrong for args in without):
-                parts.append(f"the weight of {name} alone is wrong")
+    for name in [name for name in simpler if name in failures[0].args]:
+        simplify, words = simpler[name]
+        without = ({**x.args, name: simplify(x.args[name])} for x in failures[:9])
+        if not any(judge(check, subject, args).wrong for args in without):
+            parts.append(words)
+            break
     for end in ("t = 1", "t = T", "s = 0"):
         if all(end in ends(x.args) for x in failures) and not all(end in ends(x.args) for x in seen if not x.wrong):
             parts.append(f"at {end} alone")
@@ -257,17 +239,16 @@ def name_of_slip(check: Check, subject: Implementation, failures: list[Finding],
 
 
 def cut_at(check: Check, failures: list[Finding], seen: list[Finding]) -> float:
-    """The size that all wrong entries have, if no result is larger, and the right ones are and have the same sign; else 0.
-
-    One entry tells it only if that size is a whole number.
-    """
-    if any(x.got is None or x.exact is None or np.shape(x.got) != np.shape(x.exact) for x in failures):
-        return 0.0
-    off = [np.abs(x.got - x.exact) > x.near * size(check, x.args, x.exact) for x in failures]
-    got, right = (np.concatenate([of[wrong] for of, wrong in zip(found, off)]) for found in ([x.got for x in failures], [x.exact for x in failures]))
-    limit = max(float(np.abs(x.got).max(initial=0)) for x in seen if x.got is not None)
-    cut = (np.abs(got) == limit).all() and (right * np.sign(got) > limit).all() and (len({*right.tolist()}) > 1 or limit.is_integer())
-    return limit if cut else 0.0
+    """The size to which all wrong results are cut, if that explains them, else 0. One entry tells it only if that size is a whole number."""
+    limit, beyond = max(float(np.abs(x.got).max(initial=0)) for x in seen if x.got is not None), set[float]()
+    for x in failures:
+        if x.got is None or x.exact is None or x.got.shape != x.exact.shape:
+            return 0.0
+        near, cut = x.near * size(check, x.args, x.exact), np.clip(x.exact, -limit, limit)
+        if not (np.abs(x.got - cut) <= near).all():
+            return 0.0
+        beyond |= {*x.exact[np.abs(x.exact - cut) > near].tolist()}
+    return limit if len(beyond) > 1 or limit.is_integer() else 0.0
 
 
 def ends(args: Args) -> list[str]:

@@ -17,5 +17,4 @@ def few_examples(request, monkeypatch):
     if not re.search(r"larger|[BdT] > ", request.node.name):
         monkeypatch.setattr(values, "larger_examples", none)
     if not re.search(r"smallest|page|one_line|T < 2", request.node.name):
-        monkeypatch.setattr(values, "drawn_examples", none)
         monkeypatch.setattr(values, "search", lambda *_: None)

@@ -99,4 +99,38 @@ class Loops:
         dr = np.sign(h @ parameters["layers"][1] - eps) / len(t)
         dz = (dr @ parameters["layers"][1].T)[:, :2] * (z > 0)
         return {"W": (np.sqrt(abar) * x0 + np.sqrt(1 - abar) * eps).T @ dz, "layers": [dz.sum(0), h.T @ dr]}
+
+
 RIGHT = {"counted from 0": small_ddpm, "float32": in_single_precision(small_ddpm), "loops": Loops()}
+
+
+def network(forward, start, gradient=None, dim=2, of_residual=lambda r: r**2):
+    """Of a prediction of eps, forward(parameters, x_t, abar_t), its loss, the mean of (eps_hat - eps)^2, and gradient(parameters, x_t, abar_t, dr)."""
+    def residual(p, betas, x0, t, eps):
+        abar = np.cumprod(1 - betas)[t - 1][:, None]
+        xt = np.sqrt(abar) * x0 + np.sqrt(1 - abar) * eps
+        return xt, abar, forward(p, xt, abar) - eps
+
+    def of_loss(p, *args):
+        xt, abar, r = residual(p, *args)
+        return gradient(p, xt, abar, 2 * r / r.size)
+    return SimpleNamespace(DIM=dim, parameters=start, loss=lambda *args: of_residual(residual(*args)[2]).mean(),
+                           **{"gradient": of_loss} if gradient else {})
+
+
+def with_loss(expression):
+    """small_ddpm with another loss of r = eps_hat - eps; abar, beta and w, the weights of step 8, are (B, 1)."""
+    def loss(p, betas, x0, t, eps):
+        beta, abar, w = (table[t - 1][:, None] for table in (betas, small_ddpm.alpha_bars(betas), small_ddpm.loss_weights(betas)))
+        r = small_ddpm.forward(p, betas, x0, t, eps)[2]
+        return eval(expression, {"np": np, "p": p, "betas": betas, "t": t, "beta": beta, "abar": abar, "w": w, "r": r})
+    return SimpleNamespace(parameters=small_ddpm.parameters, loss=loss)
+
+
+def named(change=lambda g: g, wrap=dict, **more):
+    """A linear network whose parameters are a dict; its gradient lists them in an order of its own, and may be changed."""
+    def forward(p, xt, abar):
+        assert [*p] == ["W", "b", "c", *more]
+        return xt @ p["W"] + p["b"] + abar * p["c"]
+    return network(forward, lambda rng: wrap(W=rng.standard_normal((2, 2)), b=rng.standard_normal(2), c=rng.standard_normal(2), **more),
+                   lambda p, xt, abar, dr: change({"c": (abar * dr).sum(0), "b": dr.sum(0), "W": xt.T @ dr}))

@@ -87,7 +87,7 @@ def test_a_posterior_is_a_pair(returns):
 
 @pytest.mark.parametrize("where", [
     "t == 1", "t == 1 and T == 1000", "t == 2", "1 < t == T - 1", "t == T", "t == T == 1000", "s == 0 and t > 100", "0 < s < t - 1",
-    "B == 1", "d == 1", "B == d > 1", "d > 3", "B > 3", "d > 5", "B > 64", "d > 64", "B > 3 and d > 5", "T > 1000", "T > 2000", "B > 3 and T > 1000", "20 < T < 200", "T == 1000 and betas[-1] == 0.02", "T == 1000 and betas[-1] > 0.99",
+    "B == 1", "d == 1", "B == d > 1", "B > 64", "d > 64", "B > 3 and d > 5", "T > 2000", "B > 3 and T > 1000", "20 < T < 200", "T == 1000 and betas[-1] == 0.02", "T == 1000 and betas[-1] > 0.99",
     "(np.diff(betas) > 0).all()", "(np.diff(betas) < 0).all()", "(np.diff(betas) == 0).all()"])
 def test_a_step_that_is_wrong_in_some_places_alone_is_found(where):
     def ddim_step(betas, denoiser, xt, t, s, eta, z):
@@ -98,7 +98,7 @@ def test_a_step_that_is_wrong_in_some_places_alone_is_found(where):
     assert result_of(SimpleNamespace(ddim_step=ddim_step), "ddim_step", check).verdict == "fail"
 
 
-@pytest.mark.parametrize("where", ["B > 3", "B > 32", "T > 1000"])
+@pytest.mark.parametrize("where", ["B > 32", "T > 1000"])
 @pytest.mark.parametrize(("function", "check"), [("sample", "variance beta"), ("variational_bound", "bound"), ("loss", "x_t and weights"),
                                                  ("gradient", "entries"), ("times", "times"), ("cosine_betas", "betas")])
 def test_what_is_wrong_for_larger_ones_alone_is_found(where, function, check):
@@ -253,19 +253,10 @@ def test_parameters_that_cannot_be_used_fail(parameters, words):
     assert wrong.verdict == "fail" and words in wrong.got
 
 
-@pytest.mark.parametrize(("loss", "words"), [
-    (lambda x0, t, eps: ((x0 - eps) ** 2).mean(1), "of shape (2,) where one number belongs"),
-    (lambda x0, t, eps: ((x0 - eps) ** 2 * t).mean() if x0.shape != (2, 2) else 1 / 0, "ZeroDivisionError"),
-    (lambda x0, t, eps: (x0 - eps)[0, 0] * (len(x0) == 2), ""), (lambda x0, t, eps: (x0 - eps)[0, 0] * (len(x0) == 3), "")])
-def test_a_loss_that_is_no_mean_over_rows_fails(loss, words):
-    subject = SimpleNamespace(parameters=small_ddpm.parameters, loss=lambda parameters, betas, x0, t, eps: loss(x0, t, eps))
-    wrong = result_of(subject, "loss", "rows")
-    assert wrong.verdict == "fail" and words in wrong.got
-
-
 GRADIENTS = {
     "off by 1e-5": lambda g, t: g * (1 + 1e-5), "one entry off": lambda g, t: g + 1e-4 * np.abs(g).max() * (np.arange(g.size) == g.size - 1),
     "NaN in one entry": lambda g, t: np.where(np.arange(g.size) == 0, np.nan, g), "infinite": lambda g, t: g * np.inf,
+    "at t = 1 alone": lambda g, t: g * (1.01 if t.tolist() == [1] else 1), "of many rows": lambda g, t: g * (1.01 if len(t) > 100 else 1),
     "of a batch alone": lambda g, t: g * len(t), "of one row alone": lambda g, t: g * (1 + (len(t) == 1)),
     "of another shape": lambda g, t: g[:, None], "one entry too few": lambda g, t: g[:-1], "at t = 1000": lambda g, t: g * (1 + (t.max() > 100)),
     "raises": lambda g, t: 1 / 0}
@@ -312,5 +303,5 @@ def test_differences_in_single_precision_know_what_is_rounded():
             raise TypeError
         return np.float32(1) + (np.tanh(v.astype(np.float32)) * c.astype(np.float32)).sum()
     slopes, errors, groups, weights, how = derivatives(value, at, 40, [2000], single=True)
-    right = np.array([weights[group] @ (c * (1 - np.tanh(at) ** 2))[group] for group in groups])
+    right = np.array([w @ (c * (1 - np.tanh(at) ** 2))[group] for group, w in zip(groups, weights)])
     assert how == "by central differences" and (np.abs(slopes - right) <= errors).all()
