@@ -30,16 +30,9 @@ def tables(draw):
 
 
 def test_standardization_by_column_and_by_image():
-    x = np.array([[1.0, 5, 7], [3, 5, 9], [5, 5, 2]])
-    mean, _, scale = standardization(x)
-    assert mean == approx([3, 5, 6]) and scale == approx([np.sqrt(8 / 3), 0, np.sqrt(26 / 3)]) and scale[1] == 0
     tenths = np.column_stack([np.arange(3.0), np.full(3, 0.1)])
-    assert tenths[:, 1].mean() != 0.1 and standardization(tenths)[2][1] == 0        # a mean is rounded
-    with pytest.raises(ValueError, match="x must vary"):
-        standardization(np.full((3, 2), 0.1))
-    for large in ([[1e308], [1e308], [-1e308]], [[1e300], [-1e300], [0.0]]):      # whose sum or square overflows
-        with pytest.raises(ValueError, match=r"x is too large to be scaled in float64: it reaches 1e\+30"):
-            standardization(np.array(large))
+    mean, variance, scale = standardization(tenths)
+    assert tenths[:, 1].mean() != 0.1 == mean[1] and scale[1] == 0 and variance[0] == approx(2 / 3)        # a mean is rounded
     pixels = np.random.default_rng(0).integers(0, 17, (20, 64)).astype(float)
     pixels[:, 5] = 3
     expected = np.full(64, np.sqrt(pixels.var(0).mean()))
@@ -48,22 +41,11 @@ def test_standardization_by_column_and_by_image():
     assert standardization(pixels)[2] == approx(np.where(expected > 0, pixels.std(0), 0), rel=1e-14)
 
 
-def test_images_keep_their_proportions():
-    x = data.load("digits")
-    axes = DDPM(Schedule.linear(50), 4, 1).fit(x, steps=1, rng=0).axes
-    assert set(axes.scale[x.std(0).ravel() > 0]) == {axes.scale.max()} and axes.variances.sum() == approx(64)
-
-
 def test_scaling_is_learned_and_undone():
     moons = data.load("moons", 500)
     x = np.column_stack([1e6 + 1e3 * moons[:, 0], 1e-9 * moons[:, 1], np.full(500, 7.25)])
-    model = DDPM(S, hidden=16, depth=1).fit(x, steps=20, rng=0)
-    z = model.axes.standardize(x)
-    assert z.shape == (500, 2) and z.var(0) == approx(model.axes.variances) and z.var(0).sum() == approx(2)
-    assert model.axes.restore(z) == approx(x, rel=1e-12)
-    samples = model.sample(200, rng=0)
-    assert (samples[:, 2] == 7.25).all()
-    assert np.abs(samples - x.mean(0))[:, :2].mean(0) == approx([1e3, 5e-10], rel=0.8)
+    samples = DDPM(S, hidden=16, depth=1).fit(x, steps=20, rng=0).sample(200, rng=0)
+    assert (samples[:, 2] == 7.25).all() and np.abs(samples - x.mean(0))[:, :2].mean(0) == approx([1e3, 5e-10], rel=0.8)
 
 
 # ---- the turn
@@ -109,24 +91,8 @@ def test_a_column_with_a_large_offset_takes_no_axis_from_the_others(offset):
     assert len(PrincipalAxes.of(np.column_stack([x, x[:, 2] - 2 * x[:, 0]])).variances) == len(found.variances)     # no more
 
 
-def test_constant_and_collinear_columns_come_out_exactly():
-    x = np.random.default_rng(0).standard_normal((200, 2))
-    x = np.column_stack([x, np.full(200, 0.1), 3 * x[:, 0] - x[:, 1] + 5])
-    model = DDPM(S, 16, 2).fit(x, steps=30, rng=0)
-    y = model.sample(500, rng=0)
-    assert model.net.dim == 2 and (y[:, 2] == 0.1).all()
-    assert y[:, 3] == approx(3 * y[:, 0] - y[:, 1] + 5, abs=1e-12)
-
-
-@given(st.integers(2, 6), st.integers(0, 2**32))
-def test_two_rows_are_a_line(d, seed):
-    """All that they tell: shrinking finds no doubt in them, and what rounding adds is no axis."""
-    x = np.random.default_rng(seed).standard_normal((2, d))
-    assert PrincipalAxes.of(x).variances == approx(d)
-
-
 def test_fewer_rows_than_columns_leave_doubt_everywhere():
-    """Ledoit and Wolf's shrinkage, from their sums over the rows; scikit-learn's `ledoit_wolf` has the same numbers."""
+    """Ledoit and Wolf's shrinkage, from their sums over the rows; scikit-learn's `ledoit_wolf` has the same numbers. Two rows are a line."""
     x = np.random.default_rng(0).standard_normal((20, 30)) * np.linspace(0.1, 2, 30)
     a = PrincipalAxes.of(x)
     z = (x - x.mean(0)) / x.std(0)
@@ -136,6 +102,8 @@ def test_fewer_rows_than_columns_leave_doubt_everywhere():
     delta = min(1, error / ((S_ - m * np.eye(30)) ** 2).sum())
     assert a.V @ np.diag(a.variances) @ a.V.T == approx((1 - delta) * S_ + delta * m * np.eye(30), abs=1e-12)
     assert 0 < delta < 1 and a.variances.min() > 0.1 * delta and len(a.variances) == 30
+    for d in range(2, 7):
+        assert PrincipalAxes.of(x[:2, :d]).variances == approx(d)
 
 
 def test_a_thin_axis_is_no_rounding_error():
@@ -182,12 +150,6 @@ def test_few_rows_a_column_are_shrunk():
     assert b.variances == approx(b.standardize(many).var(0))
 
 
-def test_constant_columns_take_no_part():
-    """Neither in the Fourier features, nor where there are too many columns to turn."""
-    x = np.column_stack([data.load("moons", 300), np.ones((300, 5))])
-    assert DDPM(S, 8, 1).fit(x, steps=1, rng=0).net.shapes == DDPM(S, 8, 1).fit(x[:, :2], steps=1, rng=0).net.shapes
-
-
 def test_too_many_columns_are_not_turned(monkeypatch):
     monkeypatch.setattr(axes, "MOST_TURNED", 3)
     x = np.column_stack([data.load("moons", 300), np.full(300, 2.0), np.arange(300.0)])
@@ -210,21 +172,6 @@ def test_the_volume_of_scales_far_apart():
     B = np.array([[1e3, 0, 2], [0, 1e-3, 1]])
     expected = np.log(np.linalg.det(B @ B.T)) / 2 + np.linalg.slogdet(np.cov(z.T, bias=True))[1] / 2
     assert plane.log_volume() + np.log(plane.variances).sum() / 2 == approx(expected, abs=1e-8)
-
-
-def test_the_bound_lives_on_the_plane_of_the_rows():
-    """Near a Gaussian's own density there, per unit of the plane's volume; -inf off the plane."""
-    rng = np.random.default_rng(0)
-    u = rng.standard_normal((4000, 2)) @ np.array([[2.0, 0], [0.5, 0.3]])
-    plane = np.array([[1.0, 0, 2, 0], [0, 0, 1, 1]])             # x = u plane, with a constant column
-    x = u @ plane
-    model = DDPM(Schedule.linear(200), 8, 1).fit(x, steps=1, lr=1e-9, rng=0)
-    C, mean = np.cov(u.T, bias=True), u.mean(0)
-    law = GaussianMixture([1], [mean], [C])
-    volume = np.log(np.linalg.det(plane @ plane.T)) / 2
-    assert model.bound(x[:5], rng=0, n=20) == approx(law.log_density(u[:5]) - volume, abs=0.1)
-    assert (model.bound(x[:5] + [0, 1e-3, 0, 0], rng=0) == -np.inf).all()
-    assert (model.bound(x[:5] + [0, 0, 0, 1e-2], rng=0) == -np.inf).all()
 
 
 def test_a_column_that_varies_as_little_as_by_rounding_is_told(capsys):

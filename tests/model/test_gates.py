@@ -79,12 +79,6 @@ def test_a_copy_is_the_same_function_with_weights_and_a_drift_of_its_own(twin):
     assert (net(x, 7) == before).all() and (other(x, 7) != before).any()
 
 
-@pytest.mark.parametrize("directions", [np.ones((2, 4)), np.ones(3), np.full((3, 4), np.nan), [["a"] * 4] * 3])
-def test_directions_that_cannot_be_used(directions):
-    with pytest.raises((ValueError, TypeError), match="^directions must"):
-        GatedMLP(3, 5, 2, schedule=SCHEDULE, directions=directions)
-
-
 # ---- the drift
 
 S = Schedule.linear(50)

@@ -101,9 +101,9 @@ diffusion.py | b**2 / (2 * sigma2_t) | float(s.loss_weights[t]) | the weight of 
 diffusion.py | (cos**2 * eps - of_x0) | (cos**2 * eps + of_x0) | a sign in the control variate
 diffusion.py | (term + (b**2 | (term - (b**2 | the control variate added twice
 diffusion.py | control).sum(-1)) / n | control).sum(-1)) | n draws summed
-model/ddpm.py | (T * u**power).astype(int) | (T * u).astype(int) | times that are uniform for few axes too
+model/rules.py | (T * u**power).astype(int) | (T * u).astype(int) | times that are uniform for few axes too
 model/ranks.py | self._share = self.rows / batch_size | self._share = 1 / size | slices of unequal length weighted alike
-model/ranks.py | advance((1 + self._rank + MOST_RANKS * step) | advance((1 + MOST_RANKS * step) | ranks that all draw the same
+model/ranks.py | jumped(1 + self._rank + MOST_RANKS * step) | jumped(1 + MOST_RANKS * step) | ranks that all draw the same
 model/ranks.py | total += share * other | total += other | slices added without their weights
 model/ranks.py | shares = [(rows.stop - rows.start) / self.rows | shares = [1 / len(self.slices) | slices of a thread weighted alike
 arrays/threads.py | if not self._inside:\n                self._set(self._before) | if True:\n                self._set(self._before) | BLAS has its threads again while another team is at work
