@@ -1,12 +1,11 @@
 """Checkpoints: all of a model comes back, a run goes on to the bit, and what is no checkpoint is refused by its fault, in little memory."""
 
-import copy
 import errno
 import gc
 import io
 import json
-import pickle
 import re
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,28 +16,24 @@ from hypothesis import strategies as st
 
 from npddpm import DDPM, Schedule, data
 from npddpm.arrays.checks import MOST_STEPS
-from npddpm.model import checkpoint
+from npddpm.model import checkpoint, ranks
 from npddpm.model.ddpm import FORMAT
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 MOONS = data.load("moons", 500)
 S = Schedule.linear(10)
 X = np.random.default_rng(0).standard_normal((30, 2))
-COPIES = [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))]
 
 
 # ---- what comes back
 
-def test_all_of_a_model_comes_back():
+def test_all_of_a_model_comes_back(content):
     model = DDPM(Schedule.cosine(7), 5, 3, fourier=1, gated=True, dtype="float64").fit(MOONS, 103, 4, rng=0)
     model.about = {"data": "moons", "a": [1, 2.5, None, True, {"b": "\ud800 ü \0"}], "": {}}
     model.save("m.npz")
     again = DDPM.load("m.npz")
     assert again.shape == model.shape == {"hidden": 5, "depth": 3, "fourier": 1, "gated": True, "dtype": "float64"}
-    assert again.net.fourier == 1 and again.schedule == model.schedule and again.optimizer.t == again.step == 103
-    assert again.losses == model.losses and again.about == model.about and again._loss_sum == model._loss_sum
-    for name in ("m", "v"):
-        assert (getattr(again.optimizer, name) == getattr(model.optimizer, name)).all()
+    assert again.schedule == model.schedule and again.step == 103 and again.about == model.about and content(again) == content(model)
     assert (again.sample(7, rng=3) == model.sample(7, rng=3)).all() and (again.bound(MOONS[:3], rng=0) == model.bound(MOONS[:3], rng=0)).all()
     with np.load("m.npz") as file:
         config = json.loads(str(file["config"]))
@@ -47,19 +42,14 @@ def test_all_of_a_model_comes_back():
 
 
 @pytest.mark.parametrize("stop", [1, 99, 100, 137])
-def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(stop):
-    model, settings = DDPM(Schedule.linear(50), 16, 2), {"steps": 210, "batch_size": 32, "rng": 0}
-    whole = DDPM(Schedule.linear(50), 16, 2).fit(MOONS, **settings)
-    for step in model.training(MOONS, **settings):
-        if step == stop:
-            break
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(monkeypatch, content, stop):
+    """With other numbers of threads for the same slices too."""
+    monkeypatch.setattr(ranks, "WORK", 1)
+    model, settings = DDPM(Schedule.linear(50), 16, 2), {"steps": 210, "batch_size": 64, "rng": 0}
+    whole = DDPM(Schedule.linear(50), 16, 2).fit(MOONS, **settings, threads=1)
+    assert [*islice(model.training(MOONS, **settings, threads=3), stop)][-1] == stop
     model.save("m.npz")
-    resumed = DDPM.load("m.npz").fit(MOONS, **settings, resume=True)
-    for name in ("average", "losses", "step"):
-        assert np.array_equal(getattr(resumed, name), getattr(whole, name)), name
-    assert all(np.array_equal(a, b) for a, b in zip(resumed.axes, whole.axes, strict=True))
-    assert (resumed.net.parameters == whole.net.parameters).all()
-    assert (resumed.optimizer.m == whole.optimizer.m).all() and (resumed.optimizer.v == whole.optimizer.v).all()
+    assert content(DDPM.load("m.npz").fit(MOONS, **settings, resume=True, threads=2)) == content(whole)
 
 
 def test_what_could_not_be_read_again_is_not_saved():
@@ -113,7 +103,6 @@ def test_a_full_disk_is_one_error(room):
     gc.collect()
 
 
-@pytest.mark.parametrize("twin", COPIES)
 def test_a_copy_replaces_no_file(twin):
     a = model()
     a.save("m.npz")
