@@ -277,16 +277,23 @@ class DDPM:
         if comm is not None and device == "gpu":
             use_gpu(comm.rank)
         shape = rules.network(len(axes.variances)) | {name: value for name, value in self.shape.items() if value is not None}
-        net = self._network(axes, shape, rng, device)
-        return {"net": net, "axes": axes, "_rng": rng, "average": net.parameters.copy(), "optimizer": Adam(net.parameters),
-                "step": 0, "losses": [], "_loss_sum": 0.0, "outputs": Outputs(), "image": image}
+        return self._untrained(axes, shape, rng, device) | {
+            "_rng": rng, "step": 0, "losses": [], "_loss_sum": 0.0, "outputs": Outputs(), "image": image}
 
-    def _network(self, axes: PrincipalAxes, shape: dict[str, Any], rng: Any, device: str) -> MLP:
+    def _untrained(self, axes: PrincipalAxes, shape: dict[str, Any], rng: Any, device: str) -> dict[str, Any]:
+        """A network for these axes, and what goes with it."""
         r = len(axes.variances)
         options = {**shape, "schedule": self.schedule, "variances": axes.variances, "rng": rng, "device": device}
         if options.pop("gated"):
-            return GatedMLP(r, directions=None if axes.V is None else axes.V[axes.V.any(1)].T, **options)
-        return GatedMLP(r, directions=np.empty((r, 0)), **options) if rules.kept_wide(r) else MLP(r, **options)
+            options["directions"] = None if axes.V is None else axes.V[axes.V.any(1)].T
+        elif rules.kept_wide(r):
+            options["directions"] = np.empty((r, 0))
+        net = GatedMLP(r, **options) if "directions" in options else MLP(r, **options)
+        return {"axes": axes, "net": net, "average": net.parameters.copy(), "optimizer": Adam(net.parameters)}
+
+    def _vectors(self) -> dict[str, Any]:
+        """Of the length of the parameters, by their names in a checkpoint."""
+        return {"parameters": self.net.parameters, "average": self.average, "m": self.optimizer.m, "v": self.optimizer.v}
 
     def _steps(self, x: Any, steps: int, batch_size: int, lr: float, weighting: Any, comm: Any, team: Team,
                fresh: dict[str, Any]) -> Iterator[int]:
@@ -592,13 +599,12 @@ class DDPM:
         """
         self._check_trained()
         check_json("about", self.about)
-        net, adam = self.net, self.optimizer
+        net = self.net
         config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier,
                   "gated": net.shapes[-1][1] > net.dim,       # the last layer sets them too
-                  "dtype": net.dtype.name, "step": self.step, "optimizer_t": adam.t, "loss_sum": float(self._loss_sum),
+                  "dtype": net.dtype.name, "step": self.step, "optimizer_t": self.optimizer.t, "loss_sum": float(self._loss_sum),
                   "rng": self._rng.bit_generator.state, "about": self.about, "image": list(self.image)}
-        arrays = {"parameters": net.parameters, "average": self.average, "m": adam.m, "v": adam.v,
-                  "betas": self.schedule.betas[1:], "losses": np.asarray(self.losses, dtype=float),
+        arrays = {**self._vectors(), "betas": self.schedule.betas[1:], "losses": np.asarray(self.losses, dtype=float),
                   **{name: array for name, array in self.axes._asdict().items() if array is not None}}
         with self.outputs.write(path) as file:
             checkpoint.write(file, config, arrays)
@@ -629,11 +635,9 @@ class DDPM:
             model.outputs.adopt(path, file)
         model.step, model._loss_sum = config["step"], float(config["loss_sum"])
         model.losses, model.image = arrays["losses"].tolist(), tuple(config["image"])
-        model.axes = PrincipalAxes._make(arrays.get(name) for name in PrincipalAxes._fields)
-        # What follows is out here, since a fault of the device is none of the file.
-        net = model.net = model._network(model.axes, model.shape, 0, device)
-        adam = model.optimizer = Adam(net.parameters)
-        adam.t, model.average = config["optimizer_t"], net.parameters.copy()
-        for name, home in {"parameters": net.parameters, "average": model.average, "m": adam.m, "v": adam.v}.items():
-            home[...] = net.xp.asarray(arrays[name])
+        axes = PrincipalAxes._make(arrays.get(name) for name in PrincipalAxes._fields)
+        vars(model).update(model._untrained(axes, model.shape, 0, device))      # out here, since a fault of the device is none of the file
+        model.optimizer.t = config["optimizer_t"]
+        for name, home in model._vectors().items():
+            home[...] = model.net.xp.asarray(arrays[name])
         return model

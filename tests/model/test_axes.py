@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
 
-from npddpm import DDPM, MLP, GaussianMixture, Schedule, data
+from npddpm import DDPM, Schedule, data
 from npddpm.model import axes
 from npddpm.model.axes import PrincipalAxes, standardization, tell_columns
 
@@ -62,19 +62,6 @@ def test_turned_rows_have_the_variances_and_no_correlation(x):
     assert np.abs(a.restore(z) - x).max(0) == approx(0, abs=1e-6 * np.abs(x).max())
 
 
-@given(tables(), st.integers(1, 50), st.integers(0, 2**32))
-def test_the_untrained_network_is_the_exact_denoiser_of_the_gaussian(x, t, seed):
-    """Of N(mean, C) with the covariance C of the rows: by the mixture oracle, in the units of the data and their noise."""
-    a = PrincipalAxes.of(x)
-    d = int((a.scale > 0).sum())
-    scaled = ((x - a.mean) / np.where(a.scale > 0, a.scale, 1))[:, a.scale > 0]
-    law = GaussianMixture([1], [np.zeros(d)], [scaled.T @ scaled / len(x) + 1e-13 * np.eye(d)])
-    net = MLP(len(a.variances), 3, 1, schedule=S, variances=a.variances, rng=0, dtype="float64")
-    xt, V = np.random.default_rng(seed).standard_normal((4, d)), a.V[a.scale > 0]
-    inside = xt @ V @ V.T                       # off the plane all is noise, and the network does not see it
-    assert net(xt @ V, t) @ V.T == approx(law.denoiser(S)(inside, t), abs=1e-8)
-
-
 @pytest.mark.parametrize("offset", [0.0, 1.7e9, 3e12, 1e14, 1e16])
 def test_a_column_with_a_large_offset_takes_no_axis_from_the_others(offset):
     """Two columns differ by 3e-5 of their deviation. Beside a mean of 1e14 a deviation of 1 is rounding, as of 1.0 and 1.0 - 1e-16."""
@@ -91,32 +78,34 @@ def test_a_column_with_a_large_offset_takes_no_axis_from_the_others(offset):
     assert len(PrincipalAxes.of(np.column_stack([x, x[:, 2] - 2 * x[:, 0]])).variances) == len(found.variances)     # no more
 
 
-def test_fewer_rows_than_columns_leave_doubt_everywhere():
-    """Ledoit and Wolf's shrinkage, from their sums over the rows; scikit-learn's `ledoit_wolf` has the same numbers. Two rows are a line."""
-    x = np.random.default_rng(0).standard_normal((20, 30)) * np.linspace(0.1, 2, 30)
+@pytest.mark.parametrize("n", [20, 32, 59, 60])
+def test_few_rows_leave_doubt_everywhere(n):
+    """Ledoit and Wolf's shrinkage, from their sums over the rows; scikit-learn's `ledoit_wolf` has the same numbers. None from two rows a column on."""
+    x = np.random.default_rng(0).standard_normal((n, 30)) * np.linspace(0.1, 2, 30)
     a = PrincipalAxes.of(x)
     z = (x - x.mean(0)) / x.std(0)
-    S_, n = z.T @ z / 20, 20
+    S_ = z.T @ z / n
     m = np.trace(S_) / 30
     error = sum(((np.outer(row, row) - S_) ** 2).sum() for row in z) / n**2
-    delta = min(1, error / ((S_ - m * np.eye(30)) ** 2).sum())
+    delta = error / ((S_ - m * np.eye(30)) ** 2).sum() if n < 60 else 0
     assert a.V @ np.diag(a.variances) @ a.V.T == approx((1 - delta) * S_ + delta * m * np.eye(30), abs=1e-12)
-    assert 0 < delta < 1 and a.variances.min() > 0.1 * delta and len(a.variances) == 30
-    for d in range(2, 7):
+    assert delta < 1 and a.variances.min() > 0.1 * delta and len(a.variances) == 30
+
+
+def test_few_rows_of_a_plane():
+    """It is the plane that is sampled; two rows are a line, in which shrinking finds no doubt."""
+    x = np.tile(np.random.default_rng(0).standard_normal((50, 4)), 30)
+    a = PrincipalAxes.of(x)
+    assert len(a.variances) == 4 and a.restore(a.standardize(x)) == approx(x, abs=1e-9)
+    for d in range(2, 5):
         assert PrincipalAxes.of(x[:2, :d]).variances == approx(d)
 
 
 def test_a_thin_axis_is_no_rounding_error():
-    """Start and end of something, 1.7e9 with a difference of 10; and columns that are sums, around large means."""
+    """Start and end of something, 1.7e9 with a difference of 10."""
     rng = np.random.default_rng(0)
     start = 1.7e9 + 1e7 * rng.random(5000)
-    a = PrincipalAxes.of(np.column_stack([start, start + rng.exponential(10, 5000)]))
-    assert len(a.variances) == 2
-    for offset in (0, 1e3, 1e9):
-        u, v = offset + rng.standard_normal((2, 300))
-        x = np.column_stack([u, v, u + v, u, v - u, 2 * u - 7])
-        a = PrincipalAxes.of(x)
-        assert len(a.variances) == 2 and a.contain(x).all()
+    assert len(PrincipalAxes.of(np.column_stack([start, start + rng.exponential(10, 5000)])).variances) == 2
 
 
 @given(st.integers(0, 2**32), st.integers(2, 12), st.integers(1, 4), st.floats(0, 7))
@@ -129,25 +118,6 @@ def test_linear_columns_are_found_beside_axes_of_any_width(seed, d, dependent, d
     z = (x - x.mean(0)) / x.std(0)
     expected = np.linalg.svd(z, compute_uv=False)[:d] ** 2 / 100
     assert len(a.variances) == d and a.variances == approx(expected, rel=1e-3)
-
-
-def test_copies_of_columns_with_few_rows():
-    """Fewer rows than columns, of a plane with fewer dimensions still: it is the plane that is sampled."""
-    x = np.tile(np.random.default_rng(0).standard_normal((50, 4)), 30)
-    a = PrincipalAxes.of(x)
-    assert len(a.variances) == 4 and a.restore(a.standardize(x)) == approx(x, abs=1e-9)
-
-
-def test_few_rows_a_column_are_shrunk():
-    """From two rows a column on the covariance is that of the rows; just above one it would be far too sure."""
-    law = np.random.default_rng(1).standard_normal((40, 40))
-    x, other = (np.random.default_rng(seed).standard_normal((n, 40)) @ law for seed, n in ((2, 42), (3, 1000)))
-    a = PrincipalAxes.of(x)
-    rows, others = a.standardize(x).var(0), a.standardize(other).var(0)
-    assert a.variances.sum() == approx(rows.sum()) and (others / rows).max() > 100 > 10 * (others / a.variances).max()
-    many = np.random.default_rng(4).standard_normal((80, 40)) @ law
-    b = PrincipalAxes.of(many)
-    assert b.variances == approx(b.standardize(many).var(0))
 
 
 def test_too_many_columns_are_not_turned(monkeypatch):

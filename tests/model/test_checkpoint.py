@@ -123,8 +123,7 @@ CIRCLE["self"] = CIRCLE
 
 
 @pytest.mark.parametrize("notes", [
-    {"a": np.float32(1)}, {"a": np.zeros(2)}, {"a": float("nan")}, {1: "a"}, {"a": (1, 2)}, {"a": {1, 2}}, {"a": b"b"}, [1],
-    "text", None, CIRCLE,
+    {"a": np.float32(1)}, {"a": float("nan")}, {1: "a"}, {"a": (1, 2)}, {"a": {1, 2}}, "text", CIRCLE,
 ], ids=repr)
 def test_notes_that_json_cannot_hold_are_refused_at_once(notes):
     """And again before a training and before they are saved, since they may have been changed in place."""

@@ -5,7 +5,7 @@ import copy
 import inspect
 import math
 import sys
-from itertools import count, islice
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -76,13 +76,6 @@ def test_the_average_forgets_a_thousandth_in_a_late_step():
     assert (model.average != model.net.parameters).any()
 
 
-def test_times_are_uniform_where_a_weighting_is_given(monkeypatch):
-    seen = []
-    monkeypatch.setattr(diffusion, "loss_and_gradient", lambda net, s, x0, t, *rest, out: (seen.append(t), out.fill(0), (0.0, out))[-1])
-    DDPM(Schedule.linear(5), 4, 1).fit(MOONS, 40, 1000, rng=0, weighting="simple")
-    assert np.bincount(np.concatenate(seen)).tolist() == approx([0, *[8000] * 5], rel=0.05)
-
-
 def test_fit_and_training_have_the_same_defaults():
     wanted = {"steps": None, "batch_size": 256, "lr": None, "rng": None, "device": "cpu", "weighting": None,
               "resume": False, "threads": None, "comm": None}
@@ -111,12 +104,6 @@ def test_a_second_fit_starts_afresh(content):
     assert content(model) == content(small())
     assert model.net.fourier == 4 and model.fit(data.load("digits"), steps=2, rng=0).net.fourier == 0
     assert model.sample(2, rng=0).shape == (2, 8, 8)
-
-
-def test_training_yields_each_step_and_can_be_left():
-    model = DDPM(S, 16, 2)
-    assert list(islice(model.training(MOONS, steps=9, batch_size=4, rng=0), 3)) == [1, 2, 3] and model.step == 3
-    assert list(model.training(MOONS, steps=5, batch_size=4, resume=True)) == [4, 5]
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -195,22 +182,8 @@ def test_a_loss_that_stays_on_the_device_is_looked_at_every_hundred_steps(monkey
 
 
 def test_a_loss_far_above_a_guess_of_0_is_a_divergence():
-    model = DDPM(Schedule.linear(10), 16, 2)
     with pytest.raises(FloatingPointError, match=r"the loss became .* where a guess of 0 has 1: .* \(lower lr\)"):
-        model.fit(MOONS[:200], steps=400, batch_size=16, lr=100.0, rng=0, weighting="simple")
-    assert model.fit(MOONS[:200], steps=400, batch_size=16, lr=1e-2, rng=0, weighting="simple").step == 400
-
-
-def test_an_extreme_batch_now_and_then_is_no_divergence(monkeypatch):
-    plain, calls = diffusion.loss_and_gradient, count()
-
-    def loss_and_gradient(*args, **options):
-        loss, gradient = plain(*args, **options)
-        return loss + 5000 * (next(calls) % 300 in (7, 107)), gradient
-
-    monkeypatch.setattr(diffusion, "loss_and_gradient", loss_and_gradient)
-    losses = DDPM(Schedule.linear(10), 8, 1).fit(MOONS[:200], steps=900, batch_size=8, rng=0).losses
-    assert sum(loss > 50 for loss in losses) == 6
+        DDPM(Schedule.linear(10), 16, 2).fit(MOONS[:200], steps=400, batch_size=16, lr=100.0, rng=0, weighting="simple")
 
 
 # ---- samples
