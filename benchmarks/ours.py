@@ -13,8 +13,8 @@ from npddpm.arrays.backend import device_module, generator, shared, standard_nor
 from npddpm.arrays.layout import zeros
 from npddpm.arrays.threads import Team
 from npddpm.mlp import g, g_backward, layer_shapes
-from npddpm.model.ddpm import draw_times
 from npddpm.model.ranks import Ranks
+from npddpm.model.rules import draw_times
 from npddpm.optim import Adam, adam_step
 
 ROWS, READ_EVERY, LR = 8192, 100, 1e-3   # of the data; steps between two looks at the loss

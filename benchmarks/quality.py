@@ -21,7 +21,7 @@ from . import peers
 from .ours import SCHEDULE, Shape
 from .report import table
 
-SHAPE, STEPS, NEAR, FOURIER = Shape(2, 128, 3, 256), 10_000, 0.002, rules.fourier(2)
+SHAPE, STEPS, NEAR, FOURIER = Shape(2, 128, 3, 256), 10_000, 0.002, rules.network(2)["fourier"]
 LOOKS = {*range(250, 2000, 250), *range(2000, STEPS + 1, 1000)}    # steps after which samples are drawn
 COLUMNS = {"excess": "+.4f", "1-NN": ".3f", "1-NN, real": ".3f", "strays": ".2%"}       # at the end
 Sampler = Callable[[int, int | None], np.ndarray]    # n, steps or None for all

@@ -57,21 +57,53 @@ class PrincipalAxes(NamedTuple):
         ValueError
             If all rows are equal, or too large to be scaled.
         """
-        return cls(*principal_axes(x, images))
+        mean, variance, scale = standardization(x, images)
+        n, d = x.shape
+        columns = np.flatnonzero(scale)
+        if d > MOST_TURNED:
+            return cls(mean, scale, None, variance[columns] / scale[columns] ** 2)
+
+        def rows() -> Iterator[Array]:
+            return ((block[:, columns] - mean[columns]) / scale[columns] for block in blocks(x))
+
+        def covariance(parts: Iterator[Array]) -> Any:
+            return sum(z.T @ z / n for z in parts)
+
+        def rounding(variances: Array, V: Array) -> Any:
+            """What rounding makes of the variance of each axis: the rows' own in z, and that of x, as large as the means."""
+            return ROUNDING**2 * (variances[0] + (mean[columns] / scale[columns]) ** 2 @ V**2)
+
+        variances, V = spectrum(covariance(rows()))
+        first = 0           # the digits of thin axes are lost beside thick ones: look at them again, without those
+        while variances[first] > rounding(variances, V)[first] and (variances < 1e-3 * variances[first]).any():
+            first = int(np.argmax(variances < 1e-3 * variances[first]))
+            variances[first:], W = spectrum(covariance(z @ V[:, first:] for z in rows()))
+            V[:, first:] = V[:, first:] @ W
+        vary = variances > rounding(variances, V)
+        if vary.sum() >= n - 1 > 1:                 # n rows lie in a plane of n - 1 dimensions in any case; two tell no more
+            vary[:] = True
+        variances, V = variances[vary], V[:, vary]
+        if n < 2 * len(variances):
+            variances = shrink(variances, n, sum(((z**2).sum(1) ** 2).sum() for z in rows()))
+            vary = variances > rounding(variances, V)
+            variances, V = variances[vary], V[:, vary]
+        large = np.abs(V) >= np.abs(V).max(0) / 2
+        whole = np.zeros((d, len(variances)))
+        whole[columns] = V * np.sign(np.take_along_axis(V, large.argmax(0)[None], 0))
+        return cls(mean, scale, whole, variances)
 
     def standardize(self, x: Any) -> Any:
         """z of x, (n, d) or images, to (n, r)."""
         z = (np.reshape(x, (len(x), -1)) - self.mean) / np.where(self.scale > 0, self.scale, 1)
         return z[:, self.scale > 0] if self.V is None else z @ self.V
 
-    def restore(self, z: Any) -> Array:
+    def restore(self, z: Any) -> Any:
         """x of z, (n, r) to (n, d), in host memory and float64."""
         z = to_host(z).astype(float)
-        x: Array = np.tile(self.mean, (len(z), 1))
-        if self.V is None:
-            x[:, self.scale > 0] += self.scale[self.scale > 0] * z
-        else:
-            x += self.scale * (z @ self.V.T)
+        if self.V is not None:
+            return self.mean + self.scale * (z @ self.V.T)
+        x = np.tile(self.mean, (len(z), 1))
+        x[:, self.scale > 0] += self.scale[self.scale > 0] * z
         return x
 
     def deviations(self) -> Any:
@@ -99,44 +131,6 @@ class PrincipalAxes(NamedTuple):
             means = np.abs(self.V @ self.V.T) @ means       # the rounding of a large mean reaches the columns that depend on it
         tolerance = 1e-5 * self.scale + ROUNDING * (np.abs(self.mean) + self.scale * means)
         return (np.abs(self.restore(self.standardize(x)) - x) <= tolerance).all(1)
-
-
-def principal_axes(x: Any, images: bool = False) -> tuple[Array, Array, Array | None, Array]:
-    """Mean, scale, V and variances of `PrincipalAxes`."""
-    mean, variance, scale = standardization(x, images)
-    n, d = x.shape
-    columns = np.flatnonzero(scale)
-    if d > MOST_TURNED:
-        return mean, scale, None, variance[columns] / scale[columns] ** 2
-
-    def rows() -> Iterator[Array]:
-        return ((block[:, columns] - mean[columns]) / scale[columns] for block in blocks(x))
-
-    def covariance(parts: Iterator[Array]) -> Any:
-        return sum(z.T @ z / n for z in parts)
-
-    def rounding(variances: Array, V: Array) -> Any:
-        """What rounding makes of the variance of each axis: the rows' own in z, and that of x, as large as the means."""
-        return ROUNDING**2 * (variances[0] + (mean[columns] / scale[columns]) ** 2 @ V**2)
-
-    variances, V = spectrum(covariance(rows()))
-    first = 0           # the digits of thin axes are lost beside thick ones: look at them again, without those
-    while variances[first] > rounding(variances, V)[first] and (variances < 1e-3 * variances[first]).any():
-        first = int(np.argmax(variances < 1e-3 * variances[first]))
-        variances[first:], W = spectrum(covariance(z @ V[:, first:] for z in rows()))
-        V[:, first:] = V[:, first:] @ W
-    vary = variances > rounding(variances, V)
-    if vary.sum() >= n - 1 > 1:                 # n rows lie in a plane of n - 1 dimensions in any case; two tell no more
-        vary[:] = True
-    variances, V = variances[vary], V[:, vary]
-    if n < 2 * len(variances):
-        variances = shrink(variances, n, sum(((z**2).sum(1) ** 2).sum() for z in rows()))
-        vary = variances > rounding(variances, V)
-        variances, V = variances[vary], V[:, vary]
-    large = np.abs(V) >= np.abs(V).max(0) / 2
-    whole = np.zeros((d, len(variances)))
-    whole[columns] = V * np.sign(np.take_along_axis(V, large.argmax(0)[None], 0))
-    return mean, scale, whole, variances
 
 
 def spectrum(S: Array) -> tuple[Array, Array]:
@@ -167,15 +161,14 @@ def as_by_rounding(mean: Array, variance: Array) -> Any:
 
 def tell_columns(x: Any, tell: Callable[[str], None], name: str = "x") -> None:
     """Name up to five columns that vary no more than rounding might, which are taken for constant, and five that are narrow beside their tails."""
+    some = spread_over(x)
     with np.errstate(over="ignore", invalid="ignore"):      # which `standardization` refuses
         _, mean, variance, low, high = moments(x)
+        off = np.abs(some - np.median(some, axis=0))
+        typical = np.array([np.median(column[column > 0]) if column.any() else 0 for column in off.T])
     for i in np.flatnonzero((variance > 0) & as_by_rounding(mean, variance) & (low < high))[:5]:
         tell(f"{name}: column {i} (from 0) varies by {np.sqrt(variance[i]):.2g} about {mean[i]:.9g}, as little as by rounding, and is "
              f"taken for constant: if it is not, subtract {low[i]:.17g} from it")
-    some = spread_over(x)
-    with np.errstate(over="ignore", invalid="ignore"):
-        off = np.abs(some - np.median(some, axis=0))
-        typical = np.array([np.median(column[column > 0]) if column.any() else 0 for column in off.T])
     for i in np.flatnonzero((typical > 0) & (typical * HEAVY < np.sqrt(variance)) & np.isfinite(variance))[:5]:
         tell(f"{name}: column {i} (from 0) has a deviation {np.sqrt(variance[i]) / typical[i]:.0f} times the usual distance from its median, near which "
              "samples will be too wide; if that is a heavy tail, a model of its "

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..arrays.backend import to_host
-from ..arrays.checks import check_count, check_dtype, check_json, check_real, check_sizes, check_type
+from ..arrays.checks import check_count, check_real, check_sizes, check_type
 from ..data.files import load_arrays
 from ..mlp import layer_shapes
 from ..schedule import Schedule
@@ -42,7 +42,7 @@ def write(file: BinaryIO, config: dict[str, Any], arrays: dict[str, Any]) -> Non
 
 
 def read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The config and the arrays that `write` was given; but whether NumPy takes config["rng"] is left to be seen.
+    """The config and the arrays that `write` was given; but whether a model takes config["rng"] and config["about"] is left to be seen.
 
     Any error means that the file is damaged, or is no checkpoint of this format.
     """
@@ -59,14 +59,11 @@ def read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def check_config(config: dict[str, Any]) -> None:
-    """Raise an error unless all but the sizes of the network is as `DDPM.save` notes it."""
-    check_dtype(config["dtype"], "float32", "float64")
-    check_count("its fourier", config["fourier"], least=0)
+    """Raise an error unless it is as `DDPM.save` notes it, but for what the model looks at itself: sizes, dtype, generator and notes."""
     check_type("its gated", config["gated"], bool)
     check_count("its step", config["step"])
     check_count("its optimizer_t", config["optimizer_t"])
     check_real("its loss_sum", config["loss_sum"], -math.inf, math.inf)
-    check_json("about", config["about"])
     for size in config.setdefault("image", []):
         check_count("its image", size)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import os
 import warnings
@@ -13,21 +14,19 @@ from typing import Any
 import numpy as np
 
 from .. import diffusion, flow, samplers
-from ..arrays.backend import fused, generator, shared, standard_normal, to_host, use_gpu
+from ..arrays.backend import generator, shared, standard_normal, to_host, use_gpu
 from ..arrays.checks import (
     LARGE,
     MOST_LAYERS,
     MOST_OCTAVES,
-    check_choice,
     check_clip,
     check_count,
     check_dtype,
     check_finite,
     check_json,
-    check_real,
     check_shaped,
-    check_type,
 )
+from ..arrays.declared import checked, choice, count, instance, optional, real
 from ..arrays.threads import Team
 from ..data.files import Outputs, open_to_read
 from ..data.table import Mapped, as_images, as_rows, moments, without_far
@@ -41,19 +40,13 @@ from .gates import GatedMLP, measure_drift
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
 
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
+USER = 5           # frames from a warning to the line that called `fit`
 CHUNK = {"cpu": 500, "gpu": 10_000}     # samples drawn at a time: fewer leave a GPU idle; more do not fit in a CPU's cache, or leave cores without a chunk
 DIVERGED = 10      # times the loss of a guess of 0
 
 
-def check_options(batch_size: Any = 256, lr: Any = None, weighting: Any = None, device: Any = "cpu", threads: Any = None) -> None:
-    """Raise ValueError for an option of a training that is out of range."""
-    check_count("batch_size", batch_size)
-    if weighting is not None:
-        check_choice("weighting", weighting, "simple", "elbo")
-    if lr is not None:
-        check_real("lr", lr, 0, math.inf)
-    check_choice("device", device, "cpu", "gpu")
-    Team(threads)
+OPTIONS = {"batch_size": count(), "lr": optional(real(0)), "weighting": optional(choice("simple", "elbo")), "device": choice("cpu", "gpu"),
+           "threads": optional(count(most=1024))}      # of a training
 
 
 def tell_signal(s: Schedule, variances: Any) -> None:
@@ -63,13 +56,7 @@ def tell_signal(s: Schedule, variances: Any) -> None:
     if not 0.9 < v[i] < 1.1:
         warnings.warn(f"x_T is no noise: its variance is {v[i]:.3g} along an axis, where samples begin with 1, since abar_T = "
                       f"{s.alpha_bars[-1]:.3g}; more steps or larger betas leave less of the data (Schedule.linear(T) chooses betas for T)",
-                      stacklevel=4)
-
-
-@fused
-def draw_times(u: Any, T: int, power: int) -> Any:
-    """Times of training in 1..T from u uniform on [0, 1), uniform too for the power 1, more of the small ones for 2."""
-    return 1 + (T * u**power).astype(int)
+                      stacklevel=USER)
 
 
 class DDPM:
@@ -124,18 +111,13 @@ class DDPM:
     image: tuple[int, ...]
     _rng: Any
 
+    @checked(schedule=optional(instance(Schedule)), hidden=optional(count()), depth=optional(count(most=MOST_LAYERS)),
+             fourier=optional(count(0, MOST_OCTAVES)), gated=optional(instance(bool)))
     def __init__(self, schedule: Schedule | None = None, hidden: int | None = None, depth: int | None = None, *,
                  fourier: int | None = None, gated: bool | None = None, dtype: str = "float32") -> None:
         self.schedule = Schedule.linear() if schedule is None else schedule
-        check_type("schedule", self.schedule, Schedule)
-        self.shape: dict[str, Any] = {
-            "hidden": None if hidden is None else check_count("hidden", hidden),
-            "depth": None if depth is None else check_count("depth", depth, most=MOST_LAYERS),
-            "fourier": None if fourier is None else check_count("fourier", fourier, least=0, most=MOST_OCTAVES),
-            "gated": gated,
-            "dtype": check_dtype(dtype, "float32", "float64").name}
-        if gated is not None:
-            check_type("gated", gated, bool)
+        self.shape: dict[str, Any] = {"hidden": hidden, "depth": depth, "fourier": fourier, "gated": gated,
+                                      "dtype": check_dtype(dtype, "float32", "float64").name}
         self.step, self.image = 0, ()
         self.losses: list[float] = []
         self.about, self._noted = {}, dict[str, Any]()      # `_noted` is what a file says of its own training
@@ -234,18 +216,17 @@ class DDPM:
             no step to take, or x_T is no noise: its variance along some axis differs from 1 by more than a tenth.
         """
         x, image = as_rows(x)
-
-        def warn(line: str) -> None:
-            warnings.warn(line, stacklevel=4)
-
         if not image:
-            x = without_far(x, warn)
-            tell_columns(x, warn)
+            tell = functools.partial(warnings.warn, stacklevel=3)
+            x = without_far(x, tell)
+            tell_columns(x, tell)
         with Team():    # once for all steps, each of which would set the threads of BLAS and restore them
-            for _ in self._training(x, image, steps, batch_size, lr, rng, device, weighting, resume, threads, comm):
+            for _ in self.training(as_images(x, image), steps, batch_size, lr, rng=rng, device=device, weighting=weighting,
+                                   resume=resume, threads=threads, comm=comm):
                 pass
         return self
 
+    @checked(steps=optional(count()), **OPTIONS, resume=instance(bool))
     def training(self, x: Any, steps: int | None = None, batch_size: int = 256, lr: float | None = None, *,
                  rng: Any = None, device: str = "cpu", weighting: str | None = None,
                  resume: bool = False, threads: int | None = None, comm: Any = None) -> Iterator[int]:
@@ -256,50 +237,37 @@ class DDPM:
         Between two steps the model is whole: it can be sampled, saved, or left as it is. Until the first it is what
         it was before the call. Ranks must all take the same number of steps, and one of them is enough to save.
         """
-        return self._training(*as_rows(x), steps, batch_size, lr, rng, device, weighting, resume, threads, comm)
-
-    def _training(self, x: Any, image: tuple[int, ...], steps: int | None, batch_size: int, lr: float | None, rng: Any, device: str,
-                  weighting: str | None, resume: bool, threads: int | None, comm: Any) -> Iterator[int]:
-        given = {"batch_size": batch_size, "lr": lr, "weighting": weighting, "device": device, "threads": threads}
-        check_options(**given)
-        check_type("resume", resume, bool)
-        steps = by_first(comm, lambda: self._usual_steps(x, image, **given)) if steps is None else check_count("steps", steps)
-        batch_size, lr, team = int(batch_size), rules.lr(len(x)) if lr is None else lr, Team(threads)
+        x, image = as_rows(x)
         check_json("about", self.about)
         check_comm(comm, x=x.shape, steps=steps, batch_size=batch_size, lr=lr, weighting=weighting, resume=resume,
                    schedule=self.schedule, step=self.step if resume else 0, **self.shape)
-        fresh: dict[str, Any] = {}
-        if not resume:
+        if steps is None:
+            steps = by_first(comm, lambda: self.usual_steps(as_images(x, image), batch_size=batch_size, lr=lr, weighting=weighting,
+                                                            device=device, threads=threads))
+        team, fresh = Team(threads), dict[str, Any]()
+        if resume:
+            self._check_resumed(x, image, steps)
+        else:
             with team:      # the axes are the same for any number of threads too
                 fresh = self._fresh(x, image, rng, device, comm)
-        elif self.step == 0:
-            raise ValueError("resume needs a model that was trained or loaded")
-        else:
-            self._check_alike(self._check_width(x, image))
-            if self.step >= steps:
-                warnings.warn(f"the model has had {self.step} steps, so that nothing is done up to steps = {steps}: they count from the "
-                              "first one on", stacklevel=4)
-        tell_signal(self.schedule, fresh["axes"].variances if fresh else self.axes.variances)
-        return team.during(self._steps(x, steps, batch_size, lr, weighting, comm, team, fresh))
+        axes: PrincipalAxes = fresh["axes"] if fresh else self.axes
+        tell_signal(self.schedule, axes.variances)
+        return team.during(self._steps(x, steps, batch_size, rules.lr(len(x)) if lr is None else lr, weighting, comm, team, fresh))
 
+    @checked(**OPTIONS)
     def usual_steps(self, x: Any, **options: Any) -> int:
         """`npddpm.model.rules.steps`, at most 10,000; for fewer than 1,000 rows at most `npddpm.model.stopping.last_good_step`.
 
         `options` are batch_size, lr, weighting, device and threads of the training that is meant.
         """
-        check_options(**options)
-        return self._usual_steps(*as_rows(x), **options)
-
-    def _usual_steps(self, x: Any, image: tuple[int, ...], **options: Any) -> int:
+        x, image = as_rows(x)
         most = rules.steps(*x.shape)
         if not rules.few(len(x)):
             return most
         models = [DDPM(self.schedule, **self.shape) for _ in range(stopping.FOLDS)]
-
-        def times(u: Any) -> Any:
-            return draw_times(u, self.schedule.T, rules.time_power(models[0].net.dim))
-        given = {name: value for name, value in options.items() if value is not None}
-        return stopping.last_good_step(models, as_images(x[:], image), times, most, **{"lr": rules.lr(len(x)), **given})
+        if options.get("lr") is None:
+            options["lr"] = rules.lr(len(x))        # that of all rows
+        return stopping.last_good_step(models, as_images(x[:], image), most, **options)
 
     def _fresh(self, x: Any, image: tuple[int, ...], rng: Any, device: str, comm: Any) -> dict[str, Any]:
         """What a new training begins with."""
@@ -307,20 +275,24 @@ class DDPM:
         rng = np.random.default_rng(seed)   # a generator of our own, whose state is known to fit into a checkpoint
         if comm is not None and device == "gpu":
             use_gpu(comm.rank)
-        r = len(axes.variances)
-        chosen = {"hidden": rules.hidden(r), "depth": rules.depth(r), "fourier": rules.fourier(r), "gated": rules.gated(r)}
-        shape = {name: chosen[name] if value is None else value for name, value in self.shape.items()}
-        net = self._network(axes, shape, rng, device)
-        return {"net": net, "axes": axes, "_rng": rng, "average": net.parameters.copy(),
-                "optimizer": Adam(net.parameters), "step": 0, "losses": [], "_loss_sum": 0.0, "outputs": Outputs(),
-                "image": image}
+        shape = rules.network(len(axes.variances)) | {name: value for name, value in self.shape.items() if value is not None}
+        return self._untrained(axes, shape, rng, device) | {
+            "_rng": rng, "step": 0, "losses": [], "_loss_sum": 0.0, "outputs": Outputs(), "image": image}
 
-    def _network(self, axes: PrincipalAxes, shape: dict[str, Any], rng: Any, device: str) -> MLP:
-        shape, r = dict(shape), len(axes.variances)
-        options: dict[str, Any] = {"schedule": self.schedule, "variances": axes.variances, "rng": rng, "device": device}
-        if shape.pop("gated"):
-            return GatedMLP(r, directions=None if axes.V is None else axes.V[axes.V.any(1)].T, **shape, **options)
-        return GatedMLP(r, directions=np.empty((r, 0)), **shape, **options) if rules.kept_wide(r) else MLP(r, **shape, **options)
+    def _untrained(self, axes: PrincipalAxes, shape: dict[str, Any], rng: Any, device: str) -> dict[str, Any]:
+        """A network for these axes, and what goes with it."""
+        r = len(axes.variances)
+        options = {**shape, "schedule": self.schedule, "variances": axes.variances, "rng": rng, "device": device}
+        if options.pop("gated"):
+            options["directions"] = None if axes.V is None else axes.V[axes.V.any(1)].T
+        elif rules.kept_wide(r):
+            options["directions"] = np.empty((r, 0))
+        net = GatedMLP(r, **options) if "directions" in options else MLP(r, **options)
+        return {"axes": axes, "net": net, "average": net.parameters.copy(), "optimizer": Adam(net.parameters)}
+
+    def _vectors(self) -> dict[str, Any]:
+        """Of the length of the parameters, by their names in a checkpoint."""
+        return {"parameters": self.net.parameters, "average": self.average, "m": self.optimizer.m, "v": self.optimizer.v}
 
     def _steps(self, x: Any, steps: int, batch_size: int, lr: float, weighting: Any, comm: Any, team: Team,
                fresh: dict[str, Any]) -> Iterator[int]:
@@ -343,7 +315,7 @@ class DDPM:
                 rng = ranks.rng(self.step)
                 u = rng.random((2, ranks.rows))
                 x0 = rows_of_x((len(x) * u[0]).astype(int))
-                t = draw_times(u[1], s.T, power)
+                t = rules.draw_times(u[1], s.T, power)
                 eps = standard_normal(rng, (ranks.rows, net.dim), dtype)
                 loss, gradient = ranks.loss_and_gradient(net, s, x0, t, eps, weighting)
                 if isinstance(loss, float):
@@ -449,30 +421,28 @@ class DDPM:
         if callable(options.get("clip")) or net.device == "gpu":        # a function may keep an array of its own
             team = Team(1)
         size, axes, image = CHUNK[net.device], self.axes, self.image     # as they are now: a training may begin meanwhile
-        stream = streams(generator(rng), math.ceil(n / size))
-        options = {"variance": "gaussian", **options}
-        steps, clip, x_T, noise = (options.get(name) for name in ("steps", "clip", "x_T", "noise"))
-        if np.iterable(steps) and not isinstance(steps, (str, bytes)):
-            steps = options["steps"] = list(steps)      # each chunk goes through them
-        if clip is not None:
-            cut = check_clip(clip, np, np.float64, len(axes.mean))
-            options["clip"] = lambda z: net.xp.asarray(axes.standardize(cut(axes.restore(z))), dtype=net.dtype)
-        if x_T is not None:
-            x_T = check_shaped("x_T", x_T, net.xp, None, n, net.dim)
-        if noise is not None:
-            noise = check_shaped("noise", noise, net.xp, None, net.schedule.T + 1, n, net.dim)
+        chunks = math.ceil(n / size)
+        stream = streams(generator(rng), chunks)
+        given: dict[str, Any] = {"variance": "gaussian", **options}
+        if np.iterable(steps := given.get("steps")) and not isinstance(steps, (str, bytes)):
+            given["steps"] = list(steps)      # each chunk goes through them
+        cut: Callable[[Any], Any] = lambda x: x
+        if given.get("clip") is not None:
+            cut = check_clip(given["clip"], np, np.float64, len(axes.mean))
+            given["clip"] = lambda z: net.xp.asarray(axes.standardize(cut(axes.restore(z))), dtype=net.dtype)
+        shapes = {"x_T": (n, net.dim), "noise": (net.schedule.T + 1, n, net.dim)}
+        arrays = {name: check_shaped(name, given[name], net.xp, None, *shape) for name, shape in shapes.items() if given.get(name) is not None}
 
         def chunk(i: int) -> Any:
             rows = slice(i * size, min((i + 1) * size, n))
-            own = {**options, "x_T": None if x_T is None else x_T[rows], "noise": None if noise is None else noise[:, rows]}
+            own = given | {name: array[..., rows, :] for name, array in arrays.items()}
             z = None
             for _, z in samplers.trajectory(net, net.schedule, rows.stop - rows.start, net.dim, stream(i), **own):
                 if team.stopped:        # else this would be `samplers.sample`
                     return None
-            x = axes.restore(check_finite(z, x_T=own["x_T"]))
-            return as_images(x if clip is None else cut(x), image)
+            return as_images(cut(axes.restore(check_finite(z, x_T=own.get("x_T")))), image)
 
-        return team.during(in_turns(comm, team, math.ceil(n / size), chunk))
+        return team.during(in_turns(comm, team, chunks, chunk))
 
     def encode(self, x: Any, steps: int | None = None) -> np.ndarray:
         """The x_T, (B, r) in the units of `axes`, from which ``sample(B, x_T=x_T, steps=steps)`` comes back to rows x.
@@ -519,8 +489,7 @@ class DDPM:
         """
         x, z = self._in_axes(x)
         of_z = diffusion.variational_bound(self.denoiser(), self.schedule, z, rng, variance, n)
-        nats: np.ndarray = to_host(of_z.nats) - self.axes.log_volume()        # p(x) = p(z) |dz/dx|
-        return np.where(self.axes.contain(x), nats, -np.inf)
+        return self._nats(x, of_z.nats)
 
     def log_likelihood(self, x: Any, steps: int | None = None, *, probes: int | None = None, rng: Any = None) -> Any:
         """log p(x) for each row of x, (B,) nats, in the units of the data; p is the law from which ``sample(steps=steps)`` draws.
@@ -548,9 +517,11 @@ class DDPM:
         x, _ = self._in_axes(x)
         z, net = self.axes.standardize(x), self.denoiser()
         found = flow.log_likelihood(net, self.schedule, net.xp.asarray(z), steps, probes=probes, rng=rng)
-        of_z, error = found if probes is not None else (found, None)
-        nats = np.where(self.axes.contain(x), to_host(of_z) - self.axes.log_volume(), -np.inf)
-        return nats if error is None else (nats, to_host(error))
+        return self._nats(x, found) if probes is None else (self._nats(x, found[0]), to_host(found[1]))
+
+    def _nats(self, x: np.ndarray, of_z: Any) -> np.ndarray:
+        """log p(x) of log p(z): p(x) = p(z) |dz/dx| in the plane of the training rows, and 0 off it."""
+        return np.where(self.axes.contain(x), to_host(of_z) - self.axes.log_volume(), -np.inf)
 
     def _in_axes(self, x: Any) -> tuple[np.ndarray, Any]:
         """Rows x of a user, checked, and the same in the units of the network."""
@@ -572,8 +543,11 @@ class DDPM:
             raise ValueError(f"x must be {wanted} as the training rows, got images of {image}")
         return x
 
-    def _check_alike(self, x: Any) -> None:
+    def _check_resumed(self, x: Any, image: tuple[int, ...], steps: int) -> None:
         """Raise ValueError if rows to go on with are not like those before: units, and the Gaussian that F corrects, are theirs."""
+        if self.step == 0:
+            raise ValueError("resume needs a model that was trained or loaded")
+        self._check_width(x, image)
         _, mean, variance, _, _ = moments(x)
         before, now, rounding = self.axes.deviations(), np.sqrt(variance), ROUNDING * np.abs(mean)
         off = np.abs(mean - self.axes.mean)
@@ -586,7 +560,10 @@ class DDPM:
                              f"{now[i]:.4g}, where they had {self.axes.mean[i]:.4g} and {before[i]:.4g}; fit without resume begins anew")
         if outside := int((~self.axes.contain(x[:1000])).sum()):
             warnings.warn(f"x: {outside} of the first {min(len(x), 1000)} rows lie off the plane of the rows that the model was "
-                          "trained on, in which its samples stay; fit without resume begins anew", stacklevel=4)
+                          "trained on, in which its samples stay; fit without resume begins anew", stacklevel=USER)
+        if self.step >= steps:
+            warnings.warn(f"the model has had {self.step} steps, so that nothing is done up to steps = {steps}: they count from the "
+                          "first one on", stacklevel=USER)
 
     def _check_trained(self) -> None:
         if self.step == 0:
@@ -621,13 +598,12 @@ class DDPM:
         """
         self._check_trained()
         check_json("about", self.about)
-        net, adam = self.net, self.optimizer
+        net = self.net
         config = {"format": FORMAT, "hidden": net.hidden, "depth": net.depth, "fourier": net.fourier,
-                  "gated": isinstance(net, GatedMLP) and (net.directions is None or net.directions.size > 0),
-                  "dtype": net.dtype.name, "step": self.step, "optimizer_t": adam.t, "loss_sum": float(self._loss_sum),
+                  "gated": net.shapes[-1][1] > net.dim,       # the last layer sets them too
+                  "dtype": net.dtype.name, "step": self.step, "optimizer_t": self.optimizer.t, "loss_sum": float(self._loss_sum),
                   "rng": self._rng.bit_generator.state, "about": self.about, "image": list(self.image)}
-        arrays = {"parameters": net.parameters, "average": self.average, "m": adam.m, "v": adam.v,
-                  "betas": self.schedule.betas[1:], "losses": np.asarray(self.losses, dtype=float),
+        arrays = {**self._vectors(), "betas": self.schedule.betas[1:], "losses": np.asarray(self.losses, dtype=float),
                   **{name: array for name, array in self.axes._asdict().items() if array is not None}}
         with self.outputs.write(path) as file:
             checkpoint.write(file, config, arrays)
@@ -654,19 +630,13 @@ class DDPM:
             model = cls(Schedule(arrays["betas"]), **{name: config[name] for name in ("hidden", "depth", "fourier", "gated", "dtype")})
             model._rng = np.random.Generator(np.random.PCG64())
             model._rng.bit_generator.state = config["rng"]
+            model.about = model._noted = config["about"]
             model.outputs.adopt(path, file)
         model.step, model._loss_sum = config["step"], float(config["loss_sum"])
-        model.about = model._noted = config["about"]
         model.losses, model.image = arrays["losses"].tolist(), tuple(config["image"])
-        model.axes = PrincipalAxes._make(arrays.get(name) for name in PrincipalAxes._fields)
-        model._place(config, arrays, device)  # out here, since a fault of the device is none of the file
+        axes = PrincipalAxes._make(arrays.get(name) for name in PrincipalAxes._fields)
+        vars(model).update(model._untrained(axes, model.shape, 0, device))      # out here, since a fault of the device is none of the file
+        model.optimizer.t = config["optimizer_t"]
+        for name, home in model._vectors().items():
+            home[...] = model.net.xp.asarray(arrays[name])
         return model
-
-    def _place(self, config: dict[str, Any], arrays: dict[str, Any], device: str) -> None:
-        self.net = self._network(self.axes, self.shape, 0, device)
-        self.optimizer = Adam(self.net.parameters)
-        self.optimizer.t = config["optimizer_t"]
-        xp, dtype = self.net.xp, self.net.dtype
-        self.average = xp.asarray(arrays["average"], dtype=dtype)
-        for name, home in (("parameters", self.net.parameters), ("m", self.optimizer.m), ("v", self.optimizer.v)):
-            home[...] = xp.asarray(arrays[name], dtype=dtype)

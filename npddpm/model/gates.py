@@ -68,7 +68,7 @@ class GatedMLP(MLP):
         return super().correction_backward(self.xp.concatenate([dF, dG], axis=1), out)
 
 
-def measure_drift(net: GatedMLP, rounds: int = 2) -> Any:
+def measure_drift(net: GatedMLP) -> Any:
     """The drift with which samples vary as much as the data, (d,).
 
     Along the way down du = F dtheta, so that d E[u^2] = 2 E[u F] dtheta, and the variance of u stays 1 if E[u F] = 0. It is, for
@@ -81,7 +81,7 @@ def measure_drift(net: GatedMLP, rounds: int = 2) -> Any:
     x_T = np.random.default_rng(0).standard_normal((DRAWN, dim))
     x_T = (x_T - x_T.mean(0)) / x_T.std(0)
     lam = np.maximum(net.variances, 1e-30)
-    for _ in range(rounds):
+    for _ in range(2):
         drawn = to_host(sample(net, s, DRAWN, dim, x_T=x_T, steps=min(STEPS, s.T))).astype(float)
         net.drift -= net.xp.asarray(np.log(drawn.var(0) / lam), dtype=net.dtype)
         net.drift[...] = net.xp.maximum(net.drift, 0)

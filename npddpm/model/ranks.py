@@ -27,14 +27,13 @@ from typing import Any
 import numpy as np
 
 from .. import diffusion
-from ..arrays.backend import elementwise, generator, shared, synchronize, to_host
+from ..arrays.backend import elementwise, generator, shared, to_host
 from ..arrays.checks import shown
 from ..arrays.declared import trusted
 from ..arrays.layout import zeros
 from ..arrays.threads import Team
 
 GRACE = 2   # seconds in which the other ranks may end as well
-JUMP = 0x9E3779B97F4A7C15F39CC0605CEDC835   # draws from one stream to the next: 2^128 by the golden ratio, as in PCG64.jumped
 MOST_RANKS = 2**20                          # streams that a step has
 WORK = 2**25        # rows times parameters, from which on a step is shared out: two milliseconds, so that waking threads pays
 FEW_ROWS = 64       # a smaller batch is one slice: its products would be slow
@@ -57,7 +56,6 @@ class Ranks:
     Parameters
     ----------
     comm : communicator or None
-        For a network on the GPU with the method Get_info too.
     net : MLP
     batch_size : int
         Rows of a batch, those of all ranks together.
@@ -78,7 +76,7 @@ class Ranks:
     """
 
     def __init__(self, comm: Any, net: Any, batch_size: int, rng: np.random.Generator, step: int, team: Team) -> None:
-        self.comm, self.xp, self.team = comm, net.xp, team
+        self.comm, self.xp, self.team, self._on_device = comm, net.xp, team, None
         self._rank: int = 0 if comm is None else comm.rank
         size: int = 1 if comm is None else comm.size
         self.rows = batch_size // size + (self._rank < batch_size % size)
@@ -86,23 +84,18 @@ class Ranks:
         self.slices = slices(self.rows, len(net.parameters)) if net.xp is np else [slice(None)]
         self._own = zeros(net.xp, (len(net.parameters) + 1,), net.dtype)    # the gradient and the loss
         self._gradients = [self._own[:-1], *(zeros(np, net.parameters.shape, net.dtype) for _ in self.slices[1:])]
-        self._start: Any = None
-        if comm is None:
-            self._rng = generator(rng, net.xp)
-            return
+        self._sum = np.empty(self._own.shape, net.dtype)
+        self._rng: Any = rng
+        self._on_device = None if net.xp is np else generator(self.rng(step), net.xp)
         self.check_alike(net.parameters, step)
-        self._sum = zeros(net.xp, self._own.shape, net.dtype)
-        self._rng, self._start = np.random.default_rng(0), rng.bit_generator.state
-        if net.xp is not np:
-            self._rng, self._start = generator(self.rng(step), net.xp), None
-            self._on_device = "cuda" in (comm.Get_info().get("mpi_memory_alloc_kinds") or "")    # MPI 4.1 says so
 
     def rng(self, step: int) -> Any:
         """The generator for the draws of a step. On the GPU it is the same one in every step."""
-        if self._start is not None:
-            self._rng.bit_generator.state = self._start
-            self._rng.bit_generator.advance((1 + self._rank + MOST_RANKS * step) * JUMP)
-        return self._rng
+        if self._on_device is not None:
+            return self._on_device
+        if self.comm is None:
+            return self._rng
+        return np.random.Generator(self._rng.bit_generator.jumped(1 + self._rank + MOST_RANKS * step))
 
     def loss_and_gradient(self, net: Any, s: Any, x0: Any, t: Any, eps: Any, weighting: Any) -> tuple[Any, Any]:
         """Those of the whole batch, from the rows of this rank."""
@@ -123,18 +116,8 @@ class Ranks:
             return loss, self._own[:-1]
         self._own[-1] = loss
         self._own *= self._share
-        if self.xp is np:
-            self.comm.Allreduce(self._own, self._sum)
-            return float(self._sum[-1]), self._sum[:-1]
-        if self._on_device:
-            synchronize(self.xp)
-            self.comm.Allreduce(self._own, self._sum)
-        else:
-            own = to_host(self._own)
-            total = np.empty_like(own)
-            self.comm.Allreduce(own, total)
-            self._sum[...] = self.xp.asarray(total)
-        return self._sum[-1], self._sum[:-1]
+        self.comm.Allreduce(to_host(self._own), self._sum)
+        return float(self._sum[-1]), self.xp.asarray(self._sum[:-1])
 
     def check_alike(self, parameters: Any, step: int) -> None:
         """Raise RuntimeError if the parameters of two ranks differ in a bit."""
@@ -239,8 +222,5 @@ def all_end() -> bool:
 
 def signalled(comm: Any, came: list[int]) -> int:
     """A signal that came to one of the ranks, the same on all, or 0."""
-    if comm is None:
-        return came[0] if came else 0
-    count = np.zeros(1)
-    comm.Allreduce(np.full(1, float(len(came))), count)
-    return max(comm.allgather(came[0] if came else 0)) if count > 0 else 0
+    first = came[0] if came else 0
+    return first if comm is None else max(comm.allgather(first))

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..arrays.backend import fused
+
 MANY = 128      # more axes (in `steps`, columns) than this count as an image, and the network gets gates
 
 
-def hidden(r: int) -> int:
-    """Width of the layers for r principal axes: 128 for up to 32, 256 for up to 128, else 512."""
-    return 128 if r <= 32 else 256 if r <= MANY else 512
+def network(r: int) -> dict[str, Any]:
+    """Sizes of the network for r principal axes.
 
-
-def depth(r: int) -> int:
-    """Number of layers for r principal axes: three, but five for 33 to 128."""
-    return 5 if 32 < r <= MANY else 3
-
-
-def fourier(r: int) -> int:
-    """Octaves of Fourier features for r principal axes: four for up to three, else none."""
-    return 4 if r <= 3 else 0
-
-
-def gated(r: int) -> bool:
-    """Whether there is a gate for each column, for r principal axes: for more than 128."""
-    return r > MANY
+    Three layers of width 128 for up to 32, five of 256 for up to 128, else three of 512, and a gate for each column. Four octaves of
+    Fourier features for up to three, else none.
+    """
+    hidden, depth = (128, 3) if r <= 32 else (256, 5) if r <= MANY else (512, 3)
+    return {"hidden": hidden, "depth": depth, "fourier": 4 if r <= 3 else 0, "gated": r > MANY}
 
 
 def kept_wide(r: int) -> bool:
@@ -41,7 +33,7 @@ def weighting(cos: Any) -> Any:
     The coarse shape of an image is settled at large t, where the Gaussian leaves so little open that the simple loss
     hardly sees it. The weight stops at 10, where the mean of Var[eps | x_t] is 0.01, and is scaled to the mean 1 over t.
     """
-    if not gated(cos.shape[1]):
+    if cos.shape[1] <= MANY:
         return "simple"
     w = (cos**2).mean(1).clip(0.01) ** -0.5
     return w / w[1:].mean()
@@ -53,6 +45,12 @@ def time_power(r: int) -> int:
     The fine shapes of a few columns are settled at small t, of which a uniform t has too few.
     """
     return 2 if r <= 8 else 1
+
+
+@fused
+def draw_times(u: Any, T: int, power: int) -> Any:
+    """Times of training in 1..T from u uniform on [0, 1), uniform too for the power 1, more of the small ones for 2."""
+    return 1 + (T * u**power).astype(int)
 
 
 def few(n: int) -> bool:

@@ -6,23 +6,25 @@ worse than by F = 0, it knows its own rows by heart and little else.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
 
 from ..arrays.threads import Team
+from . import rules
 
 FOLDS = 3           # models, each trained without another fifth of the rows
 DRAWS = 4000        # of rows held back, times and noise
 EVERY = 50          # steps between two looks
 
 
-def held_out_loss(model: Any, x: Any, t: Any, seed: int) -> Callable[[], float]:
-    """The mean of |eps - eps_hat|^2 over rows x, tiled to the length of t, as a function of what the model has learned meanwhile."""
-    z = model.to_network(np.resize(x.reshape(len(x), -1), (len(t), x[0].size)))
+def held_out_loss(model: Any, x: Any, seed: int) -> Callable[[], float]:
+    """The mean of |eps - eps_hat|^2 over 4,000 of the rows x, in turns, at times as in training; of what the model has learned meanwhile."""
+    z = model.to_network(np.resize(x.reshape(len(x), -1), (DRAWS, x[0].size)))
+    t = rules.draw_times(np.random.default_rng(seed).random(DRAWS), model.schedule.T, rules.time_power(model.net.dim))
     eps = model.net.xp.asarray(np.random.default_rng(seed).standard_normal(z.shape), dtype=z.dtype)
     xt = model.schedule.q_sample(z, t, eps)
     net = copy.deepcopy(model.net)
@@ -34,7 +36,7 @@ def held_out_loss(model: Any, x: Any, t: Any, seed: int) -> Callable[[], float]:
     return loss
 
 
-def last_good_step(models: list[Any], x: Any, times: Callable[[Any], Any], most: int, **options: Any) -> int:
+def last_good_step(models: list[Any], x: Any, most: int, **options: Any) -> int:
     """The last step, of at most `most`, after which the rows held back are not predicted worse than after the first.
 
     Parameters
@@ -42,23 +44,20 @@ def last_good_step(models: list[Any], x: Any, times: Callable[[Any], Any], most:
     models : list of DDPM
         One for each fold; they are trained.
     x : (n, d) array
-    times : callable
-        Times of training from uniform numbers.
     **options
         Of `DDPM.training`.
     """
     order = np.random.default_rng(0).permutation(len(x))
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:      # an interrupt leaves no threads behind
         losses, runs = [], []
         for fold, model in enumerate(models):
             held = order[fold::5]
             try:
-                runs.append(stack.enter_context(contextlib.closing(model.training(np.delete(x, held, axis=0), most, rng=fold, **options))))
+                runs.append(stack.enter_context(closing(model.training(np.delete(x, held, axis=0), most, rng=fold, **options))))
             except ValueError:                              # the one row that differs is held back, say
                 return most
             next(runs[-1])                                  # one step, whose F is nearly 0
-            t = times(np.random.default_rng(fold).random(DRAWS))
-            losses.append(held_out_loss(model, x[held], t, fold))
+            losses.append(held_out_loss(model, x[held], fold))
         first = sum(loss() for loss in losses)
         for k in range(EVERY, most + 1, EVERY):
             for run in runs:

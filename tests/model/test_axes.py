@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
 
-from npddpm import DDPM, MLP, GaussianMixture, Schedule, data
+from npddpm import DDPM, Schedule, data
 from npddpm.model import axes
 from npddpm.model.axes import PrincipalAxes, standardization, tell_columns
 
@@ -30,16 +30,9 @@ def tables(draw):
 
 
 def test_standardization_by_column_and_by_image():
-    x = np.array([[1.0, 5, 7], [3, 5, 9], [5, 5, 2]])
-    mean, _, scale = standardization(x)
-    assert mean == approx([3, 5, 6]) and scale == approx([np.sqrt(8 / 3), 0, np.sqrt(26 / 3)]) and scale[1] == 0
     tenths = np.column_stack([np.arange(3.0), np.full(3, 0.1)])
-    assert tenths[:, 1].mean() != 0.1 and standardization(tenths)[2][1] == 0        # a mean is rounded
-    with pytest.raises(ValueError, match="x must vary"):
-        standardization(np.full((3, 2), 0.1))
-    for large in ([[1e308], [1e308], [-1e308]], [[1e300], [-1e300], [0.0]]):      # whose sum or square overflows
-        with pytest.raises(ValueError, match=r"x is too large to be scaled in float64: it reaches 1e\+30"):
-            standardization(np.array(large))
+    mean, variance, scale = standardization(tenths)
+    assert tenths[:, 1].mean() != 0.1 == mean[1] and scale[1] == 0 and variance[0] == approx(2 / 3)        # a mean is rounded
     pixels = np.random.default_rng(0).integers(0, 17, (20, 64)).astype(float)
     pixels[:, 5] = 3
     expected = np.full(64, np.sqrt(pixels.var(0).mean()))
@@ -48,22 +41,11 @@ def test_standardization_by_column_and_by_image():
     assert standardization(pixels)[2] == approx(np.where(expected > 0, pixels.std(0), 0), rel=1e-14)
 
 
-def test_images_keep_their_proportions():
-    x = data.load("digits")
-    axes = DDPM(Schedule.linear(50), 4, 1).fit(x, steps=1, rng=0).axes
-    assert set(axes.scale[x.std(0).ravel() > 0]) == {axes.scale.max()} and axes.variances.sum() == approx(64)
-
-
 def test_scaling_is_learned_and_undone():
     moons = data.load("moons", 500)
     x = np.column_stack([1e6 + 1e3 * moons[:, 0], 1e-9 * moons[:, 1], np.full(500, 7.25)])
-    model = DDPM(S, hidden=16, depth=1).fit(x, steps=20, rng=0)
-    z = model.axes.standardize(x)
-    assert z.shape == (500, 2) and z.var(0) == approx(model.axes.variances) and z.var(0).sum() == approx(2)
-    assert model.axes.restore(z) == approx(x, rel=1e-12)
-    samples = model.sample(200, rng=0)
-    assert (samples[:, 2] == 7.25).all()
-    assert np.abs(samples - x.mean(0))[:, :2].mean(0) == approx([1e3, 5e-10], rel=0.8)
+    samples = DDPM(S, hidden=16, depth=1).fit(x, steps=20, rng=0).sample(200, rng=0)
+    assert (samples[:, 2] == 7.25).all() and np.abs(samples - x.mean(0))[:, :2].mean(0) == approx([1e3, 5e-10], rel=0.8)
 
 
 # ---- the turn
@@ -78,19 +60,6 @@ def test_turned_rows_have_the_variances_and_no_correlation(x):
     assert a.V.T @ a.V == approx(np.eye(a.V.shape[1]), abs=1e-13)
     assert (np.diff(a.variances) <= 0).all() and all(v[np.abs(v) >= np.abs(v).max() / 2][0] > 0 for v in a.V.T)
     assert np.abs(a.restore(z) - x).max(0) == approx(0, abs=1e-6 * np.abs(x).max())
-
-
-@given(tables(), st.integers(1, 50), st.integers(0, 2**32))
-def test_the_untrained_network_is_the_exact_denoiser_of_the_gaussian(x, t, seed):
-    """Of N(mean, C) with the covariance C of the rows: by the mixture oracle, in the units of the data and their noise."""
-    a = PrincipalAxes.of(x)
-    d = int((a.scale > 0).sum())
-    scaled = ((x - a.mean) / np.where(a.scale > 0, a.scale, 1))[:, a.scale > 0]
-    law = GaussianMixture([1], [np.zeros(d)], [scaled.T @ scaled / len(x) + 1e-13 * np.eye(d)])
-    net = MLP(len(a.variances), 3, 1, schedule=S, variances=a.variances, rng=0, dtype="float64")
-    xt, V = np.random.default_rng(seed).standard_normal((4, d)), a.V[a.scale > 0]
-    inside = xt @ V @ V.T                       # off the plane all is noise, and the network does not see it
-    assert net(xt @ V, t) @ V.T == approx(law.denoiser(S)(inside, t), abs=1e-8)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1.7e9, 3e12, 1e14, 1e16])
@@ -109,46 +78,34 @@ def test_a_column_with_a_large_offset_takes_no_axis_from_the_others(offset):
     assert len(PrincipalAxes.of(np.column_stack([x, x[:, 2] - 2 * x[:, 0]])).variances) == len(found.variances)     # no more
 
 
-def test_constant_and_collinear_columns_come_out_exactly():
-    x = np.random.default_rng(0).standard_normal((200, 2))
-    x = np.column_stack([x, np.full(200, 0.1), 3 * x[:, 0] - x[:, 1] + 5])
-    model = DDPM(S, 16, 2).fit(x, steps=30, rng=0)
-    y = model.sample(500, rng=0)
-    assert model.net.dim == 2 and (y[:, 2] == 0.1).all()
-    assert y[:, 3] == approx(3 * y[:, 0] - y[:, 1] + 5, abs=1e-12)
-
-
-@given(st.integers(2, 6), st.integers(0, 2**32))
-def test_two_rows_are_a_line(d, seed):
-    """All that they tell: shrinking finds no doubt in them, and what rounding adds is no axis."""
-    x = np.random.default_rng(seed).standard_normal((2, d))
-    assert PrincipalAxes.of(x).variances == approx(d)
-
-
-def test_fewer_rows_than_columns_leave_doubt_everywhere():
-    """Ledoit and Wolf's shrinkage, from their sums over the rows; scikit-learn's `ledoit_wolf` has the same numbers."""
-    x = np.random.default_rng(0).standard_normal((20, 30)) * np.linspace(0.1, 2, 30)
+@pytest.mark.parametrize("n", [20, 32, 59, 60])
+def test_few_rows_leave_doubt_everywhere(n):
+    """Ledoit and Wolf's shrinkage, from their sums over the rows; scikit-learn's `ledoit_wolf` has the same numbers. None from two rows a column on."""
+    x = np.random.default_rng(0).standard_normal((n, 30)) * np.linspace(0.1, 2, 30)
     a = PrincipalAxes.of(x)
     z = (x - x.mean(0)) / x.std(0)
-    S_, n = z.T @ z / 20, 20
+    S_ = z.T @ z / n
     m = np.trace(S_) / 30
     error = sum(((np.outer(row, row) - S_) ** 2).sum() for row in z) / n**2
-    delta = min(1, error / ((S_ - m * np.eye(30)) ** 2).sum())
+    delta = error / ((S_ - m * np.eye(30)) ** 2).sum() if n < 60 else 0
     assert a.V @ np.diag(a.variances) @ a.V.T == approx((1 - delta) * S_ + delta * m * np.eye(30), abs=1e-12)
-    assert 0 < delta < 1 and a.variances.min() > 0.1 * delta and len(a.variances) == 30
+    assert delta < 1 and a.variances.min() > 0.1 * delta and len(a.variances) == 30
+
+
+def test_few_rows_of_a_plane():
+    """It is the plane that is sampled; two rows are a line, in which shrinking finds no doubt."""
+    x = np.tile(np.random.default_rng(0).standard_normal((50, 4)), 30)
+    a = PrincipalAxes.of(x)
+    assert len(a.variances) == 4 and a.restore(a.standardize(x)) == approx(x, abs=1e-9)
+    for d in range(2, 5):
+        assert PrincipalAxes.of(x[:2, :d]).variances == approx(d)
 
 
 def test_a_thin_axis_is_no_rounding_error():
-    """Start and end of something, 1.7e9 with a difference of 10; and columns that are sums, around large means."""
+    """Start and end of something, 1.7e9 with a difference of 10."""
     rng = np.random.default_rng(0)
     start = 1.7e9 + 1e7 * rng.random(5000)
-    a = PrincipalAxes.of(np.column_stack([start, start + rng.exponential(10, 5000)]))
-    assert len(a.variances) == 2
-    for offset in (0, 1e3, 1e9):
-        u, v = offset + rng.standard_normal((2, 300))
-        x = np.column_stack([u, v, u + v, u, v - u, 2 * u - 7])
-        a = PrincipalAxes.of(x)
-        assert len(a.variances) == 2 and a.contain(x).all()
+    assert len(PrincipalAxes.of(np.column_stack([start, start + rng.exponential(10, 5000)])).variances) == 2
 
 
 @given(st.integers(0, 2**32), st.integers(2, 12), st.integers(1, 4), st.floats(0, 7))
@@ -161,31 +118,6 @@ def test_linear_columns_are_found_beside_axes_of_any_width(seed, d, dependent, d
     z = (x - x.mean(0)) / x.std(0)
     expected = np.linalg.svd(z, compute_uv=False)[:d] ** 2 / 100
     assert len(a.variances) == d and a.variances == approx(expected, rel=1e-3)
-
-
-def test_copies_of_columns_with_few_rows():
-    """Fewer rows than columns, of a plane with fewer dimensions still: it is the plane that is sampled."""
-    x = np.tile(np.random.default_rng(0).standard_normal((50, 4)), 30)
-    a = PrincipalAxes.of(x)
-    assert len(a.variances) == 4 and a.restore(a.standardize(x)) == approx(x, abs=1e-9)
-
-
-def test_few_rows_a_column_are_shrunk():
-    """From two rows a column on the covariance is that of the rows; just above one it would be far too sure."""
-    law = np.random.default_rng(1).standard_normal((40, 40))
-    x, other = (np.random.default_rng(seed).standard_normal((n, 40)) @ law for seed, n in ((2, 42), (3, 1000)))
-    a = PrincipalAxes.of(x)
-    rows, others = a.standardize(x).var(0), a.standardize(other).var(0)
-    assert a.variances.sum() == approx(rows.sum()) and (others / rows).max() > 100 > 10 * (others / a.variances).max()
-    many = np.random.default_rng(4).standard_normal((80, 40)) @ law
-    b = PrincipalAxes.of(many)
-    assert b.variances == approx(b.standardize(many).var(0))
-
-
-def test_constant_columns_take_no_part():
-    """Neither in the Fourier features, nor where there are too many columns to turn."""
-    x = np.column_stack([data.load("moons", 300), np.ones((300, 5))])
-    assert DDPM(S, 8, 1).fit(x, steps=1, rng=0).net.shapes == DDPM(S, 8, 1).fit(x[:, :2], steps=1, rng=0).net.shapes
 
 
 def test_too_many_columns_are_not_turned(monkeypatch):
@@ -210,21 +142,6 @@ def test_the_volume_of_scales_far_apart():
     B = np.array([[1e3, 0, 2], [0, 1e-3, 1]])
     expected = np.log(np.linalg.det(B @ B.T)) / 2 + np.linalg.slogdet(np.cov(z.T, bias=True))[1] / 2
     assert plane.log_volume() + np.log(plane.variances).sum() / 2 == approx(expected, abs=1e-8)
-
-
-def test_the_bound_lives_on_the_plane_of_the_rows():
-    """Near a Gaussian's own density there, per unit of the plane's volume; -inf off the plane."""
-    rng = np.random.default_rng(0)
-    u = rng.standard_normal((4000, 2)) @ np.array([[2.0, 0], [0.5, 0.3]])
-    plane = np.array([[1.0, 0, 2, 0], [0, 0, 1, 1]])             # x = u plane, with a constant column
-    x = u @ plane
-    model = DDPM(Schedule.linear(200), 8, 1).fit(x, steps=1, lr=1e-9, rng=0)
-    C, mean = np.cov(u.T, bias=True), u.mean(0)
-    law = GaussianMixture([1], [mean], [C])
-    volume = np.log(np.linalg.det(plane @ plane.T)) / 2
-    assert model.bound(x[:5], rng=0, n=20) == approx(law.log_density(u[:5]) - volume, abs=0.1)
-    assert (model.bound(x[:5] + [0, 1e-3, 0, 0], rng=0) == -np.inf).all()
-    assert (model.bound(x[:5] + [0, 0, 0, 1e-2], rng=0) == -np.inf).all()
 
 
 def test_a_column_that_varies_as_little_as_by_rounding_is_told(capsys):

@@ -40,8 +40,8 @@ def test_the_last_step_at_which_rows_held_back_are_predicted_no_worse(monkeypatc
     x = np.arange(20.0)[:, None]
     first, later = [1.0, 1.0, 1.0], [[0.5, 1, 1], [0.5, 1.5, 1], [0.5, 1.5, 1.1], [0, 0, 0]]
     losses = [iter([a, *(look[fold] for look in later)]) for fold, a in enumerate(first)]
-    monkeypatch.setattr(stopping, "held_out_loss", lambda model, x, t, fold: (seen.append(x[:, 0]), losses[fold].__next__)[1])
-    assert stopping.last_good_step([Model(), Model(), Model()], x, lambda u: u, 1000, lr=1e-3) == 100
+    monkeypatch.setattr(stopping, "held_out_loss", lambda model, x, fold: (seen.append(x[:, 0]), losses[fold].__next__)[1])
+    assert stopping.last_good_step([Model(), Model(), Model()], x, 1000, lr=1e-3) == 100
     kept, held = seen[::2], seen[1::2]
     assert all(sorted([*a, *b]) == list(range(20)) and len(b) == 4 for a, b in zip(kept, held))
     assert len(set(np.concatenate(held))) == 12
@@ -52,10 +52,6 @@ def test_many_rows_and_very_few_take_the_rule():
     assert model.usual_steps(normal(6, 2)) == 1000 and model.usual_steps(normal(1000, 2)) == 4000
 
 
-def test_steps_that_are_asked_for_are_taken():
-    assert DDPM(Schedule.linear(10), 4, 1).fit(normal(30, 2), 70, rng=0).step == 70
-
-
 def test_a_row_that_alone_differs_may_be_held_back():
     x = np.zeros((10, 1))
     x[0] = 1
@@ -64,14 +60,8 @@ def test_a_row_that_alone_differs_may_be_held_back():
 
 def test_the_trials_are_trained_as_the_model_will_be(monkeypatch):
     taken = []
-    monkeypatch.setattr(stopping, "last_good_step", lambda models, x, times, most, **options: taken.append(options) or 3)
-    model = DDPM(Schedule.linear(10), 4, 1)
-    model.fit(normal(30, 2), batch_size=8, lr=1e-2, weighting="simple", rng=0)
+    monkeypatch.setattr(stopping, "last_good_step", lambda models, x, most, **options: taken.append(options) or 3)
+    model, given = DDPM(Schedule.linear(10), 4, 1), {"batch_size": 8, "lr": 1e-2, "weighting": "simple"}
+    model.fit(normal(30, 2), **given, rng=0)
     model.usual_steps(normal(30, 2))
-    assert taken == [{"batch_size": 8, "lr": 1e-2, "weighting": "simple", "device": "cpu"}, {"lr": rules.lr(30)}] and model.step == 3
-
-
-@pytest.mark.parametrize("option", [{"threads": 0}, {"batch_size": 0}, {"lr": -1.0}, {"device": "tpu"}, {"weighting": "l1"}], ids=str)
-def test_options_that_no_training_would_take_are_refused(option):
-    with pytest.raises(ValueError, match=f"{next(iter(option))} must be"):
-        DDPM(Schedule.linear(100), 32, 2).usual_steps(normal(60, 3), **option)
+    assert taken == [given | {"device": "cpu", "threads": None}, {"lr": rules.lr(30)}] and model.step == 3

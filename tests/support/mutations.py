@@ -65,9 +65,9 @@ arrays/backend.py | (values - added)\n | 0\n | sums without compensation
 mlp.py | slope = 2 - s | slope = 1 - s | a factor of 2 lost in sigma'
 mlp.py | slope += s | slope += 1 | 1 for S in g'
 mlp.py | dF = arrays.cos * d_eps_hat | dF = 1.0 * d_eps_hat | the factor of F forgotten backwards
-mlp.py | axpby(self._last.arrays.sin, u, self._last.arrays.cos, F) | axpby(self._last.arrays.cos, u, self._last.arrays.sin, F) | sin and cos exchanged
-mlp.py | np.sqrt(self.variances) * cos) | cos) | lambda forgotten in E[x_0]
-mlp.py | sin / sd | sin / sd**2 | a variance for a deviation in e
+mlp.py | axpby(of_e, xt, cos, F) | axpby(of_m, xt, cos, F) | E[x_0] for E[eps]
+mlp.py | cos * np.sqrt(self.variances) | cos | lambda forgotten in E[x_0]
+mlp.py | np.divide(sin, sd, out=sin) | np.divide(sin, sd**2, out=sin) | a variance for a deviation in e
 schedule.py | root = np.sqrt(np.maximum(variances, 1e-30)) | root = np.maximum(variances, 1e-30) | a variance for a deviation in the angle
 features.py | W_1[-1:] + tau[t] @ W_1[:k] | W_1[-1:] | the time features forgotten
 model/gates.py | dF @ self.U) * self._last.arrays.mU | dF @ self.U) * 1.0 | a gate's derivative without what it multiplies
@@ -101,15 +101,15 @@ diffusion.py | b**2 / (2 * sigma2_t) | float(s.loss_weights[t]) | the weight of 
 diffusion.py | (cos**2 * eps - of_x0) | (cos**2 * eps + of_x0) | a sign in the control variate
 diffusion.py | (term + (b**2 | (term - (b**2 | the control variate added twice
 diffusion.py | control).sum(-1)) / n | control).sum(-1)) | n draws summed
-model/ddpm.py | (T * u**power).astype(int) | (T * u).astype(int) | times that are uniform for few axes too
+model/rules.py | (T * u**power).astype(int) | (T * u).astype(int) | times that are uniform for few axes too
 model/ranks.py | self._share = self.rows / batch_size | self._share = 1 / size | slices of unequal length weighted alike
-model/ranks.py | advance((1 + self._rank + MOST_RANKS * step) | advance((1 + MOST_RANKS * step) | ranks that all draw the same
+model/ranks.py | jumped(1 + self._rank + MOST_RANKS * step) | jumped(1 + MOST_RANKS * step) | ranks that all draw the same
 model/ranks.py | total += share * other | total += other | slices added without their weights
 model/ranks.py | shares = [(rows.stop - rows.start) / self.rows | shares = [1 / len(self.slices) | slices of a thread weighted alike
 arrays/threads.py | if not self._inside:\n                self._set(self._before) | if True:\n                self._set(self._before) | BLAS has its threads again while another team is at work
 arrays/threads.py | clear(force=True)\n            library | library | threads of BLAS that only one thread of Python can set
-data/table.py | yield here, self._read(self._rows[here]) | yield here, self._read(here) | rows by their numbers here for those of the file
-data/table.py | order = np.argsort(self._rows, kind="stable") | order = np.arange(len(self)) | the order of the rows here for that of the file
+data/table.py | permuted(rows, keys[::-1]) | permuted(rows, keys) | a permutation for its inverse
+data/table.py | place - start, -1) | place, -1) | places of the whole for those of a part
 mixture.py | total = signal**2 * lam + noise**2 | total = lam + noise**2 | C_k without abar
 mixture.py | x - signal * m, axes) | x - signal**2 * m, axes) | abar for sqrt(abar) in a mean
 mixture.py | ** 2 / total + xp.log( | ** 2 / total - xp.log( | the sign of the normaliser
