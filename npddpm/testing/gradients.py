@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import dropwhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,15 +104,20 @@ def matched(found: Any, parameters: Any) -> Any:
         if of_found != names:
             raise Wrong(f"returns a gradient of {', '.join(of_found)[:60] or type(found).__name__} where that of {', '.join(names)[:60]} belongs")
         pairs = [(found.get(key), value) for key, value in in_order(parameters)]
-    elif isinstance(parameters, (list, tuple)) and not isinstance(found, dict) and len(found) == len(parameters):
+    elif isinstance(parameters, (list, tuple)) and hasattr(found, "__len__") and not isinstance(found, dict) and len(found) == len(parameters):
         pairs = [*zip(found, parameters)]
     else:
         numbers, right = vector([found]), vector([parameters])
         shape, wanted = (getattr(tree, "shape", None) for tree in (found, parameters))
-        if len(numbers) != len(right) or None not in (shape, wanted) and shape != wanted:
+        if len(numbers) != len(right) or shape and wanted and without_ones(shape) != without_ones(wanted):
             raise Wrong(f"returns a gradient of shape {shape or numbers.shape} where {wanted or right.shape} belongs")
         return numbers
     return np.concatenate([np.zeros(0), *(matched(*pair) for pair in pairs)])
+
+
+def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without the leading ones, which broadcasting adds: of a bias (1, h) the gradient may be (h,)."""
+    return tuple(dropwhile(lambda n: n == 1, shape))
 
 
 def entry(named: list[tuple[str, Any]], group: Any) -> str:

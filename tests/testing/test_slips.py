@@ -174,6 +174,7 @@ NETS = {"linear": "xt @ p['W'] + p['b']", "tanh": "np.tanh(xt @ p['W']) @ p['W']
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize(("old", "new", "words"), [
     ("", "", None), (".mean()", ".mean() * 3", None), ("np.sqrt(1 - abar) * eps", "(1 - abar) * eps", "1 - abar_t where sqrt(1 - abar_t) belongs"),
+    ("np.sqrt(1 - abar) * eps", "np.sqrt(1 - abar + 1e-5) * eps", "1e-5 added to 1 - abar_t, under the root"),
     ("np.sqrt(abar) * x0", "abar * x0", "abar_t where sqrt(abar_t) belongs"), ("+ np.sqrt", "- np.sqrt", "a sign, in front of"),
     ("np.sqrt(abar) * x0 + np.sqrt(1 - abar) * eps", "abar * x0 + (1 - abar) * eps", "where their roots belong"),
     ("np.sqrt(abar) * x0 + np.sqrt(1 - abar) * eps", "np.sqrt(1 - abar) * x0 + np.sqrt(abar) * eps", "exchanged"),

@@ -132,6 +132,15 @@ def test_a_network_made_for_few_times_is_right(T):
         assert "T = 2000 left out: IndexError: index 1999 is out of bounds" in note and ("T = 1000 left out" in note) == (T == 100)
 
 
+def test_a_table_without_a_row_for_the_last_time_is_wrong():
+    """Its rows are those of t = 0 to T - 1, the first of which no example ever sees."""
+    def loss(parameters, betas, x0, t, eps):
+        np.zeros(1000)[t]
+        return small_ddpm.loss(parameters, betas, x0, t, eps)
+    subject = SimpleNamespace(parameters=small_ddpm.parameters, loss=loss, gradient=small_ddpm.gradient)
+    assert {r.looks_like for r in failures(subject, "loss", "gradient")} == {"t where t-1 belongs, in a table of T rows"}
+
+
 def test_a_cosine_schedule_in_single_precision_is_right():
     def cosine_betas(T):
         f = np.cos((np.arange(T + 1, dtype=np.float32) / T + np.float32(0.008)) / np.float32(1.008) * np.float32(np.pi / 2)) ** 2

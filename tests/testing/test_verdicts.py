@@ -227,6 +227,17 @@ def test_a_gradient_is_compared_by_its_names(change, words):
     assert wrong.verdict == "fail" and words in str(wrong)
 
 
+@pytest.mark.parametrize(("shape", "verdict"), [((2,), "pass"), ((1, 2), "pass"), ((2, 1), "fail")])
+def test_a_gradient_may_lack_the_ones_that_broadcasting_adds(shape, verdict):
+    """Of a bias (1, 2), from which (2, 1) could not be taken off."""
+    def with_row(f):
+        return lambda p, *args: f({**p, "b": p["b"][0]}, *args)
+    plain = named(lambda g: g | {"b": g["b"].reshape(shape)})
+    rows = SimpleNamespace(DIM=2, parameters=lambda rng: plain.parameters(rng) | {"b": np.ones((1, 2))},
+                           loss=with_row(plain.loss), gradient=with_row(plain.gradient))
+    assert result_of(rows, "gradient", "entries").verdict == verdict
+
+
 @pytest.mark.parametrize(("function", "where", "harm", "words"), [
     ("q_sample", "args[2] == 1", "args[1].fill(0)", "x0 is written into"), ("q_posterior", "args[3] == len(args[0])", "args[2].fill(0)", "xt is written into"),
     ("reverse_step", "args[5] == 'posterior'", "args[4].fill(0)", "z is written into"), ("sample", "len(args[0]) == 1000", "args[3].fill(0)", "noise is written into"),
