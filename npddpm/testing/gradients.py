@@ -16,6 +16,7 @@ from .losses import KEPT, MANY, long_betas, loss_of, rebuild, training_example
 
 GRADIENT_TOLERANCE = 1e-6
 EPS_32 = 2.0**-23
+STEPS = 2e-5, 2e-3, 0.02, 0.2
 MOST_ENTRIES = 1000     # whose derivatives are taken one by one,
 MOST_NUMBERS = 10**8    # and numbers in all the parameters for which the loss is taken, of one batch; but 10 groups at least
 
@@ -214,14 +215,14 @@ def best_of(found: Any) -> tuple[float, float]:
 
 
 def central(value: Callable[[Any], float], at: Any, direction: Any, noise: float) -> Any:
-    """Central differences extrapolated twice, and a bound of the error of each, for four steps, (4, 2).
+    """Central differences extrapolated twice, and a bound of the error of each, for two or four steps, (2 or 4, 2).
 
     The slopes ahead and behind, extrapolated too, differ by no more than errors, unless there is a kink of |x| or relu
     at the point. Where many lie within the step the slopes for its halves scatter, as what extrapolation changes shows. Large steps
     serve single precision, where the loss itself is uncertain by `noise`.
     """
     found, here = [], value(at)
-    for h in (2e-5, 2e-3, 0.02, 0.2):
+    for h in STEPS if noise > 1e-12 * abs(here) else STEPS[:2]:
         ahead, behind = (np.array([(value(at + k * direction) - here) / k for k in (s, s / 2, s / 4)]) for s in (h, -h))
         D = (ahead + behind) / 2
         twice = (D[0] - 20 * D[1] + 64 * D[2]) / 45
