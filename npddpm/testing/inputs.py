@@ -94,11 +94,12 @@ class GaussianDenoiser:
     def __call__(self, xt: Any, t: Any) -> Any:
         if np.shape(xt)[-1:] != (self.d,):
             raise ValueError(f"denoiser(xt, t) was called with xt of shape {np.shape(xt)}, wants (B, {self.d})")
-        whole = np.asarray(t).ravel().astype(int)
-        if (whole != np.asarray(t).ravel()).any() or whole.min() < 0 or whole.max() >= len(self.slope):
+        whole = [t] if isinstance(t, int) else np.asarray(t).ravel().tolist()
+        if any(i != int(i) or not 0 <= i < len(self.slope) for i in whole):
             raise ValueError(f"denoiser(xt, t) was called with t = {t}, wants whole times in 1..{len(self.slope) - 1}")
+        whole = [*map(int, whole)]
         kind = Decimal if getattr(xt, "dtype", None) == object else float
-        if (whole == whole[0]).all():
+        if len({*whole}) == 1:
             found = kind(float(self.slope[whole[0]])) * xt + kind(float(self.shift[whole[0]]))
         else:
             found = self.slope[whole][:, None] * np.asarray(xt) + self.shift[whole][:, None]
