@@ -55,11 +55,11 @@ class MLP(Network):
 
         eps_hat = e + cos(theta_t) F(m, t),      e = sqrt(1 - abar_t) / v_t x_t,      m = sqrt(abar_t) lambda / v_t x_t
 
-    If x_0 ~ N(0, diag lambda), F = 0 is exact. W_{D+1} starts as 0, so F does, and training starts from there. The loss
-    (eps - eps_hat)_i^2 is cos(theta_i)^2 (f - F)_i^2, where the target f of `schedule.Rotation` has variance 1, whatever t and
-    lambda are. The network sees m and not u = x_t / sqrt(v_t), in which every axis has variance 1: many nearly empty ones would
+    If x_0 ~ N(0, diag lambda), F = 0 is exact. W_{D+1} starts as 0, so F does, and training starts from there. Since eps is
+    sin(theta) u + cos(theta) f, with the f of `schedule.Rotation`, the loss (eps - eps_hat)_i^2 is cos(theta_i)^2 (f - F)_i^2:
+    the target f has variance 1, whatever t and lambda are. The network sees m and not u = x_t / sqrt(v_t), in which every axis has variance 1: many nearly empty ones would
     hide the few that carry an image.
-    For lambda = 1 F is the "v" of Salimans and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
+    For lambda = 1 f is the "v" of Salimans and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class MLP(Network):
     weights, shapes : lists
         W_1 ... W_{D+1}, views of `parameters`, and their shapes (inputs + 1, outputs); the bias is the last row.
     cos : (T+1, d) array
-        cos(theta) = sd[eps | x_t], on the device.
+        cos(theta), for N(0, diag lambda) the deviation of eps given x_t, on the device.
     xp : module
         The array module of the device. Sizes, schedule, variances, dtype and device are as given.
 
@@ -113,7 +113,7 @@ class MLP(Network):
         self.weights = split(self.parameters, self.shapes)
         rng, k, W_1 = generator(rng), 2 * TIME_FREQUENCIES, self.weights[0]
         for block in (W_1[:k], W_1[k:-1], *(W[:-1] for W in self.weights[1:-1])):
-            # He et al. (2015) for relu(2z), which g resembles. The weights of t's features and of x's are scaled by their own numbers
+            # He et al. (2015) for relu(2z), which g resembles. The weights of t's features and of m's are scaled by their own numbers
             # of inputs, so that neither drowns the other; the biases and W_{D+1} start as 0.
             deviation = math.sqrt(2 / len(block)) / 2
             block[...] = self.xp.asarray(deviation * rng.standard_normal(block.shape), dtype=self.dtype)

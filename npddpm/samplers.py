@@ -30,7 +30,7 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
 
         x_r = a x_t - b eps_hat(x_t, t) + sigma_t z_t,      z_t ~ N(0, I)
 
-    with the a, b and sigma of `reverse_coefficients`. With `steps` alone there is no noise, and a solver of second order, `flow.walk`.
+    with the a, b and sigma of `reverse_coefficients`, or the sigma of `variance`. With `steps` alone there is no noise, and a solver of second order, `flow.walk`.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
         The number of steps, see `few_times`, or the decreasing times themselves, the first of which is that of x_T: if it is
         not T and no x_T is given, N(0, I) stands for the law of x_t there, as in other libraries.
     eta : float in [0, 1], optional
-        DDIM's share of noise: 0 is deterministic, and of first order; 1 has the variance rho of each step. With it an int `steps`
-        gives evenly spaced times, without it quadratic ones. eta = 1 without `steps` is Algorithm 2.
+        DDIM's share of noise: 0 is deterministic, and of first order; 1 has the variance rho of each step, but is Algorithm 2, with
+        `variance`, without `steps`. With it an int `steps` gives evenly spaced times, without it quadratic ones.
     clip : (low, high) or callable, optional
         Range for the predicted x_0, enforced at every step: numbers, or (dim,) arrays; or a function of it.
 

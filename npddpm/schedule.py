@@ -53,9 +53,9 @@ class Schedule(Value):
     def __init__(self, betas: Any) -> None:
         self.betas = np.append(0.0, check_betas(betas))
         self.alphas, self.log_alphas = 1 - self.betas, np.log1p(-self.betas)
-        log_alpha_bars = running_sums(self.log_alphas)                      # log abar_t = sum_{i<=t} log alpha_i; by this way
+        log_alpha_bars = running_sums(self.log_alphas)                      # log abar_t = sum_{i<=t} log alpha_i
         self.alpha_bars = np.exp(log_alpha_bars)
-        self.one_minus_alpha_bars = 0 - np.expm1(log_alpha_bars)            # beta = 1e-12 keeps its digits. 0 - x: no -0.0
+        self.one_minus_alpha_bars = 0 - np.expm1(log_alpha_bars)            # so that beta = 1e-12 keeps its digits. 0 - x: no -0.0
         self.sqrt_alpha_bars = np.exp(0.5 * log_alpha_bars)                 # abar_t underflows before its root
         self.sqrt_one_minus_alpha_bars = np.sqrt(self.one_minus_alpha_bars)
 

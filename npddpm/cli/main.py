@@ -125,7 +125,7 @@ def parser() -> Parser:
     for command in (evaluate, plot):
         command.add_argument("data", metavar="DATA", nargs="?", help="by default what the model was trained on")
 
-    check = commands.add_parser("check", help="check an implementation of DDPM against the identities")
+    check = commands.add_parser("check", help="compare an implementation of DDPM with exact values")
     check.add_argument("file", metavar="FILE.py", type=Path, help="the implementation; it is run")
     check.add_argument("--json", action="store_true", help="print a list of objects")
     return main

@@ -55,6 +55,7 @@ class GatedMLP(MLP):
     def __setstate__(self, state: Any) -> None:
         self.parameters[...], self.drift[...] = state
 
+    # What `MLP` calls F, and dF, is H = [F_0, G] here, and dH, (B, d + p).
     def correction(self, x: Any, t: Any, of_m: Any = 1.0) -> Any:
         H = super().correction(x, t, of_m)
         arrays, d = self._last.arrays, self.dim
@@ -71,11 +72,12 @@ class GatedMLP(MLP):
 def measure_drift(net: GatedMLP) -> Any:
     """The drift with which samples vary as much as the data, (d,).
 
-    Along the way down du = F dtheta, so that d E[u^2] = 2 E[u F] dtheta, and the variance of u stays 1 if E[u F] = 0. It is, for
-    the exact F, since x_t tells nothing of f (`schedule.Rotation`). A network that has memorised some of its rows pulls what it
-    has not seen towards them: there E[u F] > 0, and samples lose variance. With -k sin(theta) cos(theta) u added to F (m is
-    sqrt(lambda) cos(theta) u), which is 0 where F must be, at both ends, the logarithm of E[u^2] grows by k on the way from theta = pi/2 to 0, as far as the rest
-    of F stays the same. So k is minus the logarithm of the variance of u_0, but at least 0, and once more from there.
+    Along the way down du = F dtheta, so that d E[u^2] = 2 E[u F] dtheta, and the variance of u stays 1 if E[u F] = 0. So it is
+    for the exact F = E[f | x_t], whatever the law: E[u F] = E[u f] = 0 (`schedule.Rotation`). A network that has memorised some of
+    its rows pulls what it has not seen towards them: there E[u F] > 0, and samples lose variance. With -k sin(theta) cos(theta) u
+    added to F (m is sqrt(lambda) cos(theta) u), which is 0 where F must be, at both ends, the logarithm of E[u^2] grows by k on the
+    way from theta = pi/2 to 0, as far as the rest of F stays the same. So k is minus the logarithm of the variance of u_0, but at
+    least 0, and once more from there.
     """
     s, dim = net.schedule, net.dim
     x_T = np.random.default_rng(0).standard_normal((DRAWN, dim))
