@@ -110,6 +110,8 @@ class Reference(NamedTuple):
             raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {len(model.axes.mean)}")
         check_names(source, Columns.of(model, args.model).names)
         x = x if model.image else data.without_far(x, say, source)
+        if len(x) < FEWEST:
+            raise ValueError(f"DATA {source} has {len(x)} rows, and {FEWEST} are needed to compare a model with")
         if known:
             rows, held = data.split(x, noted.settings.get("holdout", 0.0))
             if len(held) < 2:
@@ -168,8 +170,8 @@ def keys(x: Any, key: Callable[[np.ndarray], Any] = np.ndarray.tobytes) -> np.nd
     return np.fromiter((hash(key(row)) for row in rows), np.int64, len(x))
 
 
-def fifteen_digits(row: np.ndarray) -> str:
-    return " ".join(map("{:.15g}".format, row))
+def fifteen_digits(row: np.ndarray) -> Any:
+    return row.tobytes() if (row == np.rint(row)).all() else " ".join(map("{:.15g}".format, row))
 
 
 def training_rows(model: DDPM, noted: Notes) -> np.ndarray | None:

@@ -128,8 +128,10 @@ def _layout(lines: TextIO) -> Layout:
         last = ""
     cells = [_cells(line, separator) for _, line in start]
     apart = separator or " "
-    plain = rf'"(?:[^"{apart}]*|[^"]*[^\W\d_][^"]*)"'       # a cell that is no number, or needs no quotes: they say that "0" is a name
-    quoted = [re.fullmatch(rf"\s*{plain}(\s*{apart}\s*{plain})*\s*", line) is not None for _, line in start] == [True, False]
+    in_quotes = [re.fullmatch(rf'\s*"[^"]*"(\s*{apart}\s*"[^"]*")*\s*', line) is not None for _, line in start]
+    # Quotes say that "0" is a name, but not that "1,5" is one, which needs them.
+    needless = all(apart not in cell or re.search(r"[^\W\d_]", cell) for cell in cells[0])
+    quoted = in_quotes == [True, False] and needless
     header = cells[0] if quoted else _header(*cells)
     if header and len(start) == 1:
         raise ValueError("it holds no rows of numbers")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import functools
 import math
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,7 +40,6 @@ from .gates import GatedMLP, measure_drift
 from .ranks import Ranks, by_first, check_comm, in_turns, streams
 
 LOSS_EVERY = 100   # steps in one entry of DDPM.losses
-USER = 5           # frames from a warning to the line that called `fit`
 CHUNK = {"cpu": 500, "gpu": 10_000}     # samples drawn at a time: fewer leave a GPU idle; more do not fit in a CPU's cache, or leave cores without a chunk
 DIVERGED = 10      # times the loss of a guess of 0
 
@@ -49,14 +48,21 @@ OPTIONS = {"batch_size": count(), "lr": optional(real(0)), "weighting": optional
            "threads": optional(count(most=1024))}      # of a training
 
 
+def warn(line: str) -> None:
+    """Warn at the line of the user that led here."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("npddpm."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(line, stacklevel=level)
+
+
 def tell_signal(s: Schedule, variances: Any) -> None:
     """Warn where samples cannot be as wide as the data: they begin with N(0, I), and x_T has another variance."""
     v = s.rotation(variances).sd[s.T] ** 2
     i = int(np.abs(np.log(v)).argmax())
     if not 0.9 < v[i] < 1.1:
-        warnings.warn(f"x_T is no noise: its variance is {v[i]:.3g} along an axis, where samples begin with 1, since abar_T = "
-                      f"{s.alpha_bars[-1]:.3g}; more steps or larger betas leave less of the data (Schedule.linear(T) chooses betas for T)",
-                      stacklevel=USER)
+        warn(f"x_T is no noise: its variance is {v[i]:.3g} along an axis, where samples begin with 1, since abar_T = "
+                      f"{s.alpha_bars[-1]:.3g}; more steps or larger betas leave less of the data (Schedule.linear(T) chooses betas for T)")
 
 
 class DDPM:
@@ -217,9 +223,8 @@ class DDPM:
         """
         x, image = as_rows(x)
         if not image:
-            tell = functools.partial(warnings.warn, stacklevel=3)
-            x = without_far(x, tell)
-            tell_columns(x, tell)
+            x = without_far(x, warn)
+            tell_columns(x, warn)
         with Team():    # once for all steps, each of which would set the threads of BLAS and restore them
             for _ in self.training(as_images(x, image), steps, batch_size, lr, rng=rng, device=device, weighting=weighting,
                                    resume=resume, threads=threads, comm=comm):
@@ -255,19 +260,20 @@ class DDPM:
         return team.during(self._steps(x, steps, batch_size, rules.lr(len(x)) if lr is None else lr, weighting, comm, team, fresh))
 
     @checked(**OPTIONS)
-    def usual_steps(self, x: Any, **options: Any) -> int:
+    def usual_steps(self, x: Any, batch_size: int = 256, lr: float | None = None, *, weighting: str | None = None, device: str = "cpu",
+                    threads: int | None = None) -> int:
         """`npddpm.model.rules.steps`, at most 10,000; for fewer than 1,000 rows at most `npddpm.model.stopping.last_good_step`.
 
-        `options` are batch_size, lr, weighting, device and threads of the training that is meant.
+        The options are those of the training that is meant.
         """
         x, image = as_rows(x)
         most = rules.steps(*x.shape)
         if not rules.few(len(x)):
             return most
         models = [DDPM(self.schedule, **self.shape) for _ in range(stopping.FOLDS)]
-        if options.get("lr") is None:
-            options["lr"] = rules.lr(len(x))        # that of all rows
-        return stopping.last_good_step(models, as_images(x[:], image), most, **options)
+        lr = rules.lr(len(x)) if lr is None else lr         # that of all rows
+        return stopping.last_good_step(models, as_images(x[:], image), most, batch_size=batch_size, lr=lr, weighting=weighting,
+                                       device=device, threads=threads)
 
     def _fresh(self, x: Any, image: tuple[int, ...], rng: Any, device: str, comm: Any) -> dict[str, Any]:
         """What a new training begins with."""
@@ -559,11 +565,11 @@ class DDPM:
             raise ValueError(f"x must be rows like those that the model was trained on: column {i} has mean {mean[i]:.4g} and deviation "
                              f"{now[i]:.4g}, where they had {self.axes.mean[i]:.4g} and {before[i]:.4g}; fit without resume begins anew")
         if outside := int((~self.axes.contain(x[:1000])).sum()):
-            warnings.warn(f"x: {outside} of the first {min(len(x), 1000)} rows lie off the plane of the rows that the model was "
-                          "trained on, in which its samples stay; fit without resume begins anew", stacklevel=USER)
+            warn(f"x: {outside} of the first {min(len(x), 1000)} rows lie off the plane of the rows that the model was "
+                          "trained on, in which its samples stay; fit without resume begins anew")
         if self.step >= steps:
-            warnings.warn(f"the model has had {self.step} steps, so that nothing is done up to steps = {steps}: they count from the "
-                          "first one on", stacklevel=USER)
+            warn(f"the model has had {self.step} steps, so that nothing is done up to steps = {steps}: they count from the "
+                          "first one on")
 
     def _check_trained(self) -> None:
         if self.step == 0:

@@ -153,6 +153,14 @@ def test_three_rows_are_too_few_to_compare_with(capsys):
     assert main(["evaluate", "m.npz"]) == 2 and "DATA own.npy has 3 rows, and 4 are needed" in capsys.readouterr().err
 
 
+def test_three_rows_of_other_data_are_too_few_even_where_chance_makes_rows_equal(capsys):
+    x = np.random.default_rng(0).integers(0, 4, (150, 2))
+    np.save("own.npy", x)
+    np.save("few.npy", x[:3])
+    train()
+    assert main(["evaluate", "m.npz", "few.npy"]) == 2 and "DATA few.npy has 3 rows, and 4 are needed" in capsys.readouterr().err
+
+
 def test_equal_rows(capsys):
     """A held-out row that is also a training row lies at distance 0, by which nothing is divided."""
     out = evaluated(capsys, np.random.default_rng(0).integers(0, 2, (200, 2)))

@@ -57,6 +57,7 @@ READ = {
     "# made by hand\nleft,right\n\n1.5,2\n# a note\n3,4.25\n": "separated by commas, header left, right",
     "2019,2020\n1.5,2\n3,4.25\n": "separated by commas, header 2019, 2020",
     '"2019","a,b"\n1.5,2\n3,4.25\n': "separated by commas, header 2019, a,b",
+    '"left","right side"\n1.5,2\n3,4.25\n': "separated by commas, header left, right side",
     "0,1\n1.5,2.0\n3.0,4.25\n": "separated by commas, header 0, 1",
     '"0","1"\n1.5,2\n3,4.25\n': "separated by commas, header 0, 1",
     '"7";"7.5"\n1.5;2\n3;4.25\n': "separated by semicolons, header 7, 7.5",
@@ -193,6 +194,15 @@ def test_long_cells_take_no_square_of_their_length(text):
     write(text)
     with pytest.raises(ValueError, match="which is no number"):
         load()
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", " "])
+def test_a_header_with_some_names_in_quotes(mark):
+    """Whoever tries all ways to match such a line never ends."""
+    names = [*(f'"column number {i}"' for i in range(40)), "pH"]
+    row = mark.join(map(str, range(1, 42)))
+    write(f"{mark.join(names)}\n{row}\n{row}\n")
+    assert load()[0].shape == (2, 41)
 
 
 def test_text_is_read_in_little_memory():

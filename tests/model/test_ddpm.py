@@ -415,8 +415,10 @@ def test_a_sum_of_columns_is_their_sum_in_samples(n):
 def test_a_schedule_that_leaves_a_signal_is_told(schedule, told):
     """Samples begin with N(0, I), so that an axis keeps the width that x_T has beside it."""
     x = np.random.default_rng(0).standard_normal((200, 1)) + 0.3 * np.random.default_rng(1).standard_normal((200, 10))
-    with pytest.warns(UserWarning, match="x_T is no noise: its variance is") if told else contextlib.nullcontext():
-        DDPM(schedule, 8, 1).fit(x, 2, rng=0)
+    for train in (DDPM(schedule, 8, 1).fit, DDPM(schedule, 8, 1).training):
+        with pytest.warns(UserWarning, match="x_T is no noise: its variance is") if told else contextlib.nullcontext() as caught:
+            train(x, 2, rng=0)
+        assert not told or [warning.filename for warning in caught] == [__file__]
 
 
 def test_sizes_of_numpy_are_ints():

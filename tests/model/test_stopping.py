@@ -49,6 +49,8 @@ def test_the_last_step_at_which_rows_held_back_are_predicted_no_worse(monkeypatc
 
 def test_many_rows_and_very_few_take_the_rule():
     model = DDPM(Schedule.linear(10))
+    with pytest.raises(TypeError, match="foo"):
+        model.usual_steps(normal(1000, 2), foo=3)
     assert model.usual_steps(normal(6, 2)) == 1000 and model.usual_steps(normal(1000, 2)) == 4000
 
 
@@ -64,4 +66,5 @@ def test_the_trials_are_trained_as_the_model_will_be(monkeypatch):
     model, given = DDPM(Schedule.linear(10), 4, 1), {"batch_size": 8, "lr": 1e-2, "weighting": "simple"}
     model.fit(normal(30, 2), **given, rng=0)
     model.usual_steps(normal(30, 2))
-    assert taken == [given | {"device": "cpu", "threads": None}, {"lr": rules.lr(30)}] and model.step == 3
+    usual = {"batch_size": 256, "lr": rules.lr(30), "weighting": None, "device": "cpu", "threads": None}
+    assert taken == [usual | given, usual] and model.step == 3
