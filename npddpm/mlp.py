@@ -57,8 +57,8 @@ class MLP(Network):
 
     If x_0 ~ N(0, diag lambda), F = 0 is exact. W_{D+1} starts as 0, so F does, and training starts from there. Since eps is
     sin(theta) u + cos(theta) f, with the f of `schedule.Rotation`, the loss (eps - eps_hat)_i^2 is cos(theta_i)^2 (f - F)_i^2:
-    the target f has variance 1, whatever t and lambda are. The network sees m and not u = x_t / sqrt(v_t), in which every axis has variance 1: many nearly empty ones would
-    hide the few that carry an image.
+    the target f has variance 1, whatever t and lambda are. The network sees m and not u = x_t / sqrt(v_t), in which every axis
+    has variance 1: many nearly empty ones would hide the few that carry an image.
     For lambda = 1 f is the "v" of Salimans and Ho (2022, arXiv:2202.00512), sqrt(abar_t) eps - sqrt(1 - abar_t) x_0.
 
     Parameters

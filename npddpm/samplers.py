@@ -30,7 +30,8 @@ def trajectory(denoiser: Denoiser, s: Schedule, n: int, dim: int, rng: Any = Non
 
         x_r = a x_t - b eps_hat(x_t, t) + sigma_t z_t,      z_t ~ N(0, I)
 
-    with the a, b and sigma of `reverse_coefficients`, or the sigma of `variance`. With `steps` alone there is no noise, and a solver of second order, `flow.walk`.
+    with the a, b and sigma of `reverse_coefficients`, or the sigma of `variance`. With `steps` alone there is no noise, and a solver
+    of second order, `flow.walk`.
 
     Parameters
     ----------

@@ -343,6 +343,9 @@ def check_data(x: Any, name: str = "x", least: int = 2) -> Array:
     check_unmasked(name, x)
     names = list(map(str, getattr(x, "columns", [])))       # of a data frame
     try:
+        if names and hasattr(x, "iloc") and any(kind in ("int64", "uint64") and (np.abs(x.iloc[:, i].to_numpy(float)) > 2**53).any()
+                                                for i, kind in enumerate(map(str, x.dtypes))):
+            x = x.astype(object)        # else pandas rounds them, if there are floats beside them
         x = np.asarray(x.toarray() if hasattr(x, "toarray") else x)     # of SciPy's sparse matrices
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be a table of numbers, with rows of one length, got {shown(x)}") from None

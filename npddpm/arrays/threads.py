@@ -18,6 +18,7 @@ from weakref import WeakSet
 from .checks import check_count
 
 T = TypeVar("T")
+MOST_THREADS = 1024
 
 
 class Team:
@@ -41,7 +42,7 @@ class Team:
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        self.threads: int = BLAS.threads() if threads is None else check_count("threads", threads, most=1024)
+        self.threads: int = BLAS.threads() if threads is None else check_count("threads", threads, most=MOST_THREADS)
         if self.threads > 1 and not BLAS.libraries:
             raise ValueError(f"threads must be 1 without threadpoolctl, or with a BLAS that it does not know, got {threads}: "
                              "pip install 'npddpm[cli]'")

@@ -32,9 +32,9 @@ def note(x: Any, source: str) -> dict[str, Any] | None:
     d = x.shape[1]
     if d > MOST:
         return None
-    found, names = data.moments(x), names_in(source)
-    whole = np.all([(block == np.rint(block)).all(0) for block in data.blocks(x)], axis=0)
-    notes = {"low": found.low.tolist(), "high": found.high.tolist(), "whole": whole.tolist()}
+    low, high, whole = zip(*((block.min(0), block.max(0), (block == np.rint(block)).all(0)) for block in data.blocks(x)))
+    notes = {"low": np.min(low, axis=0).tolist(), "high": np.max(high, axis=0).tolist(), "whole": np.all(whole, axis=0).tolist()}
+    names = names_in(source)
     return notes | {"names": names} if len(names) == d else notes
 
 

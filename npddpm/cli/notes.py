@@ -110,14 +110,13 @@ class Reference(NamedTuple):
             raise ValueError(f"DATA {source} has {x.shape[1]} columns, the model {len(model.axes.mean)}")
         check_names(source, Columns.of(model, args.model).names)
         x = x if model.image else data.without_far(x, say, source)
-        if len(x) < FEWEST:
-            raise ValueError(f"DATA {source} has {len(x)} rows, and {FEWEST} are needed to compare a model with")
+        check_enough(x, source)
         if known:
             rows, held = data.split(x, noted.settings.get("holdout", 0.0))
             if len(held) < 2:
                 say(f"no two rows of {source} were held out: the model is compared with what it was trained on")
                 return cls.halves(source, rows, rows, "training rows")
-            if twice := np.isin(keys(held), keys(rows)).sum():
+            if isinstance(rows, np.ndarray) and (twice := np.isin(keys(held), keys(rows)).sum()):      # not of a file larger than memory
                 say(f"{twice} of {len(held)} held-out rows are training rows too: {source} has rows more than once")
             return cls(source, rows, held, rows, "held-out rows")
         reach = np.max([np.abs(model.axes.standardize(block)).max() for block in data.blocks(x)])
@@ -139,9 +138,14 @@ class Reference(NamedTuple):
     @classmethod
     def halves(cls, source: str, trained: Any, x: Any, name: str) -> Reference:
         """Rows that are compared with each other, where there are no others."""
-        if len(x) < FEWEST:
-            raise ValueError(f"DATA {source} has {len(x)} rows, and {FEWEST} are needed to compare a model with")
+        check_enough(x, source)
         return cls(source, trained, *data.split(x, 0.5), name)
+
+
+def check_enough(x: Any, source: str) -> None:
+    """Raise ValueError if there are too few rows to compare a model with."""
+    if len(x) < FEWEST:
+        raise ValueError(f"DATA {source} has {len(x)} rows, and {FEWEST} are needed to compare a model with")
 
 
 def without_copies(x: Any, trained: Any) -> tuple[Any, str]:

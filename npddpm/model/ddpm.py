@@ -27,7 +27,7 @@ from ..arrays.checks import (
     check_shaped,
 )
 from ..arrays.declared import checked, choice, count, instance, optional, real
-from ..arrays.threads import Team
+from ..arrays.threads import MOST_THREADS, Team
 from ..data.files import Outputs, open_to_read
 from ..data.table import Mapped, as_images, as_rows, moments, without_far
 from ..mlp import MLP
@@ -45,7 +45,7 @@ DIVERGED = 10      # times the loss of a guess of 0
 
 
 OPTIONS = {"batch_size": count(), "lr": optional(real(0)), "weighting": optional(choice("simple", "elbo")), "device": choice("cpu", "gpu"),
-           "threads": optional(count(most=1024))}      # of a training
+           "threads": optional(count(most=MOST_THREADS))}      # of a training
 
 
 def warn(line: str) -> None:
@@ -62,7 +62,7 @@ def tell_signal(s: Schedule, variances: Any) -> None:
     i = int(np.abs(np.log(v)).argmax())
     if not 0.9 < v[i] < 1.1:
         warn(f"x_T is no noise: its variance is {v[i]:.3g} along an axis, where samples begin with 1, since abar_T = "
-                      f"{s.alpha_bars[-1]:.3g}; more steps or larger betas leave less of the data (Schedule.linear(T) chooses betas for T)")
+             f"{s.alpha_bars[-1]:.3g}; more steps or larger betas leave less of the data (Schedule.linear(T) chooses betas for T)")
 
 
 class DDPM:
@@ -226,8 +226,10 @@ class DDPM:
             x = without_far(x, warn)
             tell_columns(x, warn)
         with Team():    # once for all steps, each of which would set the threads of BLAS and restore them
-            for _ in self.training(as_images(x, image), steps, batch_size, lr, rng=rng, device=device, weighting=weighting,
-                                   resume=resume, threads=threads, comm=comm):
+            run = self.training(as_images(x, image), steps, batch_size, lr, rng=rng, device=device, weighting=weighting,
+                                resume=resume, threads=threads, comm=comm)
+            del x       # `training` has rows of its own
+            for _ in run:
                 pass
         return self
 
@@ -566,10 +568,10 @@ class DDPM:
                              f"{now[i]:.4g}, where they had {self.axes.mean[i]:.4g} and {before[i]:.4g}; fit without resume begins anew")
         if outside := int((~self.axes.contain(x[:1000])).sum()):
             warn(f"x: {outside} of the first {min(len(x), 1000)} rows lie off the plane of the rows that the model was "
-                          "trained on, in which its samples stay; fit without resume begins anew")
+                 "trained on, in which its samples stay; fit without resume begins anew")
         if self.step >= steps:
             warn(f"the model has had {self.step} steps, so that nothing is done up to steps = {steps}: they count from the "
-                          "first one on")
+                 "first one on")
 
     def _check_trained(self) -> None:
         if self.step == 0:

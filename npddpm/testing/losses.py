@@ -75,21 +75,22 @@ def long_betas(subject: Implementation) -> tuple[dict[int, Any], str]:
     found, left = {}, []
     for T in (1000, 2000):
         betas = standard_betas("linear", T)
-
-        def refused(t: int, betas: Any = betas) -> Exception | None:
-            try:
-                loss_of(subject, training_example(subject, betas, [t], 0))
-            except Exception as error:  # noqa: BLE001
-                return error
-            return None
-
-        if (error := refused(T)) is None:
+        if (error := refusal(subject, betas, T)) is None:
             found[T] = betas
-        elif isinstance(error, NotImplementedError) or refused(T - 1):
+        elif isinstance(error, NotImplementedError) or refusal(subject, betas, T - 1):
             left.append(f"T = {T} left out: {said(error)}")
         else:
             raise Wrong(said(error), f"t = T = {T}", exact=f"a loss, as at t = {T - 1}", looks_like="t where t-1 belongs, in a table of T rows")
     return found, "; ".join(left)
+
+
+def refusal(subject: Implementation, betas: Any, t: int) -> Exception | None:
+    """What the loss raises at one time, if anything."""
+    try:
+        loss_of(subject, training_example(subject, betas, [t], 0))
+    except Exception as error:  # noqa: BLE001
+        return error
+    return None
 
 
 def loss_of(subject: Implementation, args: Args) -> Any:

@@ -361,6 +361,30 @@ def test_what_holds_numbers_is_taken():
             table.as_rows(Frame([[1.5, 1], [2, cell]], names))
 
 
+def test_what_pandas_would_round_is_refused():
+    """A column of integers beside one of floats, which a data frame would make floats of all."""
+    class Pandas(Frame):
+        dtypes = "int64", "float64"
+        iloc = property(lambda self: Columns(self.cells))
+
+        def __array__(self, dtype=None, copy=None):
+            return self.cells.astype(float)
+
+        def astype(self, dtype):
+            return Frame(self.cells, self.columns)
+
+    class Columns(SimpleNamespace):
+        def __init__(self, cells):
+            self.cells = cells
+
+        def __getitem__(self, place):
+            return SimpleNamespace(to_numpy=lambda dtype: self.cells[place].astype(dtype))
+
+    assert table.as_rows(Pandas([[2**53, 0.5], [1, 0.5]], ["a", "b"]))[0].tolist() == [[2.0**53, 0.5], [1, 0.5]]
+    with pytest.raises(ValueError, match="x must hold integers of at most 2.53, which float64 does not round, got 9007199254740995 in row 1, column 0, a"):
+        table.as_rows(Pandas([[1, 0.5], [2**53 + 3, 0.5]], ["a", "b"]))
+
+
 def test_a_split_takes_what_holds_rows():
     rows = [[i, i + 0.5] for i in range(10)]
     expected = table.split(np.array(rows, dtype=float), 0.4)
